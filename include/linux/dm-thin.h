@@ -60,7 +60,7 @@ struct dm_thin_info {
 
 /*
  * Events, all sent from process context; a callback may sleep but must not
- * wait for I/O to a thin device of the same pool.
+ * wait for I/O to a thin device of the same pool, nor unregister a notifier.
  */
 enum dm_thin_event {
 	/* @thin_id was created, at @time */
@@ -108,7 +108,8 @@ void dm_thin_close(struct dm_thin_handle *h);
 
 /*
  * Looks @sector up, in process context.  With @may_block metadata is read
- * from disk if need be; without, nothing waits for I/O.
+ * from disk if need be; without, no I/O is issued.  Either may sleep, as the
+ * thin target's map does, until a commit of the metadata is done.
  *
  * Returns -EWOULDBLOCK if metadata would have to be read, -ENODATA if the
  * sector is not mapped, -ENXIO while the device is suspended or has no active
