@@ -44,7 +44,7 @@ download() {
 	toolbox bash -euc 'cd "$1"; shift; apt-get download "$@"' - "$base/debs.tmp" \
 		"linux-source-$DRR_KERNEL=$version" "linux-config-$DRR_KERNEL=$version" \
 		"linux-headers-$release=$version" "linux-binary-$release=$version" \
-		"linux-modules-$release=$version"
+		"linux-base-$release=$version" "linux-modules-$release=$version"
 	echo "$release" >"$base/debs.tmp/release"
 }
 
@@ -52,7 +52,7 @@ unpack_image() {
 	local dir=$base/image.tmp release debs=$base/debs
 	release=$(<"$debs/release")
 	mkdir -p "$dir/root"
-	for deb in "$debs"/linux-{binary,modules,headers,config}-*.deb; do
+	for deb in "$debs"/linux-{base,binary,modules,headers,config}-*.deb; do
 		toolbox dpkg-deb -x "$deb" "$dir/root"
 	done
 	mv "$dir/root/usr/lib/modules/$release" "$dir/modules"
@@ -84,7 +84,8 @@ piece() {
 }
 
 need_packages() {
-	[[ -d $base/source && -d $base/image ]] && return
+	[[ ! -d $base/source || ! -d $base/image ]] || return 0
+	lock_cache "${base##*/}-packages"
 	need_space "$SPACE_KERNEL" "the kernel source"
 	piece debs "kernel $DRR_KERNEL: source and packages (200 MB)" download
 	piece image "kernel $DRR_KERNEL: unpacking Debian's kernel" unpack_image
@@ -146,6 +147,9 @@ build_folder() {
 	toolbox=$(basename "$("$scripts/toolbox.sh" --path)")
 	dir=$base/$kind-$(cache_key "$recipe" "$toolbox" "$@")
 	if [[ ! -e $dir/.drr-ready ]]; then
+		lock_cache "${base##*/}-$kind"
+	fi
+	if [[ ! -e $dir/.drr-ready ]]; then
 		need_space 1500 "kernel $kind"
 		remove_tree "$dir"
 		mkdir -p "$dir"
@@ -169,16 +173,13 @@ need_series
 need_plain_paths
 "$scripts/toolbox.sh" --path >/dev/null
 base=$DRR_CACHE/linux-$DRR_KERNEL-$(cache_key "$recipe" "$DEBIAN_SUITE" "$KERNEL_FLAVOUR")
-lock_cache "$(basename "$base")-packages"
-need_packages
+( need_packages )
 case $kind in
 source | image) echo "$base/$kind" ;;
 debian)
-	lock_cache "$(basename "$base")-$kind"
 	build_folder debian "kernel $DRR_KERNEL: build folder for Debian's kernel" prepare_debian
 	;;
 uml)
-	lock_cache "$(basename "$base")-$kind"
 	build_folder uml "kernel $DRR_KERNEL: User-mode Linux" build_uml \
 		"@$scripts/configs/uml.config"
 	;;

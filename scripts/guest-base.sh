@@ -1,0 +1,73 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Fills a folder with the part of the guest image that rarely changes: programs of
+# the toolbox and modules of the stock kernel. Runs in the toolbox, for guest-image.sh.
+#
+# usage: guest-base.sh FOLDER RELEASE MODULES_ROOT MODULE...
+#   MODULES_ROOT has lib/modules/RELEASE; the named modules and what they need are taken
+
+set -euo pipefail
+
+dest=$1 release=$2 modules_root=$3
+shift 3
+
+packages=(bash dash coreutils util-linux mount findutils diffutils grep sed gawk jq tar
+	procps kmod dmsetup e2fsprogs xfsprogs thin-provisioning-tools busybox-static)
+# pull in large libraries and nothing here uses them
+unwanted='/(xfs_scrub|xfs_scrub_all|xfs_healer.*|busctl)$'
+
+# Copies files with the shared libraries they need and what symlinks point to.
+copy_programs() {
+	{
+		printf '%s\n' "$@"
+		# fails for scripts and static programs, which need none
+		ldd "$@" 2>/dev/null | grep -o '/[^ ):]*' || true
+	} | sort -u | while read -r path; do
+		echo "$path"
+		readlink -f "$path"
+	done | sort -u | sed 's,^/,,' |
+		tar -c -C / --hard-dereference --no-recursion -T - |
+		tar -x -C "$dest" --keep-directory-symlink
+}
+
+mkdir -p "$dest"/{proc,sys,dev,tmp,run,out,mnt,etc,root,drr}
+mkdir -p "$dest"/usr/{bin,sbin,lib,lib64}
+for dir in bin sbin lib lib64; do
+	ln -s "usr/$dir" "$dest/$dir"
+done
+ln -s /proc/mounts "$dest/etc/mtab"
+echo 'root:x:0:0:root:/root:/bin/bash' >"$dest/etc/passwd"
+echo 'root:x:0:' >"$dest/etc/group"
+[[ ! -e /etc/mke2fs.conf ]] || cp /etc/mke2fs.conf "$dest/etc/"
+
+mapfile -t programs < <(dpkg -L "${packages[@]}" | grep -E '^(/usr)?/s?bin/.' |
+	grep -vE "$unwanted" | sort -u)
+copy_programs "${programs[@]}"
+ln -sf gawk "$dest/usr/bin/awk"
+
+# depmod and modprobe work on a copy: the packaged folder stays as it is
+modules=$dest/lib/modules/$release
+mkdir -p "$modules"
+depmod -b "$modules_root" "$release"
+for name; do
+	modprobe -S "$release" -d "$modules_root" --show-depends "$name" || {
+		echo "no module $name" >&2
+		exit 1
+	}
+done | awk '$1 == "insmod" { print $2 }' | sort -u | while read -r path; do
+	path=${path#"$modules_root/lib/modules/$release/"}
+	mkdir -p "$modules/$(dirname "$path")"
+	case $path in
+	*.xz) xz -dc "$modules_root/lib/modules/$release/$path" >"$modules/${path%.xz}" ;;
+	*) cp "$modules_root/lib/modules/$release/$path" "$modules/$path" ;;
+	esac
+done
+for list in modules.builtin modules.builtin.modinfo modules.order; do
+	[[ ! -e $modules_root/lib/modules/$release/$list ]] ||
+		cp "$modules_root/lib/modules/$release/$list" "$modules/"
+done
+
+# The unpatched dm-thin stays reachable, by path.
+mkdir -p "$dest/lib/modules/stock"
+stock=$(cd "$modules" && find . -name dm-thin-pool.ko)
+ln -s "../$release/$stock" "$dest/lib/modules/stock/dm-thin-pool.ko"

@@ -1,0 +1,142 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Makes the guest's initramfs: programs, stock modules, our modules, the tests.
+#
+# usage: guest-image.sh [--stock] debian|uml	prints the image's path
+#   --stock	without our modules: the kernel as Debian ships it
+#
+# The image is two archives, one after the other. The first holds what rarely changes
+# and stays in the cache; the second is made anew whenever one of its inputs changes.
+
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+scripts=$DRR_TOP/scripts
+stock=
+if [[ ${1:-} = --stock ]]; then
+	stock=1
+	shift
+fi
+kind=${1:-}
+
+modules_common=(xfs overlay dm-thin-pool dm-delay dm-flakey dm-zero null_blk brd loop)
+case $kind in
+debian)
+	image=$("$scripts/kernel.sh" image)
+	release=$(<"$image/release")
+	modules=("${modules_common[@]}" virtio_blk configfs erofs dm-snapshot dm-crypt
+		dm-log-writes dm-clone dm-verity zram scsi_debug cts)
+	;;
+uml)
+	image=$("$scripts/kernel.sh" uml)
+	release=$(<"$image/include/config/kernel.release")
+	modules=("${modules_common[@]}" dm-dust)
+	;;
+*) die "guest-image.sh: unknown kernel '$kind' : use debian or uml" ;;
+esac
+
+# --- first archive: the cached base ---
+
+# A folder with lib/modules/$release, for depmod and modprobe.
+modules_root() {
+	local root=$1
+	mkdir -p "$root/lib/modules"
+	if [[ $kind = debian ]]; then
+		cp -r "$image/modules" "$root/lib/modules/$release"
+	else
+		"$scripts/toolbox.sh" make -C "$image" ARCH=um \
+			INSTALL_MOD_PATH="$root" DEPMOD=true modules_install
+	fi
+}
+
+make_base() {
+	modules_root "$base.tmp/all"
+	"$scripts/toolbox.sh" "$scripts/guest-base.sh" "$base.tmp/root" "$release" \
+		"$base.tmp/all" "${modules[@]}"
+	pack "$base.tmp/root" "$base.tmp/root.cpio"
+	mkdir "$base.tmp/modules"
+	cp -r "$base.tmp/root/lib/modules/$release" "$base.tmp/modules/"
+	remove_tree "$base.tmp/all"
+	remove_tree "$base.tmp/root"
+}
+
+# Packs a folder; equal content gives an equal archive.
+pack() {
+	# shellcheck disable=SC2016 # expanded by the inner shell
+	"$scripts/toolbox.sh" bash -euo pipefail -c 'cd "$1"; find . -print0 | sort -z |
+		cpio --null --quiet -o -H newc -R 0:0 --reproducible >"$2"' - "$1" "$2"
+}
+
+toolbox=$("$scripts/toolbox.sh" --path)
+base=$DRR_CACHE/guest-$kind-$(cache_key "${toolbox##*/}" "$image" "${modules[@]}" \
+	"@$scripts/guest-base.sh")
+if [[ ! -d $base ]]; then
+	(
+		lock_cache "guest-$kind"
+		[[ ! -d $base ]] || exit 0
+		need_space 500 "the guest image"
+		remove_tree "$base.tmp"
+		mkdir -p "$base.tmp"
+		step "guest-$kind" "guest image: programs and modules for $kind" make_base
+		mv "$base.tmp" "$base"
+		keep_newest 3 "$DRR_CACHE/guest-$kind-"*
+	)
+fi
+
+# --- second archive: what is worked on ---
+
+variant=$kind
+ours=()
+if [[ -z $stock ]]; then
+	built=$("$scripts/modules.sh" "$kind")
+	variant=${built##*/}
+	ours=("$built/dm-thin-pool.ko" "$built/dm-drr.ko")
+fi
+build=$DRR_TOP/build/guest-$variant${stock:+-stock}
+lock_build "guest-$variant"
+key=$(cache_key "$base" "$(tree_key "$scripts/guest-image.sh" "$DRR_TOP/tools" "${ours[@]}")")
+initrd=$build/initrd-$key
+
+# Small C programs of the tests are linked statically, one a file.
+build_helpers() {
+	local source
+	for source in "$DRR_TOP"/tools/testing/helper/*.c; do
+		[[ -e $source ]] || continue
+		mkdir -p "$1"
+		"$scripts/toolbox.sh" gcc -O2 -Wall -Wextra -Werror -static -pthread -o \
+			"$1/$(basename "$source" .c)" "$source"
+	done
+}
+
+make_top() {
+	local top=$build/top dest
+	dest=$top/lib/modules/$release
+	remove_tree "$top"
+	mkdir -p "$top/usr/lib/modules" "$top/drr"
+	ln -s usr/lib "$top/lib"
+	cp -r "$base/modules/$release" "$dest"
+	if [[ -z $stock ]]; then
+		mkdir "$dest/updates"
+		cp "${ours[@]}" "$dest/updates/"
+	fi
+	"$scripts/toolbox.sh" depmod -b "$top" "$release"
+	rm -r "$dest/kernel"
+	cp -r "$DRR_TOP"/tools/testing/. "$top/drr/"
+	[[ ! -d $DRR_TOP/tools/demo ]] || cp -r "$DRR_TOP/tools/demo" "$top/drr/"
+	build_helpers "$top/drr/bin"
+	cp "$DRR_TOP/tools/testing/guest/init" "$top/init"
+	chmod +x "$top/init"
+	pack "$top" "$build/top.cpio"
+	cat "$base/root.cpio" "$build/top.cpio" >"$initrd.tmp"
+	mv "$initrd.tmp" "$initrd"
+	remove_tree "$top"
+	rm "$build/top.cpio"
+}
+
+if [[ ! -e $initrd ]]; then
+	mkdir -p "$build"
+	step "guest-top-$variant" "guest image: our modules and tests ($variant)" make_top
+fi
+touch "$initrd"
+keep_newest 3 "$build"/initrd-*
+echo "$initrd"

@@ -1,0 +1,196 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Boots a kernel, runs one command in it, and exits with the command's status.
+#
+# usage: vm.sh [OPTION]... -- COMMAND [ARGUMENT]...
+#   --kernel debian|uml	Debian's own kernel in QEMU (default), or User-mode Linux
+#   --mem SIZE		memory (2G)
+#   --disk SIZE[,bps=N][,iops=N]	an empty disk, throttled by QEMU; may be repeated
+#   --timeout SECONDS	(600)
+#   --name NAME		results go to build/out/NAME (default: the command's name)
+#   --allow REGEX	console lines that match are no failure
+#   --stock		without our modules
+#   --verbose		show the kernel's console too
+#
+# COMMAND is a path in the guest: tools/testing is at /drr there. Its output is shown
+# and kept in build/out/NAME/output.log, the kernel's console in console.log there, and
+# files that it leaves in /out are unpacked there. $DRR_DISKS names the disks to it.
+#
+# A time-out, and a kernel's panic, oops, BUG, WARNING or hung task, are failures.
+
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+scripts=$DRR_TOP/scripts
+kernel=debian mem=2G timeout=600 name='' allow='' stock='' verbose=''
+disks=()
+while (($#)); do
+	case $1 in
+	--kernel) kernel=$2; shift ;;
+	--mem) mem=$2; shift ;;
+	--disk) disks+=("$2"); shift ;;
+	--timeout) timeout=$2; shift ;;
+	--name) name=$2; shift ;;
+	--allow) allow=$2; shift ;;
+	--stock) stock=--stock ;;
+	--verbose) verbose=1 ;;
+	--) shift; break ;;
+	*) die "vm.sh: unknown option '$1' : see the head of scripts/vm.sh" ;;
+	esac
+	shift
+done
+(($#)) || die "vm.sh: no command : give one after --"
+[[ $kernel = debian || $kernel = uml ]] || die "vm.sh: unknown kernel '$kernel' : use debian or uml"
+name=${name:-$(basename "$1" .sh)}
+
+need_root
+initrd=$("$scripts/guest-image.sh" ${stock:+"$stock"} "$kernel")
+
+# --- what the guest gets ---
+
+out=$DRR_TOP/build/out/$name
+run=$DRR_TOP/build/run/$name.$$
+rm -rf "$out"
+mkdir -p "$out" "$run"
+: >"$out/console.log" >"$out/output.log"
+pid=
+# shellcheck disable=SC2329 # called by the traps
+clean_up() {
+	[[ -z $pid ]] || kill "$pid" 2>/dev/null || true
+	rm -rf "$run"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Takes the disks' options apart: SIZE[,KEY=VALUE]...
+disk_files=()
+disk_options=()
+for disk in "${disks[@]}" 256M; do
+	IFS=, read -r -a words <<<"$disk"
+	file=$run/disk${#disk_files[@]}
+	truncate -s "${words[0]}" "$file" || die "vm.sh: bad disk size '${words[0]}' : use e.g. 4G"
+	option=
+	for word in "${words[@]:1}"; do
+		case $word in
+		bps=*) option+=,throttling.bps-total=${word#*=} ;;
+		iops=*) option+=,throttling.iops-total=${word#*=} ;;
+		*) die "vm.sh: unknown disk option '$word' : use bps=N or iops=N" ;;
+		esac
+	done
+	disk_files+=("$file")
+	disk_options+=("$option")
+done
+
+# Prints the name in the guest of disk number $1.
+disk_name() {
+	local letter
+	letter=$(printf "\\x$(printf %x $((97 + $1)))")
+	if [[ $kernel = uml ]]; then echo "ubd$letter"; else echo "vd$letter"; fi
+}
+
+count=${#disks[@]}
+names=
+for ((i = 0; i < count; i++)); do
+	names+=${names:+,}/dev/$(disk_name "$i")
+done
+args=
+(($# == 1)) || args=$(printf '%q ' "${@:2}" | base64 -w 0)
+cmdline="drr.run=$1 drr.args=$args drr.disks=$names drr.out=$(disk_name "$count")"
+((${#cmdline} < 1700)) || die "vm.sh: the command is too long : pass less, or put it in a script"
+
+# --- the two machines ---
+
+# KVM is there and works, and doesn't just hang? Tried once per boot of the host.
+kvm_works() {
+	local known
+	[[ -w /dev/kvm ]] || return 1
+	known=$DRR_CACHE/kvm-$(</proc/sys/kernel/random/boot_id)
+	if [[ ! -e $known ]]; then
+		rm -f "$DRR_CACHE"/kvm-*
+		# a kernel without a root file system: says hello, panics, ends QEMU
+		if timeout -k 1 20 "$scripts/toolbox.sh" qemu-system-x86_64 -accel kvm \
+			-cpu host -smp 2 -m 512M -nodefaults -display none -no-reboot \
+			-serial stdio -kernel "$image/vmlinuz" -append "console=ttyS0 panic=-1" \
+			</dev/null 2>/dev/null | grep -q 'Linux version'
+		then echo yes; else echo no; fi >"$known.$$"
+		mv "$known.$$" "$known"
+	fi
+	[[ $(<"$known") = yes ]]
+}
+
+qemu() {
+	local image i accel=(-accel 'tcg,thread=multi' -cpu max)
+	image=$("$scripts/kernel.sh" image)
+	if [[ ${DRR_ACCEL:-} != tcg ]] && kvm_works; then
+		accel=(-accel kvm -cpu host)
+	fi
+	machine=(qemu-system-x86_64 "${accel[@]}" -smp 2 -m "$mem" -nodefaults
+		-display none -no-reboot
+		-kernel "$image/vmlinuz" -initrd "$initrd"
+		-append "console=ttyS0 panic=-1 mitigations=off drr.tty=ttyS1 $cmdline"
+		-serial "file:$out/console.log" -serial "file:$out/output.log")
+	for i in "${!disk_files[@]}"; do
+		machine+=(-device "virtio-blk-pci,drive=d$i" -drive
+			"if=none,id=d$i,format=raw,discard=unmap,cache=unsafe,file=${disk_files[i]}${disk_options[i]}")
+	done
+}
+
+uml() {
+	local i kdir
+	kdir=$("$scripts/kernel.sh" uml)
+	[[ -z ${disk_options[*]//[[:space:]]/} ]] ||
+		die "vm.sh: no throttled disks in User-mode Linux : use --kernel debian"
+	# its own messages and the kernel's console on fd 1, the command's output on fd 3
+	# shellcheck disable=SC2016 # expanded by the inner shell
+	machine=(bash -c 'exec "${@:3}" >>"$1" 2>&1 3>>"$2"' - "$out/console.log" "$out/output.log"
+		"$kdir/linux" "mem=$mem" ncpus=2 seccomp=on "initrd=$initrd" "uml_dir=$run/"
+		con=null con0=null,fd:1 ssl=null ssl0=null,fd:3 panic=-1 drr.tty=ttyS0)
+	for i in "${!disk_files[@]}"; do
+		machine+=("$(disk_name "$i" | sed 's/^/ubd/; s/^ubdubd/ubd/')=${disk_files[i]}")
+	done
+	# shellcheck disable=SC2206 # words of ours, without spaces
+	machine+=($cmdline)
+}
+
+case $kernel in
+debian) qemu ;;
+uml) uml ;;
+esac
+
+# --- run it ---
+
+# exec all the way down to the machine: the signals of timeout reach it
+timeout --foreground -k 5 "$timeout" "$scripts/toolbox.sh" -- "${machine[@]}" \
+	</dev/null >"$run/machine.log" 2>&1 &
+pid=$!
+shown=("$out/output.log")
+[[ -z $verbose ]] || shown+=("$out/console.log")
+tail -q -n +1 -s 0.1 --pid="$pid" -f "${shown[@]}" 2>/dev/null |
+	sed -u -e 's/\r$//' -e '/^DRR-EXIT: [0-9]*$/d' &
+wait "$pid" && machine_rc=0 || machine_rc=$?
+pid=
+wait
+
+# --- what became of it ---
+
+rc=$(sed -n 's/^DRR-EXIT: \([0-9]*\)\r*$/\1/p' "$out/output.log" | tail -n 1)
+sed -i -e 's/\r$//' "$out/console.log"
+sed -i -e '/^DRR-EXIT: /d' "$out/output.log"
+[[ ! -s $run/machine.log ]] || cat "$run/machine.log" >>"$out/console.log"
+if tar -tf "${disk_files[count]}" >/dev/null 2>&1; then
+	tar -xf "${disk_files[count]}" -C "$out" --no-same-owner
+fi
+
+fail() {
+	tail -n 40 "$out/console.log" | sed 's/^/  | /' >&2
+	die "$name: $* : see $out/console.log"
+}
+
+trouble='(Kernel panic|BUG: |WARNING: |Oops: |INFO: task |INFO: rcu|general protection fault|UBSAN: )'
+line=$(grep -aE "^\[ *[0-9.]+\](\[[^]]*\])? .*$trouble" "$out/console.log" |
+	{ [[ -z $allow ]] && cat || grep -avE "$allow"; } | head -n 1) || true
+[[ -z $line ]] || fail "the kernel said: $line"
+[[ $machine_rc != 124 && $machine_rc != 137 ]] || fail "still running after $timeout s, killed"
+[[ -n $rc ]] || fail "the guest ended without a result (status $machine_rc of its machine)"
+exit "$rc"
