@@ -1,0 +1,237 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# What every guest suite shares: TAP output, expectations, and counters.
+# Devices and file systems are made by pool.sh, which this file sources.
+#
+# A suite is one boot of the guest. It calls run_case for each case; a case is a
+# function that runs in a subshell of its own, so that `flunk` ends only it.
+#
+# DRR=none uses plain dm-linear in drr's place and skips what only drr can show: for
+# trying a suite's own logic, and for seeing that the data is right without DRR.
+
+set -euo pipefail
+
+DRR=${DRR:-drr}
+SUITE=$(basename "$0" .sh)
+WORK=/tmp/drr
+REF=$WORK/ref
+LOG=$WORK/case.log
+declare -i CASES=0 FAILED=0
+
+export DM_DISABLE_UDEV=1
+
+mkdir -p "$WORK" "$REF"
+[ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
+
+# shellcheck source=tools/testing/pool.sh
+. "${BASH_SOURCE[0]%/*}/pool.sh"
+
+HELPER=${BASH_SOURCE[0]%/*}/bin/drr-helper
+
+# --- TAP -----------------------------------------------------------------------------
+
+# say TEXT: a TAP comment.
+say() { printf '# %s\n' "$*"; }
+
+# flunk TEXT: ends the running case as failed.
+flunk() {
+	printf 'FAILED: %s\n' "$*"
+	exit 1
+}
+
+# skip TEXT: ends the running case as not applicable here.
+skip() {
+	printf 'SKIP: %s\n' "$*"
+	exit 77
+}
+
+# on_exit COMMAND: run when the case ends, newest first.
+ON_EXIT=
+on_exit() {
+	ON_EXIT="$*; $ON_EXIT"
+	# shellcheck disable=SC2064 # expanded now: the list as it stands
+	trap "set +e; $ON_EXIT" EXIT
+}
+
+# run_case NAME FUNCTION [ARGS]: one TAP line; the case's output follows only if it failed.
+run_case() {
+	local name=$1 start end rc ms
+	shift
+	if [[ ${ONLY:-} && $name != *"$ONLY"* ]]; then
+		return
+	fi
+	CASES+=1
+	printf '# running: %s: %s\n' "$SUITE" "$name"
+	start=${EPOCHREALTIME/./}
+	set +e
+	(
+		set -e
+		"$@"
+		after_case
+	) >"$LOG" 2>&1 </dev/null
+	rc=$?
+	set -e
+	end=${EPOCHREALTIME/./}
+	ms=$(((end - start) / 1000))
+	case $rc in
+	0) printf 'ok %d - %s: %s # time=%dms\n' "$CASES" "$SUITE" "$name" "$ms" ;;
+	77) printf 'ok %d - %s: %s # SKIP %s\n' "$CASES" "$SUITE" "$name" \
+		"$(sed -n 's/^SKIP: //p' "$LOG")" ;;
+	*)
+		FAILED+=1
+		printf 'not ok %d - %s: %s # time=%dms\n' "$CASES" "$SUITE" "$name" "$ms"
+		sed 's/^/# | /' "$LOG"
+		status_lines | sed 's/^/# | /'
+		;;
+	esac
+}
+
+# Holds after every case: no hit ever differed from the disk.
+after_case() {
+	local line word
+	while read -r line; do
+		for word in $line; do
+			if [[ $word == mismatches=* && $word != mismatches=0 ]]; then
+				flunk "paranoid mode saw a hit that differs from the disk: $line"
+			fi
+		done
+	done < <(status_lines)
+}
+
+# finish: the TAP plan, and the suite's exit status.
+finish() {
+	printf '1..%d\n' "$CASES"
+	printf '# %s: %d passed, %d failed\n' "$SUITE" $((CASES - FAILED)) "$FAILED"
+	[ "$FAILED" -eq 0 ]
+}
+
+# --- expectations --------------------------------------------------------------------
+
+# within VALUE RANGE: RANGE is N, LO..HI, LO.. or any.
+within() {
+	local value=$1 low=${2%%..*} high=${2##*..}
+	[ "$2" = any ] && return 0
+	((value >= low)) || return 1
+	[ -z "$high" ] || ((value <= high))
+}
+
+# expect WHAT VALUE RANGE
+expect() {
+	within "$2" "$3" || flunk "$1: is $2, should be $3"
+	printf '%s: %s (wanted %s)\n' "$1" "$2" "$3"
+}
+
+# expect_fail COMMAND...: the command must not succeed; its output goes to $OUT.
+expect_fail() {
+	if OUT=$("$@" 2>&1); then
+		flunk "succeeded but should not have: $*"
+	fi
+}
+
+# same FILE REFERENCE: byte for byte.
+same() {
+	cmp "$1" "$2" || flunk "$1 differs from $2"
+}
+
+# wait_for SECONDS COMMAND...: polls until the command succeeds.
+wait_for() {
+	local deadline=$((SECONDS + $1))
+	shift
+	until "$@"; do
+		((SECONDS < deadline)) || flunk "did not come true in time: $*"
+		sleep 0.05
+	done
+}
+
+# --- counters ------------------------------------------------------------------------
+
+# status_lines: status of every drr device, one a line.
+status_lines() {
+	[ "$DRR" = none ] || dmsetup status --target drr
+}
+
+# stat_of DEVICE NAME: one of the name=value words of a drr device's status.
+stat_of() {
+	local word
+	if [ "$DRR" = none ]; then
+		echo 0
+		return
+	fi
+	for word in $(dmsetup status "$1"); do
+		if [[ $word == "$2="* ]]; then
+			echo "${word#*=}"
+			return
+		fi
+	done
+	flunk "status of $1 has no $2=: $(dmsetup status "$1")"
+}
+
+# sectors_from DEVICE DONOR: how many sectors DEVICE got from the thin device DONOR uses.
+sectors_from() {
+	local entry
+	for entry in $(stat_of "$1" from | tr ',' ' '); do
+		if [ "${entry%%:*}" = "$(thin_id "$2")" ]; then
+			echo "${entry#*:}"
+			return
+		fi
+	done
+	echo 0
+}
+
+# disk_sectors_read: of the pool's data disk, as the block layer counts them.
+disk_sectors_read() {
+	local fields
+	read -r -a fields <"/sys/block/$DATA_DISK/stat"
+	echo "${fields[2]}"
+}
+
+# expect_drr WHAT VALUE RANGE: like expect, but only where drr is in place.
+expect_drr() {
+	[ "$DRR" = none ] || expect "$@"
+}
+
+# --- files ---------------------------------------------------------------------------
+
+# evict FILE...: drops the clean pages of these files, and only these.
+evict() {
+	local file
+	for file; do
+		xfs_io -r -c "fadvise -d 0 0" "$file"
+	done
+}
+
+# settle FILE: loads a file's inode and extents, so that reading it reads only data.
+settle() {
+	xfs_io -r -c "fiemap" "$1" >/dev/null
+}
+
+# donate NAME FILE: NAME's container reads a file it has not read yet; its pages are
+# donors from then on.
+donate() {
+	local before
+	before=$(stat_of "$1" donated_sectors)
+	same "/mnt/$1/$2" "$REF/$2"
+	expect_drr "sectors donated by $1" $(($(stat_of "$1" donated_sectors) - before)) \
+		"${3:-$(($(stat -c %s "$REF/$2") / 4096 * 8))..}"
+}
+
+# receive NAME FILE RANGE: NAME's container reads a file; its data is that of the copy
+# made without DRR, and RANGE sectors of it came from donors.
+receive() {
+	local before
+	before=$(stat_of "$1" hit_sectors)
+	same "/mnt/$1/$2" "$REF/$2"
+	expect_drr "sectors of $2 served to $1" $(($(stat_of "$1" hit_sectors) - before)) "$3"
+}
+
+# records_gone: with nothing mounted or open, the module remembers nothing.
+records_gone() {
+	local name
+	[ "$DRR" = none ] && return
+	name=$(dmsetup status --target drr | head -n 1)
+	name=${name%%:*}
+	[ -n "$name" ] || return 0
+	expect "records" "$(stat_of "$name" records)" 0
+	expect "tracked pages" "$(stat_of "$name" tracked_pages)" 0
+}

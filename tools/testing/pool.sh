@@ -1,0 +1,207 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Devices of the guest suites, sourced by lib.sh:
+#
+#   container NAME:   /mnt/NAME           ext4 or xfs
+#                     /dev/mapper/NAME    drr (dm-linear when DRR=none)
+#                     /dev/mapper/t-NAME  thin
+#                     /dev/mapper/pool    thin-pool
+#                     /dev/mapper/data    dm-linear; other targets take its place in some cases
+#                     $DATA_DISK          a RAM-backed null_blk disk: reads are counted here
+#
+# The metadata is on a disk of its own, so that it does not disturb the counting.
+
+DATA_DISK=nullb0
+META_DISK=nullb1
+BLOCK_SECTORS=128
+declare -A THIN_ID=() THIN_SECTORS=()
+NEXT_ID=0
+
+# ram_disk NAME MIB: a null_blk disk whose memory is taken as it is written.
+ram_disk() {
+	local dir=/sys/kernel/config/nullb/$1
+	mkdir "$dir"
+	echo "$2" >"$dir/size"
+	echo 1 >"$dir/memory_backed"
+	echo 1 >"$dir/discard"
+	echo 4096 >"$dir/blocksize"
+	echo 1 >"$dir/power"
+}
+
+# sectors DEVICE
+sectors() { blockdev --getsz "$1"; }
+
+# pool_up MIB
+pool_up() {
+	THIN_ID=()
+	THIN_SECTORS=()
+	NEXT_ID=0
+	modprobe -q null_blk nr_devices=0 || true
+	modprobe dm-thin-pool
+	ram_disk "$DATA_DISK" "$1"
+	ram_disk "$META_DISK" 16
+	dmsetup create data --table "0 $(sectors /dev/$DATA_DISK) linear /dev/$DATA_DISK 0"
+	dmsetup create pool --table "0 $(sectors /dev/$DATA_DISK) thin-pool \
+/dev/$META_DISK /dev/mapper/data $BLOCK_SECTORS 0 1 skip_block_zeroing"
+}
+
+# data_table TABLE: puts another table under the pool's data device.
+data_table() {
+	dmsetup suspend --nolockfs data
+	dmsetup load data --table "$1"
+	dmsetup resume data
+}
+
+# data_healthy: the ordinary table again.
+data_healthy() {
+	data_table "0 $(sectors /dev/$DATA_DISK) linear /dev/$DATA_DISK 0"
+}
+
+thin_id() { echo "${THIN_ID[$1]}"; }
+
+# thin_new NAME MIB: a new, empty thin device.
+thin_new() {
+	THIN_ID[$1]=$NEXT_ID
+	THIN_SECTORS[$1]=$(($2 * 2048))
+	NEXT_ID=$((NEXT_ID + 1))
+	dmsetup message pool 0 "create_thin ${THIN_ID[$1]}"
+	thin_open "$1"
+}
+
+# thin_open NAME: activates a thin device that the pool has.
+thin_open() {
+	dmsetup create "t-$1" --table "0 ${THIN_SECTORS[$1]} thin /dev/mapper/pool ${THIN_ID[$1]}"
+}
+
+# top_of NAME: the topmost active device of NAME, if any.
+top_of() {
+	if [ -e "/dev/mapper/$1" ]; then
+		echo "$1"
+	elif [ -e "/dev/mapper/t-$1" ]; then
+		echo "t-$1"
+	fi
+}
+
+# thin_snap NAME ORIGIN: a snapshot, also of a running container.
+thin_snap() {
+	local top
+	top=$(top_of "$2")
+	THIN_ID[$1]=$NEXT_ID
+	THIN_SECTORS[$1]=${THIN_SECTORS[$2]}
+	NEXT_ID=$((NEXT_ID + 1))
+	[ -z "$top" ] || dmsetup suspend "$top"
+	dmsetup message pool 0 "create_snap ${THIN_ID[$1]} ${THIN_ID[$2]}"
+	[ -z "$top" ] || dmsetup resume "$top"
+	thin_open "$1"
+}
+
+# thin_delete NAME: deactivates a thin device and deletes it from the pool.
+thin_delete() {
+	[ ! -e "/dev/mapper/t-$1" ] || dm_remove "t-$1"
+	dmsetup message pool 0 "delete ${THIN_ID[$1]}"
+}
+
+# drr_table NAME [FEATURE...]: the table line of NAME's drr device.
+drr_table() {
+	local name=$1
+	shift
+	if [ "$DRR" = none ]; then
+		echo "0 ${THIN_SECTORS[$name]} linear /dev/mapper/t-$name 0"
+	elif [ $# -gt 0 ]; then
+		echo "0 ${THIN_SECTORS[$name]} drr /dev/mapper/t-$name $# $*"
+	else
+		echo "0 ${THIN_SECTORS[$name]} drr /dev/mapper/t-$name"
+	fi
+}
+
+# drr_new NAME [FEATURE...]: puts drr on top of t-NAME.
+drr_new() {
+	dmsetup create "$1" --table "$(drr_table "$@")"
+}
+
+# dm_remove NAME: the last closer of a device may be slow to let go of it.
+dm_remove() {
+	dmsetup remove --retry "$1"
+}
+
+# fs_make KIND DEVICE
+fs_make() {
+	case $1 in
+	ext4) mkfs.ext4 -q -F -b 4096 -N 1024 -m 0 -J size=4 \
+		-E lazy_itable_init=0,lazy_journal_init=1,nodiscard "$2" ;;
+	ext4-1k) mkfs.ext4 -q -F -b 1024 -N 1024 -m 0 -J size=4 \
+		-E lazy_itable_init=0,lazy_journal_init=1,nodiscard "$2" ;;
+	ext4-crypt) mkfs.ext4 -q -F -b 4096 -N 1024 -m 0 -J size=4 -O encrypt \
+		-E lazy_itable_init=0,lazy_journal_init=1,nodiscard "$2" ;;
+	# mkfs.xfs refuses small file systems unless it runs under a test suite.
+	xfs) TEST_DIR=1 TEST_DEV=1 QA_CHECK_FS=1 mkfs.xfs -q -f -K -l size=12m "$2" ;;
+	*) flunk "fs_make: unknown file system $1" ;;
+	esac
+}
+
+# fs_mount KIND NAME [DEVICE]: mounts NAME's drr device, or DEVICE, on /mnt/NAME.
+fs_mount() {
+	local options=noatime
+	[ "$1" != xfs ] || options+=,nouuid
+	mkdir -p "/mnt/$2"
+	mount -t "${1%-*}" -o "$options" "${3:-/dev/mapper/$2}" "/mnt/$2"
+}
+
+# container_up KIND NAME ORIGIN [FEATURE...]: snapshot, drr device and mount.
+container_up() {
+	local kind=$1 name=$2 origin=$3
+	shift 3
+	thin_snap "$name" "$origin"
+	drr_new "$name" "$@"
+	fs_mount "$kind" "$name"
+}
+
+# container_down NAME: unmounts and removes it; its thin device stays in the pool.
+container_down() {
+	! mountpoint -q "/mnt/$1" || umount "/mnt/$1"
+	[ ! -e "/dev/mapper/$1" ] || dm_remove "$1"
+	[ ! -e "/dev/mapper/t-$1" ] || dm_remove "t-$1"
+}
+
+# random_file NAME SIZE: a reference file, kept in memory, outside of any pool.
+random_file() {
+	mkdir -p "$(dirname "$REF/$1")"
+	head -c "$2" /dev/urandom >"$REF/$1"
+}
+
+# image_new KIND NAME MIB: a thin device with a file system that holds a copy of every
+# reference file. Made without DRR, left unmounted.
+image_new() {
+	thin_new "$2" "$3"
+	fs_make "$1" "/dev/mapper/t-$2"
+	fs_mount "$1" "$2" "/dev/mapper/t-$2"
+	cp -a "$REF/." "/mnt/$2/"
+	umount "/mnt/$2"
+}
+
+# all_down: everything that the functions above made.
+all_down() {
+	local name
+	for name in /mnt/*/; do
+		! mountpoint -q "$name" || umount "$name"
+	done
+	[ "$DRR" = none ] || records_gone
+	while read -r name; do
+		case $name in
+		t-* | pool | data | No*) ;;
+		*) dm_remove "$name" ;;
+		esac
+	done < <(dmsetup ls | cut -f1)
+	while read -r name; do
+		dm_remove "$name"
+	done < <(dmsetup ls | cut -f1 | grep '^t-' || true)
+	! [ -e /dev/mapper/pool ] || dm_remove pool
+	! [ -e /dev/mapper/data ] || dm_remove data
+	for name in "$DATA_DISK" "$META_DISK"; do
+		if [ -d "/sys/kernel/config/nullb/$name" ]; then
+			echo 0 >"/sys/kernel/config/nullb/$name/power"
+			rmdir "/sys/kernel/config/nullb/$name"
+		fi
+	done
+}

@@ -1,0 +1,243 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Reads: what is served is right, and the disk is left alone. Disk reads are counted at
+# the disk. Devices are without `paranoid` here where that counting is the point, since
+# paranoid reads the disk for every hit.
+
+. "${0%/*}/../lib.sh"
+
+FILE_SECTORS=$((4 << 11))
+
+# A reads, B is served, then C: each receiver is the newest donor, and the disk is idle.
+serves_siblings() {
+	local disk
+	settle /mnt/b/big
+	settle /mnt/c/big
+	settle /mnt/d/big
+	disk=$(disk_sectors_read)
+	donate a big
+	expect "sectors read from disk by a" $(($(disk_sectors_read) - disk)) "$FILE_SECTORS.."
+
+	[ "$DRR" = none ] && return
+	disk=$(disk_sectors_read)
+	receive b big "$FILE_SECTORS"
+	receive c big "$FILE_SECTORS"
+	expect "sectors read from disk by b and c" $(($(disk_sectors_read) - disk)) 0
+	expect "sectors that b got from a" "$(sectors_from b a)" "$FILE_SECTORS.."
+	expect "sectors that c got from b" "$(sectors_from c b)" "$FILE_SECTORS.."
+
+	# With all but the newest gone, the newest still serves.
+	evict /mnt/a/big /mnt/b/big
+	disk=$(disk_sectors_read)
+	receive d big "$FILE_SECTORS"
+	expect "sectors read from disk by d" $(($(disk_sectors_read) - disk)) 0
+	expect "sectors that d got from c" "$(sectors_from d c)" "$FILE_SECTORS.."
+}
+
+# With no donor left, the disk is read: what is not in memory is not served.
+nothing_after_eviction() {
+	local disk
+	donate a evicted
+	evict /mnt/a/evicted
+	settle /mnt/b/evicted
+	disk=$(disk_sectors_read)
+	receive b evicted 0
+	expect_drr "sectors read from disk" $(($(disk_sectors_read) - disk)) 2048..
+}
+
+# The last page of a file, not wholly inside i_size, isn't a donor; its data is right.
+unaligned_size() {
+	donate a tail 2048..
+	receive b tail 0..2048
+}
+
+# Many files in one data block, one read after the other and in another order.
+small_files() {
+	local i before
+	for ((i = 0; i < 12; i++)); do
+		same "/mnt/a/small/$i" "$REF/small/$i"
+	done
+	before=$(stat_of b hit_sectors)
+	for ((i = 11; i >= 0; i--)); do
+		same "/mnt/b/small/$i" "$REF/small/$i"
+	done
+	# Sizes are 4..12 KiB, whole pages: all of it can be served.
+	expect_drr "sectors served" $(($(stat_of b hit_sectors) - before)) 192..
+}
+
+# The donor has every other 16 KiB only; the receiver asks in its own way.
+partly_cached_donor() {
+	local offset args=() before
+	for ((offset = 0; offset < 1024; offset += 32)); do
+		args+=(-c "pread -q ${offset}k 16k")
+	done
+	xfs_io -r -c "fadvise -r" "${args[@]}" /mnt/a/partly
+	# Only whole requests are served, and read-ahead may ask for more than is there.
+	receive b partly 0..1024
+	evict /mnt/b/partly /mnt/a/partly
+	xfs_io -r -c "fadvise -r" "${args[@]}" /mnt/a/partly
+	before=$(stat_of c hit_sectors)
+	xfs_io -r -c "fadvise -r" "${args[@]}" /mnt/c/partly
+	expect_drr "sectors served of the same parts" $(($(stat_of c hit_sectors) - before)) 1024
+	receive c partly 0..
+}
+
+# O_DIRECT readers are served, and their pages, which aren't page cache, are no donors.
+direct_reader() {
+	local donated
+	donate a direct
+	donated=$(stat_of b donated_sectors)
+	dd if=/mnt/b/direct of="$WORK/direct" iflag=direct bs=256k status=none
+	same "$WORK/direct" "$REF/direct"
+	expect_drr "sectors served" "$(stat_of b hit_sectors)" 2048..
+	expect_drr "sectors donated by the direct reader" \
+		$(($(stat_of b donated_sectors) - donated)) 0
+	# A direct reader alone does not make its own pages donors either.
+	dd if=/mnt/b/direct2 of="$WORK/direct" iflag=direct bs=256k status=none
+	same "$WORK/direct" "$REF/direct2"
+	receive c direct2 0
+}
+
+# Requests that span thin blocks and start inside one, straight from the device.
+spanning_requests() {
+	local range
+	for range in "7 250" "15 17" "16 1" "1 640"; do
+		set -- $range
+		dd if=/dev/mapper/b of="$WORK/drr" iflag=direct,skip_bytes,count_bytes bs=2M \
+			skip=$(($1 << 12)) count=$(($2 << 12)) status=none
+		dd if=/dev/mapper/t-b of="$WORK/thin" iflag=direct,skip_bytes,count_bytes bs=2M \
+			skip=$(($1 << 12)) count=$(($2 << 12)) status=none
+		same "$WORK/drr" "$WORK/thin"
+	done
+}
+
+# A block that only its owner maps isn't shared: nobody could be served from it.
+unshared_blocks() {
+	local donated before
+	cp "$REF/big" /mnt/a/own
+	sync -f /mnt/a/own
+	evict /mnt/a/own
+	donated=$(stat_of a donated_sectors)
+	before=$(stat_of a miss_unshared)
+	same /mnt/a/own "$REF/big"
+	expect_drr "sectors donated" $(($(stat_of a donated_sectors) - donated)) 0..64
+	expect_drr "misses for want of sharing" $(($(stat_of a miss_unshared) - before)) 1..
+}
+
+# Four readers of the same cold file at once.
+all_at_once() {
+	local name pids=()
+	for name in a b c d; do
+		same "/mnt/$name/together" "$REF/together" &
+		pids+=($!)
+	done
+	for name in "${pids[@]}"; do
+		wait "$name" || flunk "a concurrent reader saw wrong data"
+	done
+}
+
+# mmap readers fault pages in one by one or in fault-around batches.
+mapped_reader() {
+	donate a mapped
+	xfs_io -r -c "mmap -r 0 1m" -c "mread -r 0 1m" /mnt/b/mapped
+	receive b mapped any
+	expect_drr "sectors served" "$(stat_of b hit_sectors)" 2048..
+}
+
+paranoid_reads_all() {
+	local disk verified
+	donate a paranoid
+	settle /mnt/p/paranoid
+	disk=$(disk_sectors_read)
+	verified=$(stat_of p verified)
+	receive p paranoid 2048
+	expect_drr "sectors read from disk to compare" $(($(disk_sectors_read) - disk)) 2048..
+	expect_drr "hits verified" $(($(stat_of p verified) - verified)) 1..
+}
+
+# no_donate: reads of nd are recorded for nobody. no_receive: nr never gets any.
+features() {
+	same /mnt/nd/features "$REF/features"
+	expect_drr "sectors donated by nd" "$(stat_of nd donated_sectors)" 0
+	receive b features 0
+	receive nr features 0
+	expect_drr "hits of nr" "$(stat_of nr hits)" 0
+	# but nd is served, and nr serves.
+	evict /mnt/b/features /mnt/nd/features
+	receive nd features 2048
+}
+
+# The status line: dm-thin's own two fields first; the table line: as loaded.
+status_and_table() {
+	local -a drr thin
+	[ "$DRR" = none ] && skip "no drr"
+	read -r -a drr < <(dmsetup status a)
+	read -r -a thin < <(dmsetup status t-a)
+	expect "mapped sectors" "${drr[3]}" "${thin[3]}"
+	[ "${drr[4]}" = "${thin[4]}" ] || flunk "highest sector: ${drr[4]}, thin's ${thin[4]}"
+	[ "${drr[5]}" = "thin=$(thin_id a)" ] || flunk "thin id: ${drr[5]}"
+	[[ "$(dmsetup table p)" =~ ^0\ ${THIN_SECTORS[p]}\ drr\ [0-9]+:[0-9]+\ 1\ paranoid$ ]] ||
+		flunk "table: $(dmsetup table p)"
+	[[ "$(dmsetup table a)" =~ ^0\ ${THIN_SECTORS[a]}\ drr\ [0-9]+:[0-9]+$ ]] ||
+		flunk "table: $(dmsetup table a)"
+}
+
+reset_stats() {
+	[ "$DRR" = none ] && skip "no drr"
+	dmsetup message a 0 reset_stats
+	expect "reads" "$(stat_of a reads)" 0
+	expect "hits" "$(stat_of a hits)" 0
+	expect "donated" "$(stat_of a donated_sectors)" 0
+	[ "$(stat_of a from)" = - ] || flunk "from=$(stat_of a from) after a reset"
+}
+
+# A drr target that isn't at the start of its device, nor at the start of the thin device.
+target_at_an_offset() {
+	local len=8192
+	[ "$DRR" = none ] && skip "no drr"
+	dmsetup create odd --table "0 2048 zero
+2048 $len drr /dev/mapper/t-d"
+	on_exit "dmsetup remove --retry odd"
+	dd if=/dev/mapper/odd of="$WORK/drr" bs=1M skip=1 count=4 status=none
+	dd if=/dev/mapper/t-d of="$WORK/thin" bs=1M count=4 iflag=direct status=none
+	same "$WORK/drr" "$WORK/thin"
+}
+
+random_file big 4M
+for name in evicted partly direct direct2 together mapped paranoid features; do
+	random_file $name 1M
+done
+random_file tail 1049000
+for ((i = 0; i < 12; i++)); do
+	random_file small/$i $(((i % 3 + 1) * 4096))
+done
+
+for fs in ext4 xfs; do
+	pool_up 512
+	image_new $fs base 320
+	for name in a b c d; do
+		container_up $fs $name base
+	done
+	container_up $fs p base paranoid
+	container_up $fs nd base no_donate
+	container_up $fs nr base no_receive
+
+	run_case "$fs: siblings are served and the disk is not read" serves_siblings
+	run_case "$fs: evicted pages are not served" nothing_after_eviction
+	run_case "$fs: file size not a multiple of a page" unaligned_size
+	run_case "$fs: small files sharing data blocks" small_files
+	run_case "$fs: donor with parts of a file" partly_cached_donor
+	run_case "$fs: O_DIRECT reader" direct_reader
+	run_case "$fs: requests spanning thin blocks" spanning_requests
+	run_case "$fs: unshared blocks are not recorded" unshared_blocks
+	run_case "$fs: four cold readers at once" all_at_once
+	run_case "$fs: mmap reader" mapped_reader
+	run_case "$fs: paranoid compares with the disk" paranoid_reads_all
+	run_case "$fs: no_donate and no_receive" features
+	run_case "$fs: status and table" status_and_table
+	run_case "$fs: reset_stats" reset_stats
+	run_case "$fs: target at an offset" target_at_an_offset
+	run_case "$fs: nothing is remembered after unmount" all_down
+done
+finish
