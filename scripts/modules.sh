@@ -1,0 +1,88 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Builds the two modules for one kernel, in the toolbox.
+#
+# usage: modules.sh debian|uml	prints the folder with the modules: build/KIND
+#   MUTANTS=1 in the environment: a test build whose guards can be switched off,
+#   in build/KIND-mutants
+#
+# dm-thin-pool.ko is the kernel's own dm-thin with scripts/patches applied, built as
+# an external module; dm-drr.ko is this project's.
+
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+scripts=$DRR_TOP/scripts
+kind=${1:-}
+case $kind in
+debian) arch=x86_64 ;;
+uml) arch=um ;;
+*) die "modules.sh: unknown kernel '$kind' : use debian or uml" ;;
+esac
+mutants=${MUTANTS:-}
+[[ $mutants = 1 ]] || mutants=
+variant=$kind${mutants:+-mutants}
+
+source=$("$scripts/kernel.sh" source)
+kdir=$("$scripts/kernel.sh" "$kind")
+build=$DRR_TOP/build/$variant
+patches=$scripts/patches/$DRR_KERNEL
+
+kmake() {
+	nice "$scripts/toolbox.sh" make -C "$kdir" ARCH="$arch" -j"$(nproc)" "$@"
+}
+
+# A copy of what dm-thin is made of, at its place in a kernel tree: patches apply.
+copy_thin() {
+	local md=$build/dm-thin/drivers/md patch
+	remove_tree "$build/dm-thin"
+	mkdir -p "$md/persistent-data" "$build/dm-thin/include/linux"
+	cp "$source"/drivers/md/dm-thin*.[ch] "$source"/drivers/md/*.h "$md/"
+	cp "$source"/drivers/md/persistent-data/*.h "$md/persistent-data/"
+	for patch in "$patches"/*.patch; do
+		"$scripts/toolbox.sh" patch -d "$build/dm-thin" -p1 --fuzz=0 --no-backup-if-mismatch \
+			-i "$patch"
+	done
+	cat >"$md/Kbuild" <<-'EOF'
+	obj-m := dm-thin-pool.o
+	dm-thin-pool-y := dm-thin.o dm-thin-metadata.o
+	ccflags-y := -I$(src)/../../include
+	EOF
+}
+
+build_thin() {
+	local patch
+	for patch in "$patches"/*.patch; do
+		[[ -e $patch ]] || { echo "no patches in $patches"; return 1; }
+	done
+	copy_thin
+	kmake M="$build/dm-thin/drivers/md" modules
+	cp "$build/dm-thin/drivers/md/dm-thin-pool.ko" "$build/"
+}
+
+build_drr() {
+	[[ -e $DRR_TOP/Kbuild ]] || { echo "no Kbuild"; return 1; }
+	mkdir -p "$build/drr"
+	kmake M="$DRR_TOP" MO="$build/drr" ${mutants:+MUTANTS=1} \
+		KBUILD_EXTRA_SYMBOLS="$build/dm-thin/drivers/md/Module.symvers" modules
+	cp "$build/drr/dm-drr.ko" "$build/"
+}
+
+# Builds a module unless its inputs are those of the last time.
+# $1: module, $2: progress text, $3: function, rest: inputs
+build_module() {
+	local name=$1 text=$2 build_it=$3 key
+	shift 3
+	key=$(cache_key "$kdir" "$(tree_key "$scripts/modules.sh" "$@")")
+	[[ ! -e $build/$name || $(cat "$build/$name.key" 2>/dev/null) != "$key" ]] || return 0
+	rm -f "$build/$name" "$build/$name.key"
+	step "module-$variant-$name" "$text" "$build_it"
+	echo "$key" >"$build/$name.key"
+}
+
+mkdir -p "$build"
+lock_build "$variant"
+build_module dm-thin-pool.ko "dm-thin-pool.ko for $variant" build_thin "$patches"
+build_module dm-drr.ko "dm-drr.ko for $variant" build_drr \
+	"$DRR_TOP/Kbuild" "$DRR_TOP/rust" "$DRR_TOP/drr" "$DRR_TOP/include" "$build/dm-thin-pool.ko"
+echo "$build"
