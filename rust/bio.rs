@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bios on their way through a target.
+//!
+//! A [`Bio`] handed to [`Target::map`] is owned by the target. There are three ways to be rid of
+//! it, each of which takes it and returns the [`Mapped`] that `map` has to return: send it down,
+//! complete it, or have it completed later. An [`EndedBio`] comes back from below and is only
+//! looked at.
+//!
+//! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h)
+
+use core::{marker::PhantomData, ptr::NonNull};
+
+use kernel::{
+    bindings::{bio, bio_vec, bvec_iter},
+    prelude::*,
+};
+
+use crate::{
+    bindings,
+    device::BlockDevice,
+    folio::{PageData, ReadPages, PAGE_SHIFT},
+    target::Target,
+};
+
+/// log2 of the size of a sector.
+pub const SECTOR_SHIFT: u32 = 9;
+
+/// What a bio asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// Read.
+    Read,
+    /// Write data or zeroes, or discard: the sectors change.
+    Change,
+    /// Flush and everything else: no sector changes.
+    Other,
+}
+
+/// What became of a bio; only this module makes one.
+pub struct Mapped(i32);
+
+impl Mapped {
+    pub(crate) fn submitted() -> Self {
+        Self(bindings::DM_RUST_MAPIO_SUBMITTED as i32)
+    }
+
+    pub(crate) fn code(self) -> i32 {
+        self.0
+    }
+}
+
+/// A bio in the hands of a target.
+///
+/// # Invariants
+///
+/// The pointer is a valid bio that device-mapper cloned for a `T` and passed to its `map`
+/// function, not yet completed or sent down. Its per-bio data is initialised.
+pub struct Bio<'a, T: Target> {
+    bio: NonNull<bio>,
+    begin: u64,
+    target: PhantomData<&'a T>,
+}
+
+// SAFETY: A bio may be handled by any task, and per-bio data is `Send`.
+unsafe impl<T: Target> Send for Bio<'_, T> {}
+
+impl<'a, T: Target> Bio<'a, T> {
+    /// # Safety
+    ///
+    /// As the type invariant says, for a target that begins at sector `begin` of its device and
+    /// lives for `'a`; nobody else uses the bio.
+    pub(crate) unsafe fn from_raw(bio: NonNull<bio>, begin: u64) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self {
+            bio,
+            begin,
+            target: PhantomData,
+        }
+    }
+
+    fn raw(&self) -> &bio {
+        // SAFETY: Valid by the type invariant.
+        unsafe { self.bio.as_ref() }
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut bio {
+        self.bio.as_ptr()
+    }
+
+    /// What it asks for.
+    #[inline]
+    pub fn op(&self) -> Op {
+        match self.raw().bi_opf & bindings::DM_RUST_OP_MASK {
+            bindings::DM_RUST_OP_READ => Op::Read,
+            bindings::DM_RUST_OP_WRITE
+            | bindings::DM_RUST_OP_WRITE_ZEROES
+            | bindings::DM_RUST_OP_DISCARD
+            | bindings::DM_RUST_OP_SECURE_ERASE => Op::Change,
+            _ => Op::Other,
+        }
+    }
+
+    /// Its data is encrypted or protected on the way, so what is in its pages is not what is on
+    /// the disk.
+    pub fn transformed(&self) -> bool {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::dm_rust_bio_is_transformed(self.bio.as_ptr()) }
+    }
+
+    /// First sector, counted from the target's start.
+    #[inline]
+    pub fn sector(&self) -> u64 {
+        let iter = self.raw().bi_iter;
+        iter.bi_sector - self.begin
+    }
+
+    /// Length in sectors.
+    #[inline]
+    pub fn sectors(&self) -> u32 {
+        let iter = self.raw().bi_iter;
+        iter.bi_size >> SECTOR_SHIFT
+    }
+
+    pub(crate) fn iter(&self) -> bvec_iter {
+        self.raw().bi_iter
+    }
+
+    /// Data of the target's own that travels with the bio.
+    pub fn data(&mut self) -> &mut T::PerBio {
+        // SAFETY: Initialised by the type invariant; `&mut self` makes the access exclusive.
+        unsafe { &mut *per_bio_data::<T>(self.bio.as_ptr()) }
+    }
+
+    /// A writer that starts at the first byte of the bio's data.
+    pub fn writer(&mut self) -> Writer<'_> {
+        Writer {
+            vecs: self.raw().bi_io_vec,
+            iter: self.raw().bi_iter,
+            bio: PhantomData,
+        }
+    }
+
+    /// Sends it to `device`, at `sector` there.
+    pub fn remap(self, device: BlockDevice<'_>, sector: u64) -> Mapped {
+        // SAFETY: Valid and ours, by the type invariant.
+        unsafe {
+            bindings::dm_rust_bio_set_dev(self.bio.as_ptr(), device.as_ptr());
+            (*self.bio.as_ptr()).bi_iter.bi_sector = sector;
+        }
+        Mapped(bindings::DM_RUST_MAPIO_REMAPPED as i32)
+    }
+
+    /// Completes it successfully: its data has been written by a [`Writer`].
+    pub fn complete(self) -> Mapped {
+        // SAFETY: Ours, by the type invariant, and not used after this.
+        unsafe {
+            (*self.bio.as_ptr()).bi_status = bindings::DM_RUST_STS_OK as u8;
+            kernel::bindings::bio_endio(self.bio.as_ptr());
+        }
+        Mapped::submitted()
+    }
+}
+
+/// The per-bio data of a clone.
+///
+/// # Safety
+///
+/// `bio` was cloned by device-mapper for a `T`, or is about to be handed to one.
+pub(crate) unsafe fn per_bio_data<T: Target>(bio: *mut bio) -> *mut T::PerBio {
+    // SAFETY: The registration makes room for a `T::PerBio`.
+    unsafe { bindings::dm_per_bio_data(bio, size_of::<T::PerBio>()) }.cast()
+}
+
+/// A bio that comes back from below, or has been completed by the target itself.
+///
+/// # Invariants
+///
+/// The bio is valid and does not complete towards its submitter during `'a`.
+pub struct EndedBio<'a, T: Target> {
+    bio: NonNull<bio>,
+    target: PhantomData<&'a T>,
+}
+
+impl<'a, T: Target> EndedBio<'a, T> {
+    /// # Safety
+    ///
+    /// As the type invariant says; `bio` was cloned for a `T` and went through its `map`.
+    pub(crate) unsafe fn from_raw(bio: NonNull<bio>) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self {
+            bio,
+            target: PhantomData,
+        }
+    }
+
+    /// Data of the target's own that travelled with the bio.
+    pub fn data(&self) -> &T::PerBio {
+        // SAFETY: Initialised in `map`; dropped only after the target has looked at it.
+        unsafe { &*per_bio_data::<T>(self.bio.as_ptr()) }
+    }
+
+    fn vecs(&self) -> *const bio_vec {
+        // SAFETY: Valid by the type invariant.
+        unsafe { self.bio.as_ref() }.bi_io_vec
+    }
+}
+
+/// Remembers where a bio's data was, for [`Filled::pages`].
+///
+/// # Invariants
+///
+/// The iterator describes data of the bio that the vector belonged to when the value was made.
+#[derive(Clone, Copy, Default)]
+pub struct Filled(Option<(NonNull<bio_vec>, bvec_iter)>);
+
+// SAFETY: The vector belongs to the bio, and with it to whoever handles the bio.
+unsafe impl Send for Filled {}
+// SAFETY: As above.
+unsafe impl Sync for Filled {}
+
+impl Filled {
+    /// What `bio` is going to fill.
+    pub fn by<T: Target>(bio: &Bio<'_, T>) -> Self {
+        // INVARIANT: Both are the bio's own.
+        Self(NonNull::new(bio.raw().bi_io_vec).map(|vecs| (vecs, bio.iter())))
+    }
+
+    /// Page-cache pages that `bio` was to fill and that are still being read; others are passed
+    /// over, and all of them if `self` is of another bio.
+    pub fn pages<'a, T: Target>(&self, bio: &'a EndedBio<'_, T>) -> Pages<'a> {
+        let (vecs, iter) = match self.0 {
+            Some((vecs, iter)) if core::ptr::eq(vecs.as_ptr(), bio.vecs()) => {
+                (vecs.as_ptr().cast_const(), iter)
+            }
+            _ => (core::ptr::null(), bvec_iter::default()),
+        };
+        Pages {
+            vecs,
+            iter,
+            done: 0,
+            bio: PhantomData,
+        }
+    }
+
+    /// Bytes of data.
+    pub fn len_bytes(&self) -> u32 {
+        self.0.map_or(0, |(_, iter)| iter.bi_size)
+    }
+}
+
+/// A piece of a bio's data that is contiguous in memory.
+///
+/// # Safety
+///
+/// `vecs` and `iter` describe a live bio's data, with `bi_size` bytes left.
+pub(crate) unsafe fn piece(vecs: *const bio_vec, iter: &bvec_iter) -> (bio_vec, u32) {
+    // SAFETY: By the safety requirements.
+    let vec = unsafe { *vecs.add(iter.bi_idx as usize) };
+    let (offset, size) = (iter.bi_offset, iter.bi_size);
+    (vec, (vec.bv_len - offset).min(size))
+}
+
+/// Steps over `bytes` of the piece that [`piece`] returned.
+pub(crate) fn advance(vec: &bio_vec, iter: &mut bvec_iter, bytes: u32) {
+    iter.bi_size -= bytes;
+    iter.bi_offset += bytes;
+    if iter.bi_offset == vec.bv_len {
+        iter.bi_offset = 0;
+        iter.bi_idx += 1;
+    }
+}
+
+/// Iterates over the page-cache pages of a read.
+///
+/// # Invariants
+///
+/// `vecs` and `iter` describe data of a bio that doesn't complete during `'a`.
+pub struct Pages<'a> {
+    vecs: *const bio_vec,
+    iter: bvec_iter,
+    done: u32,
+    bio: PhantomData<&'a ()>,
+}
+
+impl<'a> Iterator for Pages<'a> {
+    type Item = ReadPages<'a>;
+
+    fn next(&mut self) -> Option<ReadPages<'a>> {
+        const PAGE_MASK: u32 = (1 << PAGE_SHIFT) - 1;
+
+        while self.iter.bi_size != 0 {
+            // SAFETY: By the type invariant.
+            let (vec, len) = unsafe { piece(self.vecs, &self.iter) };
+            let start = vec.bv_offset + self.iter.bi_offset;
+            if (start | len | self.done) & PAGE_MASK != 0 {
+                // A part of a page is no page.
+                advance(&vec, &mut self.iter, len);
+                self.done += len;
+                continue;
+            }
+            let page = vec.bv_page.wrapping_add((start >> PAGE_SHIFT) as usize);
+            // SAFETY: The bio holds all pages of its data.
+            let (count, pages) =
+                unsafe { ReadPages::new(page, len >> PAGE_SHIFT, self.done >> PAGE_SHIFT) };
+            advance(&vec, &mut self.iter, count << PAGE_SHIFT);
+            self.done += count << PAGE_SHIFT;
+            if pages.is_some() {
+                return pages;
+            }
+        }
+        None
+    }
+}
+
+/// Writes into the data of a read, from its first byte on.
+///
+/// # Invariants
+///
+/// `vecs` and `iter` describe data of a bio that is ours for `'a`.
+#[derive(Clone, Copy)]
+pub struct Writer<'a> {
+    vecs: *const bio_vec,
+    iter: bvec_iter,
+    bio: PhantomData<&'a ()>,
+}
+
+impl Writer<'_> {
+    /// Bytes that have not been written.
+    pub fn left_bytes(&self) -> usize {
+        let left = self.iter.bi_size;
+        left as usize
+    }
+
+    /// Copies `data`, as much as there is room for.
+    pub fn write(&mut self, data: &PageData<'_>) {
+        let mut from = data.as_ptr();
+        let mut left = data.len_bytes();
+        while left != 0 && self.iter.bi_size != 0 {
+            // SAFETY: By the type invariant.
+            let (vec, len) = unsafe { piece(self.vecs, &self.iter) };
+            let len = len.min(left as u32);
+            // SAFETY: The bio holds its pages, whose memory is contiguous in a bio_vec and
+            // always mapped; `from` is good for `left` bytes. The two don't overlap: the donor's
+            // folio is locked by us, and the reader's by the reader.
+            unsafe {
+                let to = bindings::dm_rust_page_address(vec.bv_page)
+                    .cast::<u8>()
+                    .add((vec.bv_offset + self.iter.bi_offset) as usize);
+                core::ptr::copy_nonoverlapping(from, to, len as usize);
+                from = from.add(len as usize);
+            }
+            advance(&vec, &mut self.iter, len);
+            left -= len as usize;
+        }
+    }
+}

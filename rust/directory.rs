@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A directory of page-cache pages by their content.
+//!
+//! The directory says which pages of which page caches hold the content that a key stands for.
+//! It is exact, and it holds no reference on pages or inodes:
+//!
+//! > A page is in the directory only while it is the same page-cache page that the content was
+//! > read into, and has not been modified since.
+//!
+//! Pages are entered while the read that fills them has them locked, so that nothing can happen
+//! to them yet. The events that end their time in the directory ([`FolioEvents`]) come under a
+//! lock that is taken after the reader unlocked the folio:
+//!
+//! - removal from the page cache, under the folio lock and `i_pages`' lock,
+//! - clean to dirty, under the folio lock; or without it when a page table entry is torn down,
+//!   but then after `page_mkwrite`, which took the folio lock and made the folio dirty.
+//!
+//! So the entering happens before the event, and the event finds it.
+//!
+//! Pages are kept in runs: [`bits::PAGES`] consecutive pages of a file that hold consecutive
+//! parts of the content. Adding, finding and ending take no lock unless a run is made or dies;
+//! then it is the [index](crate::index)'s two.
+
+use core::ops::RangeInclusive;
+
+use kernel::{
+    alloc::{flags::*, KVVec},
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        rcu,
+    },
+};
+
+use crate::{
+    bits::{self, PageBits},
+    folio::{EventFolio, FolioRef, MappingId, ReadPages},
+    guard::Guard,
+    index::{hash, Entry, Index, Keyed},
+    tracepoint::FolioEvents,
+};
+
+/// What stands for the content of a run, and says whose it is.
+pub trait Key: Copy + Send + Sync {
+    /// Two keys stand for the same content.
+    fn same(&self, other: &Self) -> bool;
+    /// Hash of the content that it stands for.
+    fn hash(&self) -> u64;
+}
+
+/// Consecutive pages of a page cache that hold the content of `key`.
+pub struct Run<K> {
+    key: K,
+    mapping: MappingId,
+    /// File index of the page that holds, or would hold, the key's first page; wraps.
+    base: u64,
+    bits: PageBits,
+}
+
+impl<K: Key> Keyed for Run<K> {
+    fn forward(&self) -> u64 {
+        self.key.hash()
+    }
+
+    fn reverse(&self) -> u64 {
+        window_hash(self.mapping, bits::window(self.base))
+    }
+}
+
+fn window_hash(mapping: MappingId, window: u64) -> u64 {
+    hash(mapping.number() ^ hash(window))
+}
+
+/// A run as a reader of the directory sees it.
+#[derive(Clone, Copy)]
+pub struct Donor<'g, K> {
+    run: &'g Run<K>,
+    guard: &'g rcu::Guard,
+}
+
+impl<'g, K: Key> Donor<'g, K> {
+    /// The key that the run was entered with.
+    pub fn key(&self) -> &'g K {
+        &self.run.key
+    }
+
+    /// The page cache that holds it.
+    pub fn mapping(&self) -> MappingId {
+        self.run.mapping
+    }
+
+    /// File index of the key's page `page`.
+    pub fn index(&self, page: u32) -> u64 {
+        self.run.base.wrapping_add(u64::from(page))
+    }
+
+    /// How many pages from `page` on are in the directory right now.
+    #[inline]
+    pub fn pages_from(&self, page: u32) -> u32 {
+        self.run
+            .bits
+            .pages()
+            .checked_shr(page)
+            .map_or(0, |pages| pages.trailing_ones())
+    }
+
+    /// Takes a reference to the folio that holds page `page`.
+    pub fn folio(&self, page: u32) -> Option<FolioRef> {
+        // SAFETY: The run was linked at some moment after the guard was taken (see
+        // `crate::index`). It was linked with at least one page in the page cache, and the last
+        // such page's removal unlinks it before the page is gone. So there was a moment since
+        // the guard was taken at which the mapping held a page, and was alive.
+        unsafe { FolioRef::find(self.guard, self.run.mapping, self.index(page)) }
+    }
+}
+
+const INTEREST: usize = 4096;
+
+/// See the [module](self).
+pub struct Directory<K: Key> {
+    index: Index<Run<K>>,
+    /// Runs by hashed mapping: page caches that have none are passed over at the cost of a load.
+    interest: KVVec<Atomic<u32>>,
+    runs: Atomic<u64>,
+    pages: Atomic<u64>,
+}
+
+impl<K: Key> Directory<K> {
+    /// Makes a directory with 2^`bits` buckets for runs. Fails with `ENOMEM`.
+    pub fn new(bits: u32) -> Result<Self> {
+        let mut interest = KVVec::with_capacity(INTEREST, GFP_KERNEL)?;
+        for _ in 0..INTEREST {
+            interest.push(Atomic::new(0), GFP_KERNEL)?;
+        }
+        Ok(Self {
+            index: Index::new(bits)?,
+            interest,
+            runs: Atomic::new(0),
+            pages: Atomic::new(0),
+        })
+    }
+
+    /// Runs in the directory.
+    pub fn runs(&self) -> u64 {
+        self.runs.load(Relaxed)
+    }
+
+    /// Pages in the directory.
+    pub fn pages(&self) -> u64 {
+        self.pages.load(Relaxed)
+    }
+
+    /// Bytes of memory that the directory takes.
+    pub fn bytes(&self) -> u64 {
+        // CAST: Sizes fit.
+        let fixed = self.index.table_bytes() + INTEREST * size_of::<Atomic<u32>>();
+        fixed as u64 + self.runs() * Index::<Run<K>>::ENTRY_BYTES as u64
+    }
+
+    fn interest(&self, mapping: MappingId) -> &Atomic<u32> {
+        // CAST: Twelve bits.
+        &self.interest[(hash(mapping.number()) >> (u64::BITS - INTEREST.trailing_zeros())) as usize]
+    }
+
+    /// Enters `pages`, the first of which holds page `page` of what `key` stands for.
+    ///
+    /// What was known of the same pages under another key ends. Any context. Pages beyond the end
+    /// of a run are left out, and all of them if there is no memory: a directory may always know
+    /// less.
+    pub fn enter(&self, key: K, page: u32, pages: &ReadPages<'_>) {
+        let mask = bits::mask(page, pages.count());
+        if mask == 0 {
+            return;
+        }
+        let mapping = pages.mapping();
+        let base = pages.first().wrapping_sub(u64::from(page));
+        let is_it = |run: &Run<K>| run.mapping == mapping && run.base == base && run.key.same(&key);
+        let mut known = false;
+
+        let guard = rcu::read_lock();
+        let last = pages.first() + u64::from(pages.count()) - 1;
+        for run in self.runs_of(&guard, mapping, pages.first()..=last) {
+            if is_it(run) {
+                known = known || self.set(run, mask);
+            } else {
+                // Read again, from elsewhere: it was thrown away without having left the cache.
+                self.end(run, pages.first()..=last);
+            }
+        }
+        if known {
+            return;
+        }
+
+        // Counted before it can be found, so that an event can't miss it: the folio is locked.
+        self.interest(mapping).add(1, Relaxed);
+        let run = Run {
+            key,
+            mapping,
+            base,
+            bits: PageBits::new(mask),
+        };
+        let inserted = self
+            .index
+            .insert_unless(run, GFP_ATOMIC | __GFP_NOWARN, |run| {
+                is_it(run) && self.set(run, mask)
+            });
+        match inserted {
+            Ok(true) => {
+                self.runs.add(1, Relaxed);
+                self.pages.add(u64::from(mask.count_ones()), Relaxed);
+            }
+            Ok(false) | Err(_) => self.interest(mapping).add(1u32.wrapping_neg(), Relaxed),
+        }
+    }
+
+    /// Adds pages to a run; false if it is dead.
+    fn set(&self, run: &Run<K>, mask: u32) -> bool {
+        let new = run.bits.set(mask);
+        if let Some(new) = new {
+            self.pages.add(u64::from(new.count_ones()), Relaxed);
+        }
+        new.is_some()
+    }
+
+    /// Runs that may hold pages in `range` of `mapping`, and some that don't.
+    fn runs_of<'g>(
+        &'g self,
+        guard: &'g rcu::Guard,
+        mapping: MappingId,
+        range: RangeInclusive<u64>,
+    ) -> impl Iterator<Item = &'g Entry<Run<K>>> {
+        let first = bits::window(*range.start()).wrapping_sub(1);
+        let count = bits::window(*range.end()).wrapping_sub(first);
+        (0..=count)
+            .flat_map(move |step| {
+                let window = first.wrapping_add(step);
+                self.index.by_reverse(guard, window_hash(mapping, window))
+            })
+            .filter(move |run| run.mapping == mapping)
+    }
+
+    /// Ends what a run knows of the pages in `range`.
+    fn end(&self, run: &Entry<Run<K>>, range: RangeInclusive<u64>) {
+        let mask = bits::overlap(run.base, *range.start(), *range.end());
+        if mask == 0 {
+            return;
+        }
+        self.clear(run, mask);
+    }
+
+    fn clear(&self, run: &Entry<Run<K>>, mask: u32) {
+        let cleared = run.bits.clear(mask);
+        if cleared.pages != 0 {
+            let gone = u64::from(cleared.pages.count_ones());
+            self.pages.add(gone.wrapping_neg(), Relaxed);
+        }
+        if cleared.died && self.index.remove(run) {
+            self.interest(run.mapping).add(1u32.wrapping_neg(), Relaxed);
+            self.runs.add(1u64.wrapping_neg(), Relaxed);
+        }
+    }
+
+    /// Ends what is known of the pages in `range` (file indexes) of `mapping`. Any context.
+    pub fn end_range(&self, mapping: MappingId, range: RangeInclusive<u64>) {
+        if self.interest(mapping).load(Relaxed) == 0 {
+            return;
+        }
+        let guard = rcu::read_lock();
+        for run in self.runs_of(&guard, mapping, range.clone()) {
+            self.end(run, range.clone());
+        }
+    }
+
+    /// Ends every run whose key stands for the same content as `key`. Any context.
+    pub fn end_content(&self, key: &K) {
+        let guard = rcu::read_lock();
+        for run in self.index.by_forward(&guard, key.hash()) {
+            if run.key.same(key) {
+                self.clear(run, u32::MAX);
+            }
+        }
+    }
+
+    /// Ends every run that is there all the while and for whose key `ends` is true. Process
+    /// context; walks the whole directory.
+    pub fn end_where(&self, ends: impl Fn(&K) -> bool) {
+        if self.runs() == 0 {
+            return;
+        }
+        self.index.for_each(|run| {
+            if ends(&run.key) {
+                self.clear(run, u32::MAX);
+            }
+        });
+    }
+
+    /// Runs that hold the content of `key`, the newest first.
+    #[inline]
+    pub fn donors<'g>(
+        &'g self,
+        guard: &'g rcu::Guard,
+        key: K,
+    ) -> impl Iterator<Item = Donor<'g, K>> {
+        self.index
+            .by_forward(guard, key.hash())
+            .filter(move |run| run.key.same(&key))
+            .map(move |run| Donor { run, guard })
+    }
+}
+
+impl<K: Key> FolioEvents for Directory<K> {
+    fn removed(&self, folio: EventFolio<'_>) {
+        if Guard::RemovalHook.on() {
+            let (first, last) = folio.range();
+            self.end_range(folio.mapping(), first..=last);
+        }
+    }
+
+    fn dirtied(&self, folio: EventFolio<'_>) {
+        if Guard::DirtyHook.on() {
+            let (first, last) = folio.range();
+            self.end_range(folio.mapping(), first..=last);
+        }
+    }
+}

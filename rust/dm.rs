@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe abstractions for device-mapper targets that look at the page cache.
+//!
+//! Nothing here knows of a particular target. All `unsafe` code of the module is in this crate:
+//!
+//! - [`target`], [`device`], [`bio`]: a device-mapper target and the I/O that passes it,
+//! - [`thin`]: where a thin device is mapped, and what happens to its mappings,
+//! - [`folio`], [`tracepoint`]: page-cache pages, and the events that end what is known of them,
+//! - [`bits`], [`index`], [`directory`]: an RCU-read directory of page-cache pages by content,
+//!   kept exact by those events,
+//! - [`guard`]: switches for single guards, in test builds only.
+
+#![warn(missing_docs)]
+
+#[allow(unused)]
+const __LOG_PREFIX: &[u8] = b"dm_drr\0";
+
+mod bindings;
+pub mod bio;
+pub mod bits;
+pub mod device;
+pub mod directory;
+pub mod folio;
+pub mod guard;
+pub mod index;
+pub mod sched;
+pub mod target;
+pub mod thin;
+pub mod tracepoint;
+pub mod verify;

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Switches for single guards of the record invariant.
+//!
+//! In a normal build [`Guard::on`] is the constant `true` and costs nothing. A build with
+//! `MUTANTS=1` can switch guards off one by one, to show that a test notices.
+
+/// Something that keeps the record invariant, or keeps a wrong page from being copied.
+///
+/// The number is the guard's bit in the `guards_off` module parameter of a test build.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Guard {
+    /// Records end when their page leaves the page cache.
+    RemovalHook = 0,
+    /// Records end when their page is dirtied.
+    DirtyHook = 1,
+    /// Pages of a dirty folio, or of one under writeback, are neither recorded nor copied.
+    DirtyFolio = 2,
+    /// A record is looked at again under the donor's locks.
+    Recheck = 3,
+    /// The donor's `invalidate_lock` is held while it is copied.
+    InvalidateLock = 4,
+    /// File systems with blocks smaller than a page don't donate.
+    BlockSize = 5,
+    /// Only pages wholly inside the file are recorded and copied.
+    FileSize = 6,
+    /// Only file systems of the allow-list donate.
+    FileSystem = 7,
+    /// Encrypted inodes don't donate.
+    Encrypted = 8,
+    /// A claimed block device's own pages don't donate.
+    ClaimedDevice = 9,
+    /// Only what is mounted directly from the target's device donates.
+    DirectlyMounted = 10,
+    /// A change of the reader's own mapping voids the read's copy and record.
+    Epoch = 11,
+    /// A change of the thin device's table voids the read's record.
+    Binding = 12,
+    /// Records end when their data block is allocated anew.
+    Reallocation = 13,
+    /// Records of a device end with its target.
+    Teardown = 14,
+    /// A failed read ends what is known of its pages, and records nothing.
+    ReadError = 15,
+    /// Pages pinned for DMA aren't copied.
+    Pinned = 16,
+    /// Only blocks that dm-thin calls shared are recorded and served.
+    Shared = 17,
+}
+
+#[cfg(DRR_MUTANTS)]
+static OFF: kernel::sync::atomic::Atomic<u64> = kernel::sync::atomic::Atomic::new(0);
+
+impl Guard {
+    /// Whether the guard is to be kept.
+    #[inline(always)]
+    pub fn on(self) -> bool {
+        #[cfg(DRR_MUTANTS)]
+        return OFF.load(kernel::sync::atomic::Relaxed) & (1 << self as u32) == 0;
+        #[cfg(not(DRR_MUTANTS))]
+        true
+    }
+}
+
+/// Switches guards off; bit *n* is the guard with the number *n*.
+#[cfg(DRR_MUTANTS)]
+pub fn switch_off(mask: u64) {
+    OFF.store(mask, kernel::sync::atomic::Relaxed);
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: GPL-2.0
+/* See helpers.h. */
+
+#include <linux/bio.h>
+#include <linux/blk-crypto.h>
+#include <linux/blk-integrity.h>
+#include <linux/blkdev.h>
+#include <linux/device-mapper.h>
+#include <linux/fs.h>
+#include <linux/highmem.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/sched.h>
+#include <linux/tracepoint.h>
+#include "helpers.h"
+
+#ifdef CONFIG_HIGHMEM
+#error "pages are reached through the kernel's linear mapping"
+#endif
+
+struct folio *dm_rust_page_folio(struct page *page)
+{
+	return page_folio(page);
+}
+
+/*
+ * filemap_get_entry() is not exported; this is its protocol without the
+ * retry: a folio that is being removed or replaced is none.
+ */
+struct folio *dm_rust_folio_get(struct address_space *mapping, pgoff_t index)
+{
+	struct folio *folio = xa_load(&mapping->i_pages, index);
+
+	if (!folio || xa_is_value(folio) || !folio_try_get(folio))
+		return NULL;
+	if (folio != xa_load(&mapping->i_pages, index)) {
+		folio_put(folio);
+		return NULL;
+	}
+	return folio;
+}
+
+void dm_rust_folio_put(struct folio *folio)
+{
+	folio_put(folio);
+}
+
+bool dm_rust_folio_trylock(struct folio *folio)
+{
+	return folio_trylock(folio);
+}
+
+void dm_rust_folio_unlock(struct folio *folio)
+{
+	folio_unlock(folio);
+}
+
+unsigned int dm_rust_folio_state(struct folio *folio)
+{
+	unsigned int state = 0;
+
+	if (folio_test_locked(folio))
+		state |= DM_RUST_FOLIO_LOCKED;
+	if (folio_test_uptodate(folio))
+		state |= DM_RUST_FOLIO_UPTODATE;
+	if (folio_test_dirty(folio))
+		state |= DM_RUST_FOLIO_DIRTY;
+	if (folio_test_writeback(folio))
+		state |= DM_RUST_FOLIO_WRITEBACK;
+	if (folio_contain_hwpoisoned_page(folio))
+		state |= DM_RUST_FOLIO_POISONED;
+	if (folio_maybe_dma_pinned(folio))
+		state |= DM_RUST_FOLIO_PINNED;
+	if (!folio_test_anon(folio) && !folio_test_swapcache(folio) &&
+	    !folio_test_hugetlb(folio) && !folio_test_slab(folio))
+		state |= DM_RUST_FOLIO_FILE;
+	return state;
+}
+
+struct address_space *dm_rust_folio_mapping(struct folio *folio)
+{
+	return READ_ONCE(folio->mapping);
+}
+
+pgoff_t dm_rust_folio_index(struct folio *folio)
+{
+	return folio->index;
+}
+
+unsigned long dm_rust_folio_nr_pages(struct folio *folio)
+{
+	return folio_nr_pages(folio);
+}
+
+unsigned long dm_rust_folio_page_idx(struct folio *folio, struct page *page)
+{
+	return folio_page_idx(folio, page);
+}
+
+void *dm_rust_folio_address(struct folio *folio)
+{
+	return folio_address(folio);
+}
+
+void *dm_rust_page_address(struct page *page)
+{
+	return page_address(page);
+}
+
+void dm_rust_mapping_inode(struct address_space *mapping,
+			   struct dm_rust_inode *info)
+{
+	struct inode *inode = mapping->host;
+
+	info->size = i_size_read(inode);
+	info->fs_name = inode->i_sb->s_type->name;
+	info->is_bdev = sb_is_blkdev_sb(inode->i_sb);
+	info->bdev = info->is_bdev ? I_BDEV(inode) : inode->i_sb->s_bdev;
+	info->blkbits = inode->i_blkbits;
+	info->encrypted = IS_ENCRYPTED(inode);
+}
+
+bool dm_rust_invalidate_trylock_shared(struct address_space *mapping)
+{
+	return filemap_invalidate_trylock_shared(mapping);
+}
+
+void dm_rust_invalidate_unlock_shared(struct address_space *mapping)
+{
+	filemap_invalidate_unlock_shared(mapping);
+}
+
+void dm_rust_bio_set_dev(struct bio *bio, struct block_device *bdev)
+{
+	bio_set_dev(bio, bdev);
+}
+
+/* The data that the submitter sees is not what is on the disk. */
+bool dm_rust_bio_is_transformed(struct bio *bio)
+{
+	return bio_has_crypt_ctx(bio) || bio_integrity(bio);
+}
+
+struct bio *dm_rust_bio_alloc_nowait(struct block_device *bdev, unsigned int pages)
+{
+	return bio_alloc(bdev, pages, REQ_OP_READ, GFP_NOWAIT);
+}
+
+struct page *dm_rust_alloc_page_nowait(void)
+{
+	return alloc_page(GFP_NOWAIT);
+}
+
+void dm_rust_free_page(struct page *page)
+{
+	__free_page(page);
+}
+
+/* Claiming a partition claims the whole device too. */
+bool dm_rust_bdev_claimed(struct block_device *bdev)
+{
+	return READ_ONCE(bdev->bd_holder) || READ_ONCE(bdev_whole(bdev)->bd_holder);
+}
+
+sector_t dm_rust_bdev_sectors(struct block_device *bdev)
+{
+	return bdev_nr_sectors(bdev);
+}
+
+struct block_device *dm_rust_md_bdev(struct mapped_device *md)
+{
+	return dm_disk(md)->part0;
+}
+
+void dm_rust_format_dev(char buf[16], struct block_device *bdev)
+{
+	format_dev_t(buf, bdev->bd_dev);
+}
+
+unsigned long dm_rust_total_ram_pages(void)
+{
+	return totalram_pages();
+}
+
+void dm_rust_cond_resched(void)
+{
+	cond_resched();
+}
+
+void dm_rust_tracepoint_synchronize(void)
+{
+	tracepoint_synchronize_unregister();
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Inline functions and macros of the kernel that Rust can't call directly.
+ * Nothing is decided here: each helper is one kernel facility.
+ */
+
+#ifndef _DM_RUST_HELPERS_H
+#define _DM_RUST_HELPERS_H
+
+#include <linux/bio.h>
+#include <linux/device-mapper.h>
+#include <linux/dm-thin.h>
+#include <linux/pagemap.h>
+
+/* Macros with casts, which bindgen doesn't evaluate. */
+enum {
+	DM_RUST_MAPIO_SUBMITTED = DM_MAPIO_SUBMITTED,
+	DM_RUST_MAPIO_REMAPPED = DM_MAPIO_REMAPPED,
+	DM_RUST_ENDIO_DONE = DM_ENDIO_DONE,
+	DM_RUST_STS_OK = 0,
+	DM_RUST_OP_READ = REQ_OP_READ,
+	DM_RUST_OP_WRITE = REQ_OP_WRITE,
+	DM_RUST_OP_FLUSH = REQ_OP_FLUSH,
+	DM_RUST_OP_DISCARD = REQ_OP_DISCARD,
+	DM_RUST_OP_SECURE_ERASE = REQ_OP_SECURE_ERASE,
+	DM_RUST_OP_WRITE_ZEROES = REQ_OP_WRITE_ZEROES,
+	DM_RUST_OP_MASK = REQ_OP_MASK,
+	DM_RUST_STATUS_INFO = STATUSTYPE_INFO,
+	DM_RUST_STATUS_TABLE = STATUSTYPE_TABLE,
+	DM_RUST_STATUS_IMA = STATUSTYPE_IMA,
+};
+
+/* What dm_rust_folio_state() returns. */
+enum {
+	DM_RUST_FOLIO_LOCKED = 1 << 0,
+	DM_RUST_FOLIO_UPTODATE = 1 << 1,
+	DM_RUST_FOLIO_DIRTY = 1 << 2,
+	DM_RUST_FOLIO_WRITEBACK = 1 << 3,
+	DM_RUST_FOLIO_POISONED = 1 << 4,
+	DM_RUST_FOLIO_PINNED = 1 << 5,
+	DM_RUST_FOLIO_FILE = 1 << 6,
+};
+
+/**
+ * struct dm_rust_inode - what matters of the inode behind a page cache
+ * @size:	i_size in bytes
+ * @fs_name:	name of the file system's type
+ * @bdev:	the block device whose content the pages are: the one that the
+ *		file system is mounted from, or the device itself
+ * @blkbits:	log2 of the block size
+ * @is_bdev:	the inode is a block device's own
+ * @encrypted:	the file system decrypts its pages
+ */
+struct dm_rust_inode {
+	u64 size;
+	const char *fs_name;
+	struct block_device *bdev;
+	u32 blkbits;
+	bool is_bdev;
+	bool encrypted;
+};
+
+struct folio *dm_rust_page_folio(struct page *page);
+struct folio *dm_rust_folio_get(struct address_space *mapping, pgoff_t index);
+void dm_rust_folio_put(struct folio *folio);
+bool dm_rust_folio_trylock(struct folio *folio);
+void dm_rust_folio_unlock(struct folio *folio);
+unsigned int dm_rust_folio_state(struct folio *folio);
+struct address_space *dm_rust_folio_mapping(struct folio *folio);
+pgoff_t dm_rust_folio_index(struct folio *folio);
+unsigned long dm_rust_folio_nr_pages(struct folio *folio);
+unsigned long dm_rust_folio_page_idx(struct folio *folio, struct page *page);
+void *dm_rust_folio_address(struct folio *folio);
+void *dm_rust_page_address(struct page *page);
+void dm_rust_mapping_inode(struct address_space *mapping,
+			   struct dm_rust_inode *info);
+bool dm_rust_invalidate_trylock_shared(struct address_space *mapping);
+void dm_rust_invalidate_unlock_shared(struct address_space *mapping);
+
+void dm_rust_bio_set_dev(struct bio *bio, struct block_device *bdev);
+bool dm_rust_bio_is_transformed(struct bio *bio);
+struct bio *dm_rust_bio_alloc_nowait(struct block_device *bdev, unsigned int pages);
+struct page *dm_rust_alloc_page_nowait(void);
+void dm_rust_free_page(struct page *page);
+
+bool dm_rust_bdev_claimed(struct block_device *bdev);
+sector_t dm_rust_bdev_sectors(struct block_device *bdev);
+struct block_device *dm_rust_md_bdev(struct mapped_device *md);
+void dm_rust_format_dev(char buf[16], struct block_device *bdev);
+
+unsigned long dm_rust_total_ram_pages(void);
+void dm_rust_cond_resched(void);
+void dm_rust_tracepoint_synchronize(void);
+
+#endif /* _DM_RUST_HELPERS_H */

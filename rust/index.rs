@@ -1,0 +1,488 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A table of entries that are found under either of two keys.
+//!
+//! Both sides are hash tables of a fixed size, made once: a look-up costs a cache line for the
+//! bucket and one for each entry, and nothing ever moves. Readers hold RCU and take no lock.
+//! Writers may be in any context but NMI, with interrupts on or off.
+//!
+//! Lock order, inside whatever the caller holds (the page cache's `i_pages` lock among others):
+//!
+//! 1. a stripe of the reverse side,
+//! 2. a stripe of the forward side.
+//!
+//! # What a reader can rely on
+//!
+//! An entry that a reader comes across was linked at some moment after the reader's RCU critical
+//! section began. For suppose that it had been unlinked before. The reader came to it from the
+//! bucket's head or from another entry's `next`. The head, and the `next` of each entry that was
+//! still linked then, was changed by the unlinking; an entry that had been unlinked even earlier
+//! falls under the same argument itself.
+
+use core::{cell::UnsafeCell, marker::PhantomData, ops::Deref, ptr};
+
+use kernel::{
+    alloc::{flags::*, Flags, KVVec},
+    bindings::kvfree_rcu_head,
+    new_spinlock_irq,
+    prelude::*,
+    sync::{
+        atomic::{Acquire, Atomic, Relaxed, Release},
+        rcu, SpinLockIrq,
+    },
+};
+
+use crate::{bindings, sched};
+
+/// What can be put into an [`Index`].
+///
+/// The keys are hashes: a look-up yields the entries with the same hash, and often some with
+/// another; the caller compares.
+pub trait Keyed: Send + Sync {
+    /// Hash of the forward key; must never change.
+    fn forward(&self) -> u64;
+    /// Hash of the reverse key; must never change.
+    fn reverse(&self) -> u64;
+}
+
+/// Mixes `value`, so that its upper bits depend on all of it.
+#[inline]
+pub fn hash(value: u64) -> u64 {
+    // 2^64 divided by the golden ratio, as in include/linux/hash.h, twice for the upper half.
+    let value = value.wrapping_mul(0x61C8_8646_80B5_83EB);
+    (value ^ (value >> 32)).wrapping_mul(0x61C8_8646_80B5_83EB)
+}
+
+type Slot<T> = Atomic<*mut Entry<T>>;
+
+/// One side's link of an entry.
+struct Link<T> {
+    next: Slot<T>,
+    /// The slot that points here, or null if nothing does; guarded by the bucket's stripe.
+    prev: UnsafeCell<*const Slot<T>>,
+}
+
+impl<T> Link<T> {
+    fn new() -> Self {
+        Self {
+            next: Atomic::new(ptr::null_mut()),
+            prev: UnsafeCell::new(ptr::null()),
+        }
+    }
+}
+
+/// An entry of an [`Index`].
+///
+/// # Invariants
+///
+/// While the reverse link's `prev` is not null, both links are part of a bucket of one index.
+pub struct Entry<T> {
+    rcu: UnsafeCell<kvfree_rcu_head>,
+    forward: Link<T>,
+    reverse: Link<T>,
+    value: T,
+}
+
+// SAFETY: The cells are only touched under the locks named there; `value` is `Sync` if `T` is.
+unsafe impl<T: Sync> Sync for Entry<T> {}
+
+impl<T> Deref for Entry<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+const STRIPES: usize = 64;
+
+#[pin_data]
+struct Stripes {
+    #[pin]
+    locks: [SpinLockIrq<()>; STRIPES],
+}
+
+/// The side of an index, and with it the link that an entry uses there.
+trait Side<T> {
+    fn link(entry: &Entry<T>) -> &Link<T>;
+    fn hash(value: &T) -> u64;
+}
+
+struct Forward;
+struct Reverse;
+
+impl<T: Keyed> Side<T> for Forward {
+    fn link(entry: &Entry<T>) -> &Link<T> {
+        &entry.forward
+    }
+
+    fn hash(value: &T) -> u64 {
+        value.forward()
+    }
+}
+
+impl<T: Keyed> Side<T> for Reverse {
+    fn link(entry: &Entry<T>) -> &Link<T> {
+        &entry.reverse
+    }
+
+    fn hash(value: &T) -> u64 {
+        value.reverse()
+    }
+}
+
+/// A hash table of one side.
+struct Table<T, S> {
+    heads: KVVec<Slot<T>>,
+    stripes: Pin<KBox<Stripes>>,
+    shift: u32,
+    side: PhantomData<S>,
+}
+
+impl<T: Keyed, S: Side<T>> Table<T, S> {
+    fn new(bits: u32, stripes: impl PinInit<Stripes, Error>) -> Result<Self> {
+        let size = 1usize << bits;
+        let mut heads = KVVec::with_capacity(size, GFP_KERNEL)?;
+        for _ in 0..size {
+            heads.push(Atomic::new(ptr::null_mut()), GFP_KERNEL)?;
+        }
+        Ok(Self {
+            heads,
+            stripes: KBox::pin_init(stripes, GFP_KERNEL)?,
+            shift: u64::BITS - bits,
+            side: PhantomData,
+        })
+    }
+
+    #[inline]
+    fn bucket(&self, hash: u64) -> usize {
+        // CAST: Less than the number of heads, a usize.
+        (hash >> self.shift) as usize
+    }
+
+    fn stripe(&self, hash: u64) -> &SpinLockIrq<()> {
+        &self.stripes.locks[self.bucket(hash) % STRIPES]
+    }
+
+    /// The entries of a bucket; `'g` is the RCU critical section, or a lock that keeps them.
+    #[inline]
+    fn iter<'g>(&self, hash: u64) -> Iter<'g, T, S> {
+        Iter {
+            next: self.heads[self.bucket(hash)].load(Acquire),
+            side: PhantomData,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The caller holds the stripe of `entry`, which is valid and not linked on this side.
+    unsafe fn link(&self, entry: *mut Entry<T>) {
+        // SAFETY: Valid by the safety requirements.
+        let this = unsafe { &*entry };
+        let head = &self.heads[self.bucket(S::hash(this))];
+        let first = head.load(Relaxed);
+        let link = S::link(this);
+        link.next.store(first, Relaxed);
+        // SAFETY: `prev` is guarded by the stripe, which the caller holds.
+        unsafe { *link.prev.get() = head };
+        if !first.is_null() {
+            // SAFETY: Linked entries are valid; same bucket, so the same stripe guards it.
+            unsafe { *S::link(&*first).prev.get() = &link.next };
+        }
+        // Readers that see the entry see what it holds.
+        head.store(entry, Release);
+    }
+
+    /// # Safety
+    ///
+    /// The caller holds the stripe of `entry`, which is linked on this side.
+    unsafe fn unlink(&self, entry: &Entry<T>) {
+        let link = S::link(entry);
+        let next = link.next.load(Relaxed);
+        // SAFETY: Guarded by the stripe; of a linked entry it points to a head or to a linked
+        // entry's slot.
+        let prev = unsafe { &**link.prev.get() };
+        prev.store(next, Release);
+        if !next.is_null() {
+            // SAFETY: As in `link`.
+            unsafe { *S::link(&*next).prev.get() = prev };
+        }
+        // SAFETY: As above.
+        unsafe { *link.prev.get() = ptr::null() };
+        // `next` stays: readers may stand on the entry until their grace period ends.
+    }
+}
+
+/// Iterates over a bucket.
+struct Iter<'g, T, S> {
+    next: *mut Entry<T>,
+    side: PhantomData<(&'g Entry<T>, S)>,
+}
+
+impl<'g, T: Keyed + 'g, S: Side<T>> Iterator for Iter<'g, T, S> {
+    type Item = &'g Entry<T>;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'g Entry<T>> {
+        // SAFETY: Entries are freed a grace period after they were unlinked, and `'g` is an RCU
+        // critical section or the stripe's lock.
+        let entry = unsafe { self.next.as_ref() }?;
+        self.next = S::link(entry).next.load(Acquire);
+        Some(entry)
+    }
+}
+
+/// See the [module](self).
+pub struct Index<T: Keyed> {
+    forward: Table<T, Forward>,
+    reverse: Table<T, Reverse>,
+}
+
+// SAFETY: All access is by RCU and the stripes; entries are `Send` and `Sync` as `Keyed` is.
+unsafe impl<T: Keyed> Send for Index<T> {}
+// SAFETY: As above.
+unsafe impl<T: Keyed> Sync for Index<T> {}
+
+impl<T: Keyed> Index<T> {
+    /// Bytes of memory that an entry takes.
+    pub const ENTRY_BYTES: usize = size_of::<Entry<T>>();
+
+    /// Makes an index with 2^`bits` buckets on each side. Fails with `ENOMEM`.
+    pub fn new(bits: u32) -> Result<Self> {
+        const {
+            assert!(
+                !core::mem::needs_drop::<T>(),
+                "entries are freed, not dropped"
+            )
+        };
+        // Two call sites, so that lockdep knows the sides apart and the order between them.
+        let forward = try_pin_init!(Stripes {
+            locks <- pin_init::pin_init_array_from_fn(|_| new_spinlock_irq!((), "dm_index_forward")),
+        });
+        let reverse = try_pin_init!(Stripes {
+            locks <- pin_init::pin_init_array_from_fn(|_| new_spinlock_irq!((), "dm_index_reverse")),
+        });
+        Ok(Self {
+            forward: Table::new(bits, forward)?,
+            reverse: Table::new(bits, reverse)?,
+        })
+    }
+
+    /// Bytes of memory that the empty index takes.
+    pub fn table_bytes(&self) -> usize {
+        2 * (self.forward.heads.len() * size_of::<Slot<T>>() + size_of::<Stripes>())
+    }
+
+    /// The entries whose forward hash is, or may be, `hash`, the newest first.
+    #[inline]
+    pub fn by_forward<'g>(
+        &'g self,
+        _guard: &'g rcu::Guard,
+        hash: u64,
+    ) -> impl Iterator<Item = &'g Entry<T>> {
+        self.forward.iter(hash)
+    }
+
+    /// The entries whose reverse hash is, or may be, `hash`, the newest first.
+    #[inline]
+    pub fn by_reverse<'g>(
+        &'g self,
+        _guard: &'g rcu::Guard,
+        hash: u64,
+    ) -> impl Iterator<Item = &'g Entry<T>> {
+        self.reverse.iter(hash)
+    }
+
+    /// Inserts `value` unless `same` says of an entry with its reverse hash that it will do.
+    ///
+    /// `same` runs with interrupts off; no two callers with the same reverse hash run it at once.
+    /// Returns whether the value was inserted. Fails with `ENOMEM`.
+    pub fn insert_unless(
+        &self,
+        value: T,
+        flags: Flags,
+        mut same: impl FnMut(&T) -> bool,
+    ) -> Result<bool> {
+        let (forward, reverse) = (value.forward(), value.reverse());
+        let entry = KBox::new(
+            Entry {
+                rcu: UnsafeCell::new(kvfree_rcu_head::default()),
+                forward: Link::new(),
+                reverse: Link::new(),
+                value,
+            },
+            flags,
+        )?;
+        let _reverse = self.reverse.stripe(reverse).lock();
+        if self.reverse.iter(reverse).any(|old| same(old)) {
+            return Ok(false);
+        }
+        let entry = KBox::into_raw(entry);
+        // SAFETY: The stripe of the reverse side is held; the entry is new.
+        unsafe { self.reverse.link(entry) };
+        let _forward = self.forward.stripe(forward).lock();
+        // SAFETY: The stripe of the forward side is held; the entry is new on this side. It can't
+        // have been removed meanwhile, as that takes the reverse side's stripe.
+        unsafe { self.forward.link(entry) };
+        Ok(true)
+    }
+
+    /// Removes `entry`; nothing happens if it has been removed already.
+    ///
+    /// Readers that hold RCU now may go on using it.
+    pub fn remove(&self, entry: &Entry<T>) -> bool {
+        {
+            let _reverse = self.reverse.stripe(entry.reverse()).lock();
+            // SAFETY: `prev` is guarded by the stripe, which is held.
+            if unsafe { *entry.reverse.prev.get() }.is_null() {
+                return false;
+            }
+            // SAFETY: The stripe is held, and the entry is linked.
+            unsafe { self.reverse.unlink(entry) };
+            let _forward = self.forward.stripe(entry.forward()).lock();
+            // SAFETY: As above.
+            unsafe { self.forward.unlink(entry) };
+        }
+        // SAFETY: The entry is no longer linked and was allocated by `KBox::new`. The caller's
+        // reference is an RCU reader's. The check above makes sure that this happens once.
+        unsafe {
+            bindings::kvfree_call_rcu(entry.rcu.get(), ptr::from_ref(entry).cast_mut().cast())
+        };
+        true
+    }
+
+    /// Calls `visit` for every entry that is there all the while. Process context.
+    pub fn for_each(&self, mut visit: impl FnMut(&Entry<T>)) {
+        for head in &self.reverse.heads {
+            {
+                let _guard = rcu::read_lock();
+                let bucket: Iter<'_, T, Reverse> = Iter {
+                    next: head.load(Acquire),
+                    side: PhantomData,
+                };
+                bucket.for_each(&mut visit);
+            }
+            sched::cond_resched();
+        }
+    }
+}
+
+impl<T: Keyed> Drop for Index<T> {
+    fn drop(&mut self) {
+        let mut rest = 0;
+        for head in &self.reverse.heads {
+            let mut next = head.load(Relaxed);
+            while !next.is_null() {
+                // SAFETY: `&mut self` means that nobody else has access; linked entries are
+                // valid and were allocated by `KBox::new`.
+                let entry = unsafe { KBox::from_raw(next) };
+                next = entry.reverse.next.load(Relaxed);
+                rest += 1;
+            }
+        }
+        if rest != 0 {
+            pr_debug!("index dropped with {rest} entries\n");
+        }
+    }
+}
+
+#[kunit_tests(dm_index)]
+mod tests {
+    use super::*;
+
+    struct Pair(u64, u64);
+
+    impl Keyed for Pair {
+        fn forward(&self) -> u64 {
+            hash(self.0)
+        }
+
+        fn reverse(&self) -> u64 {
+            hash(self.1)
+        }
+    }
+
+    fn forward(index: &Index<Pair>, key: u64) -> KVec<u64> {
+        let guard = rcu::read_lock();
+        let mut found = KVec::new();
+        for pair in index.by_forward(&guard, hash(key)) {
+            if pair.0 == key {
+                found.push(pair.1, GFP_ATOMIC).unwrap();
+            }
+        }
+        found
+    }
+
+    fn remove(index: &Index<Pair>, key: u64) -> usize {
+        let guard = rcu::read_lock();
+        index
+            .by_reverse(&guard, hash(key))
+            .filter(|pair| pair.1 == key)
+            .filter(|pair| index.remove(pair))
+            .count()
+    }
+
+    #[test]
+    fn found_on_both_sides_newest_first() -> Result {
+        // One bucket, so that every link is exercised.
+        for bits in [1, 6] {
+            let index = Index::new(bits)?;
+            for key in 0..40 {
+                assert!(index.insert_unless(Pair(key / 4, key), GFP_KERNEL, |_| false)?);
+            }
+            assert_eq!(&forward(&index, 3)[..], &[15, 14, 13, 12]);
+            assert_eq!(remove(&index, 13), 1);
+            assert_eq!(&forward(&index, 3)[..], &[15, 14, 12]);
+            assert_eq!(remove(&index, 15), 1);
+            assert_eq!(remove(&index, 12), 1);
+            assert_eq!(&forward(&index, 3)[..], &[14]);
+            assert_eq!(remove(&index, 12), 0);
+            assert_eq!(&forward(&index, 10)[..], &[0u64; 0]);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn insert_unless_there() -> Result {
+        let index = Index::new(4)?;
+        let same = |pair: &Pair| pair.0 == 7;
+        assert!(index.insert_unless(Pair(7, 1), GFP_KERNEL, same)?);
+        assert!(!index.insert_unless(Pair(7, 1), GFP_KERNEL, same)?);
+        assert!(index.insert_unless(Pair(7, 1), GFP_KERNEL, |_| false)?);
+        assert_eq!(forward(&index, 7).len(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn removed_once() -> Result {
+        let index = Index::new(4)?;
+        index.insert_unless(Pair(1, 2), GFP_KERNEL, |_| false)?;
+        let guard = rcu::read_lock();
+        let entry = index.by_reverse(&guard, hash(2)).next().ok_or(ENOENT)?;
+        assert!(index.remove(entry));
+        assert!(!index.remove(entry));
+        // Still readable until the guard goes.
+        assert_eq!(entry.0, 1);
+        Ok(())
+    }
+
+    #[test]
+    fn for_each_sees_all() -> Result {
+        let index = Index::new(5)?;
+        for key in 0..100 {
+            index.insert_unless(Pair(key, key * 3), GFP_KERNEL, |_| false)?;
+        }
+        let (mut count, mut sum) = (0, 0);
+        index.for_each(|pair| {
+            count += 1;
+            sum += pair.0;
+        });
+        assert_eq!((count, sum), (100, 4950));
+        index.for_each(|pair| {
+            index.remove(pair);
+        });
+        index.for_each(|_| count += 1);
+        assert_eq!(count, 100);
+        Ok(())
+    }
+}

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Scheduling points and the size of the machine.
+
+use crate::bindings;
+
+/// Lets others run if they want to. Process context only.
+///
+/// C header: [`include/linux/sched.h`](srctree/include/linux/sched.h)
+pub fn cond_resched() {
+    // SAFETY: May be called from any process context; the bindings' users hold no locks here.
+    unsafe { bindings::dm_rust_cond_resched() }
+}
+
+/// Pages of memory that the kernel manages.
+///
+/// C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
+pub fn total_ram_pages() -> usize {
+    // SAFETY: Reads a global counter.
+    unsafe { bindings::dm_rust_total_ram_pages() }
+}

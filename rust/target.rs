@@ -1,0 +1,489 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A device-mapper target.
+//!
+//! C header: [`include/linux/device-mapper.h`](srctree/include/linux/device-mapper.h)
+
+use core::{fmt::Write, marker::PhantomData, ptr::NonNull};
+
+use kernel::{
+    bindings::{blk_status_t, queue_limits},
+    error::{from_result, VTABLE_DEFAULT_ERROR},
+    ffi::{c_char, c_int, c_uint, c_void},
+    prelude::*,
+    sync::Arc,
+    types::Opaque,
+};
+
+use crate::{
+    bindings,
+    bio::{per_bio_data, Bio, EndedBio, Mapped},
+    device::{BlockDevice, Device},
+    verify::Verdict,
+};
+
+/// What `status` is to print.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StatusType {
+    /// Figures (`STATUSTYPE_INFO`).
+    Info,
+    /// The table line's arguments, canonical (`STATUSTYPE_TABLE`).
+    Table,
+    /// What the integrity measurement architecture records (`STATUSTYPE_IMA`).
+    Ima,
+}
+
+/// A device-mapper target.
+///
+/// Device-mapper calls several functions at once, from several tasks: they take `&self`.
+#[vtable]
+pub trait Target: Sized + Send + Sync + 'static {
+    /// Data that travels with each bio.
+    type PerBio: Default + Send;
+    /// What all targets of the type share.
+    type Shared: Send + Sync;
+
+    /// The name in tables.
+    const NAME: &'static CStr;
+    /// Version of the interface.
+    const VERSION: [u32; 3];
+
+    /// Makes a target from a table line.
+    fn new(
+        ctor: &Constructor<'_>,
+        shared: &Arc<Self::Shared>,
+        args: &[&CStr],
+    ) -> Result<KBox<Self>>;
+
+    /// Decides what becomes of a bio. May sleep.
+    fn map<'a>(&'a self, bio: Bio<'a, Self>) -> Mapped;
+
+    /// Looks at a bio that has ended; any context.
+    fn end_io(&self, bio: &EndedBio<'_, Self>, ok: bool);
+
+    /// Learns what a second read showed ([`crate::verify::read_again`]); any context.
+    fn verified(&self, data: &mut Self::PerBio, verdict: Verdict);
+
+    /// The one device below, which the target's sectors map to from sector 0 on.
+    fn device(&self) -> &Device;
+
+    /// Prints its status. May sleep.
+    fn status(&self, kind: StatusType, out: &mut Printer<'_>) -> Result;
+
+    /// Obeys a message. May sleep.
+    fn message(&self, args: &[&CStr]) -> Result;
+
+    /// The device is about to be suspended.
+    fn presuspend(&self) {
+        kernel::build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The device has been suspended: no I/O is in flight.
+    fn postsuspend(&self) {
+        kernel::build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The device is about to be resumed; an error keeps it suspended.
+    fn preresume(&self) -> Result {
+        kernel::build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The device has been resumed.
+    fn resume(&self) {
+        kernel::build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Smallest preferred I/O in bytes, a power of two or not; 0 for none of its own.
+    fn optimal_io_bytes(&self) -> u32 {
+        0
+    }
+}
+
+/// A target under construction.
+///
+/// # Invariants
+///
+/// Valid for `'a`, in its constructor.
+pub struct Constructor<'a> {
+    ti: NonNull<bindings::dm_target>,
+    live: PhantomData<&'a ()>,
+}
+
+impl Constructor<'_> {
+    fn raw(&self) -> &bindings::dm_target {
+        // SAFETY: Valid by the type invariant.
+        unsafe { self.ti.as_ref() }
+    }
+
+    /// Sets the text that device-mapper logs for the error, and returns the error.
+    pub fn fail(&self, text: &'static CStr, error: Error) -> Error {
+        // SAFETY: Valid by the type invariant; the text is static and only read.
+        unsafe { (*self.ti.as_ptr()).error = text.as_ptr().cast_mut().cast() };
+        error
+    }
+
+    /// Length of the target in sectors.
+    pub fn sectors(&self) -> u64 {
+        self.raw().len
+    }
+
+    /// Opens a device by path or number, in the table's mode.
+    pub fn open(&self, path: &CStr) -> Result<Device> {
+        let mut dev = core::ptr::null_mut();
+        // SAFETY: The target is under construction, as the function wants it.
+        kernel::error::to_result(unsafe {
+            bindings::dm_get_device(
+                self.ti.as_ptr(),
+                path.as_ptr().cast(),
+                bindings::dm_table_get_mode(self.raw().table),
+                &mut dev,
+            )
+        })?;
+        let dev = NonNull::new(dev).ok_or(ENODEV)?;
+        // SAFETY: Just got for this target, which drops its private data in its destructor.
+        Ok(unsafe { Device::from_raw(self.ti, dev) })
+    }
+
+    /// Has I/O split at multiples of `sectors`, counted from the target's start.
+    pub fn split_at(&self, sectors: u32) -> Result {
+        // SAFETY: Valid by the type invariant.
+        kernel::error::to_result(unsafe {
+            bindings::dm_set_target_max_io_len(self.ti.as_ptr(), u64::from(sectors))
+        })
+    }
+
+    /// Takes flushes and discards, to hand them on.
+    pub fn pass_flush_and_discard(&self) {
+        // SAFETY: Valid by the type invariant, and nobody else's in the constructor.
+        let ti = unsafe { &mut *self.ti.as_ptr() };
+        ti.num_flush_bios = 1;
+        ti.num_discard_bios = 1;
+    }
+
+    /// The block device that the target's table is going to make up.
+    pub fn own_device(&self) -> OwnDevice {
+        // SAFETY: The table has a device, which outlives it.
+        OwnDevice(unsafe { bindings::dm_table_get_md(self.raw().table) })
+    }
+}
+
+/// The mapped device that a target belongs to.
+///
+/// # Invariants
+///
+/// The pointer is valid while the target is: device-mapper destroys the tables first.
+pub struct OwnDevice(*mut bindings::mapped_device);
+
+// SAFETY: Only used for reading.
+unsafe impl Send for OwnDevice {}
+// SAFETY: As above.
+unsafe impl Sync for OwnDevice {}
+
+impl OwnDevice {
+    /// The block device.
+    pub fn bdev(&self) -> BlockDevice<'_> {
+        // SAFETY: Valid by the type invariant, and so is its disk.
+        unsafe { BlockDevice::from_raw(NonNull::new_unchecked(bindings::dm_rust_md_bdev(self.0))) }
+    }
+
+    /// Its number, as `major:minor`.
+    pub fn name(&self) -> &CStr {
+        // SAFETY: The name lives as long as the device.
+        unsafe { CStr::from_char_ptr(bindings::dm_device_name(self.0)) }
+    }
+}
+
+/// Prints into a buffer of device-mapper's; what doesn't fit is cut off, and device-mapper asks
+/// again with more room.
+pub struct Printer<'a> {
+    buffer: &'a mut [u8],
+    used: usize,
+}
+
+impl<'a> Printer<'a> {
+    /// A printer that fills `buffer`, the last byte of which stays zero.
+    pub fn new(buffer: &'a mut [u8]) -> Self {
+        if let Some(first) = buffer.first_mut() {
+            *first = 0;
+        }
+        Self { buffer, used: 0 }
+    }
+}
+
+impl Write for Printer<'_> {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        let room = self.buffer.len().saturating_sub(self.used + 1);
+        let len = text.len().min(room);
+        if let Some(to) = self.buffer.get_mut(self.used..=self.used + len) {
+            to[..len].copy_from_slice(&text.as_bytes()[..len]);
+            to[len] = 0;
+            self.used += len;
+        }
+        Ok(())
+    }
+}
+
+#[repr(C)]
+struct Type<T: Target> {
+    // First, so that its address is the type's.
+    raw: Opaque<bindings::target_type>,
+    shared: Arc<T::Shared>,
+}
+
+/// A registered target type; unregistered when dropped.
+///
+/// # Invariants
+///
+/// The type is registered, and all its functions expect a `T`.
+pub struct Registration<T: Target>(KBox<Type<T>>);
+
+// SAFETY: Device-mapper guards its list of types itself.
+unsafe impl<T: Target> Send for Registration<T> {}
+// SAFETY: As above.
+unsafe impl<T: Target> Sync for Registration<T> {}
+
+impl<T: Target> Registration<T> {
+    /// Registers the type. Fails with `EEXIST` if there is one of that name, and `ENOMEM`.
+    pub fn new(module: &'static ThisModule, shared: Arc<T::Shared>) -> Result<Self> {
+        let raw = Opaque::new(bindings::target_type {
+            name: T::NAME.as_ptr().cast(),
+            module: module.as_ptr(),
+            version: T::VERSION,
+            ctr: Some(Callbacks::<T>::ctr),
+            dtr: Some(Callbacks::<T>::dtr),
+            map: Some(Callbacks::<T>::map),
+            end_io: Some(Callbacks::<T>::end_io),
+            presuspend: callback(T::HAS_PRESUSPEND, Callbacks::<T>::presuspend),
+            postsuspend: callback(T::HAS_POSTSUSPEND, Callbacks::<T>::postsuspend),
+            preresume: if T::HAS_PRERESUME {
+                Some(Callbacks::<T>::preresume)
+            } else {
+                None
+            },
+            resume: callback(T::HAS_RESUME, Callbacks::<T>::resume),
+            status: Some(Callbacks::<T>::status),
+            message: Some(Callbacks::<T>::message),
+            iterate_devices: Some(Callbacks::<T>::iterate_devices),
+            io_hints: Some(Callbacks::<T>::io_hints),
+            ..Default::default()
+        });
+        let this = KBox::new(Type { raw, shared }, GFP_KERNEL)?;
+        // SAFETY: The type is complete, and stays where it is until it is unregistered.
+        kernel::error::to_result(unsafe { bindings::dm_register_target(this.raw.get()) })?;
+        // INVARIANT: Just registered.
+        Ok(Self(this))
+    }
+}
+
+impl<T: Target> Drop for Registration<T> {
+    fn drop(&mut self) {
+        // SAFETY: Registered by the type invariant. Targets hold a reference on the module, so
+        // none is left.
+        unsafe { bindings::dm_unregister_target(self.0.raw.get()) };
+    }
+}
+
+type Hook = unsafe extern "C" fn(*mut bindings::dm_target);
+
+fn callback(has: bool, hook: Hook) -> Option<Hook> {
+    has.then_some(hook)
+}
+
+/// The functions that device-mapper calls.
+struct Callbacks<T>(PhantomData<T>);
+
+impl<T: Target> Callbacks<T> {
+    /// # Safety
+    ///
+    /// `ti` is a target of this type between its constructor and its destructor, for `'a`.
+    unsafe fn target<'a>(ti: *mut bindings::dm_target) -> &'a T {
+        // SAFETY: `ctr` put a `T` there.
+        unsafe { &*(*ti).private.cast::<T>() }
+    }
+
+    /// # Safety
+    ///
+    /// `argv` holds `argc` strings that live for `'a`.
+    unsafe fn args<'a>(argc: c_uint, argv: *mut *mut c_char) -> Result<KVec<&'a CStr>> {
+        let mut args = KVec::with_capacity(argc as usize, GFP_KERNEL)?;
+        for at in 0..argc as usize {
+            // SAFETY: By the safety requirements.
+            args.push(unsafe { CStr::from_char_ptr(*argv.add(at)) }, GFP_KERNEL)?;
+        }
+        Ok(args)
+    }
+
+    /// # Safety
+    ///
+    /// Called by device-mapper, as are all below, with a target of this type.
+    unsafe extern "C" fn ctr(
+        ti: *mut bindings::dm_target,
+        argc: c_uint,
+        argv: *mut *mut c_char,
+    ) -> c_int {
+        from_result(|| {
+            let ctor = Constructor {
+                ti: NonNull::new(ti).ok_or(EINVAL)?,
+                live: PhantomData,
+            };
+            // SAFETY: Device-mapper's promise.
+            let args = unsafe { Self::args(argc, argv) }
+                .map_err(|error| ctor.fail(c"Out of memory", error))?;
+            // SAFETY: The type is the first field of a `Type<T>`, which is registered.
+            let shared = unsafe { &(*(*ti).type_.cast::<Type<T>>()).shared };
+            let target = T::new(&ctor, shared, &args)?;
+            // SAFETY: In the constructor the target is nobody else's.
+            unsafe {
+                (*ti).private = KBox::into_raw(target).cast();
+                // CAST: A few dozen bytes.
+                (*ti).per_io_data_size = size_of::<T::PerBio>() as u32;
+            }
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As for `ctr`.
+    unsafe extern "C" fn dtr(ti: *mut bindings::dm_target) {
+        // SAFETY: `ctr` put it there; nothing uses the target any more.
+        drop(unsafe { KBox::from_raw((*ti).private.cast::<T>()) });
+    }
+
+    /// # Safety
+    ///
+    /// As for `ctr`.
+    unsafe extern "C" fn map(
+        ti: *mut bindings::dm_target,
+        bio: *mut kernel::bindings::bio,
+    ) -> c_int {
+        // SAFETY: There is room for a `T::PerBio`, and nobody has looked at it.
+        unsafe { per_bio_data::<T>(bio).write(T::PerBio::default()) };
+        // SAFETY: The bio is a clone that is now ours, and its data initialised.
+        let bio = unsafe { Bio::from_raw(NonNull::new_unchecked(bio), (*ti).begin) };
+        // SAFETY: Device-mapper's promise.
+        unsafe { Self::target(ti) }.map(bio).code()
+    }
+
+    /// # Safety
+    ///
+    /// As for `ctr`.
+    unsafe extern "C" fn end_io(
+        ti: *mut bindings::dm_target,
+        bio: *mut kernel::bindings::bio,
+        error: *mut blk_status_t,
+    ) -> c_int {
+        // SAFETY: A clone that went through `map`, and completes when this has returned.
+        let (ended, ok) = unsafe {
+            (
+                EndedBio::from_raw(NonNull::new_unchecked(bio)),
+                u32::from(*error) == bindings::DM_RUST_STS_OK,
+            )
+        };
+        // SAFETY: Device-mapper's promise.
+        unsafe { Self::target(ti) }.end_io(&ended, ok);
+        // SAFETY: Initialised in `map`, and not used after this.
+        unsafe { per_bio_data::<T>(bio).drop_in_place() };
+        bindings::DM_RUST_ENDIO_DONE as c_int
+    }
+
+    /// # Safety
+    ///
+    /// As for `ctr`.
+    unsafe extern "C" fn presuspend(ti: *mut bindings::dm_target) {
+        // SAFETY: Device-mapper's promise.
+        unsafe { Self::target(ti) }.presuspend();
+    }
+
+    /// # Safety
+    ///
+    /// As for `ctr`.
+    unsafe extern "C" fn postsuspend(ti: *mut bindings::dm_target) {
+        // SAFETY: Device-mapper's promise.
+        unsafe { Self::target(ti) }.postsuspend();
+    }
+
+    /// # Safety
+    ///
+    /// As for `ctr`.
+    unsafe extern "C" fn preresume(ti: *mut bindings::dm_target) -> c_int {
+        // SAFETY: Device-mapper's promise.
+        from_result(|| unsafe { Self::target(ti) }.preresume().map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// As for `ctr`.
+    unsafe extern "C" fn resume(ti: *mut bindings::dm_target) {
+        // SAFETY: Device-mapper's promise.
+        unsafe { Self::target(ti) }.resume();
+    }
+
+    /// # Safety
+    ///
+    /// As for `ctr`.
+    unsafe extern "C" fn status(
+        ti: *mut bindings::dm_target,
+        kind: bindings::status_type_t,
+        _flags: c_uint,
+        result: *mut c_char,
+        maxlen: c_uint,
+    ) {
+        // SAFETY: Device-mapper's buffer of `maxlen` bytes, which is ours for now.
+        let buffer = unsafe { core::slice::from_raw_parts_mut(result.cast(), maxlen as usize) };
+        let mut out = Printer::new(buffer);
+        let kind = match kind {
+            bindings::DM_RUST_STATUS_TABLE => StatusType::Table,
+            bindings::DM_RUST_STATUS_IMA => StatusType::Ima,
+            _ => StatusType::Info,
+        };
+        // SAFETY: Device-mapper's promise.
+        if unsafe { Self::target(ti) }.status(kind, &mut out).is_err() {
+            // As dm-thin does; the cause is in the log.
+            let _ = out.write_str("Error");
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for `ctr`.
+    unsafe extern "C" fn message(
+        ti: *mut bindings::dm_target,
+        argc: c_uint,
+        argv: *mut *mut c_char,
+        _result: *mut c_char,
+        _maxlen: c_uint,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: Device-mapper's promise.
+            let args = unsafe { Self::args(argc, argv) }?;
+            // SAFETY: Device-mapper's promise.
+            unsafe { Self::target(ti) }.message(&args).map(|()| 0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As for `ctr`.
+    unsafe extern "C" fn iterate_devices(
+        ti: *mut bindings::dm_target,
+        callout: bindings::iterate_devices_callout_fn,
+        data: *mut c_void,
+    ) -> c_int {
+        // SAFETY: Device-mapper's promise.
+        let device = unsafe { Self::target(ti) }.device();
+        // SAFETY: The device is open, and the callout's arguments are device-mapper's own.
+        callout.map_or(0, |callout| unsafe {
+            callout(ti, device.as_ptr(), 0, (*ti).len, data)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As for `ctr`.
+    unsafe extern "C" fn io_hints(ti: *mut bindings::dm_target, limits: *mut queue_limits) {
+        // SAFETY: Device-mapper's promise.
+        let (target, limits) = unsafe { (Self::target(ti), &mut *limits) };
+        limits.io_opt = limits.io_opt.max(target.optimal_io_bytes());
+    }
+}

@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Thin devices as the target above sees them: where a sector is mapped, and what happens to
+//! mappings.
+//!
+//! The interface is optional in the kernel: its functions are looked up when a thin device is
+//! opened, so that a dm-thin-pool without it gives an error rather than an unloadable module.
+//!
+//! C header: `include/linux/dm-thin.h`
+
+use core::ptr::NonNull;
+
+use kernel::{
+    bindings::{block_device, notifier_block},
+    error::from_err_ptr,
+    ffi::{c_int, c_ulong, c_void},
+    prelude::*,
+    sync::Arc,
+    types::Opaque,
+};
+
+use crate::{bindings, device::Device};
+
+type OpenFn = unsafe extern "C" fn(*mut block_device) -> *mut bindings::dm_thin_handle;
+type CloseFn = unsafe extern "C" fn(*mut bindings::dm_thin_handle);
+type LookupFn = unsafe extern "C" fn(
+    *mut bindings::dm_thin_handle,
+    u64,
+    bool,
+    *mut bindings::dm_thin_mapping,
+) -> c_int;
+type BindingFn = unsafe extern "C" fn(*mut bindings::dm_thin_handle) -> u64;
+type InfoFn =
+    unsafe extern "C" fn(*mut bindings::dm_thin_handle, *mut bindings::dm_thin_info) -> c_int;
+type NotifierFn = unsafe extern "C" fn(*mut notifier_block) -> c_int;
+
+/// A symbol of another module, which stays loaded as long as this lives.
+///
+/// # Invariants
+///
+/// `address` was got by `__symbol_get()` for `name`.
+struct Symbol {
+    name: &'static CStr,
+    address: NonNull<c_void>,
+}
+
+impl Symbol {
+    fn get(name: &'static CStr) -> Option<Self> {
+        // SAFETY: A C string.
+        let address = unsafe { bindings::__symbol_get(name.as_ptr().cast()) };
+        // INVARIANT: Just got.
+        NonNull::new(address).map(|address| Self { name, address })
+    }
+}
+
+impl Drop for Symbol {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::__symbol_put(self.name.as_ptr().cast()) };
+    }
+}
+
+/// dm-thin's functions.
+///
+/// # Invariants
+///
+/// The functions are those of the header, and stay as long as the symbols.
+struct Api {
+    open: OpenFn,
+    close: CloseFn,
+    lookup: LookupFn,
+    binding: BindingFn,
+    info: InfoFn,
+    register: NotifierFn,
+    unregister: NotifierFn,
+    _symbols: [Symbol; 7],
+}
+
+// SAFETY: Function addresses and names.
+unsafe impl Send for Api {}
+// SAFETY: As above.
+unsafe impl Sync for Api {}
+
+impl Api {
+    fn get() -> Option<Self> {
+        let open = Symbol::get(c"dm_thin_open")?;
+        let close = Symbol::get(c"dm_thin_close")?;
+        let lookup = Symbol::get(c"dm_thin_lookup")?;
+        let binding = Symbol::get(c"dm_thin_binding")?;
+        let info = Symbol::get(c"dm_thin_get_info")?;
+        let register = Symbol::get(c"dm_thin_register_notifier")?;
+        let unregister = Symbol::get(c"dm_thin_unregister_notifier")?;
+        // SAFETY: The types are those of the header.
+        // INVARIANT: The symbols are kept along.
+        Some(unsafe {
+            Self {
+                open: core::mem::transmute::<NonNull<c_void>, OpenFn>(open.address),
+                close: core::mem::transmute::<NonNull<c_void>, CloseFn>(close.address),
+                lookup: core::mem::transmute::<NonNull<c_void>, LookupFn>(lookup.address),
+                binding: core::mem::transmute::<NonNull<c_void>, BindingFn>(binding.address),
+                info: core::mem::transmute::<NonNull<c_void>, InfoFn>(info.address),
+                register: core::mem::transmute::<NonNull<c_void>, NotifierFn>(register.address),
+                unregister: core::mem::transmute::<NonNull<c_void>, NotifierFn>(unregister.address),
+                _symbols: [open, close, lookup, binding, info, register, unregister],
+            }
+        })
+    }
+}
+
+/// Why a thin device could not be opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OpenError {
+    /// dm-thin-pool is not loaded, or lacks the interface for stacked targets.
+    NoInterface,
+    /// The device is not an active thin device.
+    NotThin(Error),
+}
+
+/// Where a sector is mapped (`struct dm_thin_mapping`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mapping {
+    /// The pool; never reused.
+    pub pool: u64,
+    /// The pool's data block.
+    pub block: u64,
+    /// The activation of the table that answered.
+    pub binding: u64,
+    /// The thin device's id within the pool.
+    pub thin_id: u32,
+    /// The pool's time when the block was mapped.
+    pub time: u32,
+    /// Size of a data block in sectors.
+    pub block_sectors: u32,
+    /// Other thin devices may map the block; it is never written in place.
+    pub shared: bool,
+}
+
+/// What a thin device is (`struct dm_thin_info`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Info {
+    /// The pool; never reused.
+    pub pool: u64,
+    /// Number of sectors that are mapped.
+    pub mapped_sectors: u64,
+    /// Highest mapped sector, if any is.
+    pub highest_sector: Option<u64>,
+    /// The thin device's id within the pool.
+    pub thin_id: u32,
+    /// Size of a data block in sectors.
+    pub block_sectors: u32,
+}
+
+/// A thin device (`struct dm_thin_handle`).
+///
+/// # Invariants
+///
+/// `handle` was opened with `api`, on a device that its owner holds open.
+pub struct Thin {
+    api: Api,
+    handle: NonNull<bindings::dm_thin_handle>,
+}
+
+// SAFETY: The functions may be called from any task.
+unsafe impl Send for Thin {}
+// SAFETY: And by several at once.
+unsafe impl Sync for Thin {}
+
+impl Thin {
+    /// Opens the thin device that `device` is. Process context.
+    ///
+    /// # Safety
+    ///
+    /// `device` is dropped after the value.
+    unsafe fn open(device: &Device) -> core::result::Result<Self, OpenError> {
+        let api = Api::get().ok_or(OpenError::NoInterface)?;
+        // SAFETY: The device is open.
+        let handle = from_err_ptr(unsafe { (api.open)(device.bdev().as_ptr()) })
+            .map_err(OpenError::NotThin)?;
+        // INVARIANT: Just opened; `device` stays open by the safety requirements.
+        NonNull::new(handle)
+            .map(|handle| Self { api, handle })
+            .ok_or(OpenError::NotThin(EINVAL))
+    }
+
+    /// Where `sector` is mapped, without waiting for I/O. Process context.
+    ///
+    /// Fails with `EWOULDBLOCK` if metadata would have to be read, `ENODATA` if the sector is not
+    /// mapped, `ENXIO` while the device is suspended, and others if the metadata is broken.
+    #[inline]
+    pub fn lookup(&self, sector: u64) -> Result<Mapping> {
+        let mut raw = bindings::dm_thin_mapping::default();
+        // SAFETY: Open, by the type invariant.
+        let result = unsafe { (self.api.lookup)(self.handle.as_ptr(), sector, false, &mut raw) };
+        kernel::error::to_result(result)?;
+        Ok(Mapping {
+            pool: raw.pool_id,
+            block: raw.data_block,
+            binding: raw.binding,
+            thin_id: raw.thin_id,
+            time: raw.time,
+            block_sectors: raw.block_sectors,
+            shared: raw.shared,
+        })
+    }
+
+    /// The current activation of the device's table; any context.
+    #[inline]
+    pub fn binding(&self) -> u64 {
+        // SAFETY: Open, by the type invariant.
+        unsafe { (self.api.binding)(self.handle.as_ptr()) }
+    }
+
+    /// What the device is. Process context; may read metadata.
+    pub fn info(&self) -> Result<Info> {
+        let mut raw = bindings::dm_thin_info::default();
+        // SAFETY: Open, by the type invariant.
+        kernel::error::to_result(unsafe { (self.api.info)(self.handle.as_ptr(), &mut raw) })?;
+        Ok(Info {
+            pool: raw.pool_id,
+            mapped_sectors: raw.mapped_sectors,
+            highest_sector: (raw.mapped_sectors != 0).then_some(raw.highest_sector),
+            thin_id: raw.thin_id,
+            block_sectors: raw.block_sectors,
+        })
+    }
+}
+
+impl Drop for Thin {
+    fn drop(&mut self) {
+        // SAFETY: Open, by the type invariant.
+        unsafe { (self.api.close)(self.handle.as_ptr()) };
+    }
+}
+
+/// A thin device together with the device below a target that it is.
+pub struct ThinDevice {
+    // Dropped in this order.
+    thin: Thin,
+    device: Device,
+}
+
+impl ThinDevice {
+    /// Opens `device` as a thin device. Process context.
+    pub fn new(device: Device) -> core::result::Result<Self, OpenError> {
+        // SAFETY: The fields are dropped in the order in which they are declared.
+        let thin = unsafe { Thin::open(&device) }?;
+        Ok(Self { thin, device })
+    }
+
+    /// The thin device.
+    #[inline]
+    pub fn thin(&self) -> &Thin {
+        &self.thin
+    }
+
+    /// The device below the target.
+    #[inline]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+}
+
+/// Something that happened in a pool (`enum dm_thin_event`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A thin device was created.
+    Created {
+        /// Its pool.
+        pool: u64,
+        /// Its id.
+        thin_id: u32,
+        /// What it is a snapshot of, if of anything.
+        origin: Option<u32>,
+        /// The pool's time.
+        time: u32,
+    },
+    /// A thin device was deleted.
+    Deleted {
+        /// Its pool.
+        pool: u64,
+        /// Its id.
+        thin_id: u32,
+    },
+    /// Virtual blocks `begin..end` no longer map the data blocks they did.
+    Unmapped {
+        /// Its pool.
+        pool: u64,
+        /// The thin device's id.
+        thin_id: u32,
+        /// First virtual block.
+        begin: u64,
+        /// One past the last.
+        end: u64,
+    },
+    /// A data block is about to be filled anew.
+    Allocated {
+        /// Its pool.
+        pool: u64,
+        /// The data block.
+        block: u64,
+    },
+    /// The metadata was rolled back: nothing known of the pool holds.
+    Aborted {
+        /// The pool.
+        pool: u64,
+    },
+}
+
+impl Event {
+    fn new(event: c_ulong, data: &bindings::dm_thin_event_data) -> Option<Self> {
+        let pool = data.pool_id;
+        let thin_id = data.thin_id;
+        // CAST: The enumeration is small.
+        Some(match event as u32 {
+            bindings::dm_thin_event_DM_THIN_CREATED
+            | bindings::dm_thin_event_DM_THIN_SNAPSHOT_CREATED => Event::Created {
+                pool,
+                thin_id,
+                origin: (event as u32 == bindings::dm_thin_event_DM_THIN_SNAPSHOT_CREATED)
+                    .then_some(data.origin_id),
+                time: data.time,
+            },
+            bindings::dm_thin_event_DM_THIN_DELETED => Event::Deleted { pool, thin_id },
+            bindings::dm_thin_event_DM_THIN_SHARING_BROKEN
+            | bindings::dm_thin_event_DM_THIN_DISCARDED => Event::Unmapped {
+                pool,
+                thin_id,
+                begin: data.begin,
+                end: data.end,
+            },
+            bindings::dm_thin_event_DM_THIN_BLOCK_ALLOCATED => Event::Allocated {
+                pool,
+                block: data.data_block,
+            },
+            bindings::dm_thin_event_DM_THIN_ABORTED => Event::Aborted { pool },
+            _ => return None,
+        })
+    }
+}
+
+/// Learns of events; process context, may sleep but not wait for I/O to the pool.
+pub trait Events: Send + Sync {
+    /// `event` happened.
+    fn event(&self, event: Event);
+}
+
+#[repr(C)]
+struct Notifier<T> {
+    // First, so that its address is the notifier's.
+    raw: Opaque<notifier_block>,
+    target: Arc<T>,
+}
+
+/// Sends the events of all pools to a `T` for as long as it lives.
+///
+/// # Invariants
+///
+/// The notifier is registered with `api`.
+pub struct Subscription<T: Events> {
+    api: Api,
+    notifier: KBox<Notifier<T>>,
+}
+
+// SAFETY: The chain has its own lock, and `T` is `Send` and `Sync`.
+unsafe impl<T: Events> Send for Subscription<T> {}
+// SAFETY: As above.
+unsafe impl<T: Events> Sync for Subscription<T> {}
+
+impl<T: Events> Subscription<T> {
+    /// Starts sending events to `target`. Process context.
+    ///
+    /// Fails with `ENOENT` if dm-thin-pool is not loaded or lacks the interface, and `ENOMEM`.
+    pub fn new(target: Arc<T>) -> Result<Self> {
+        let api = Api::get().ok_or(ENOENT)?;
+        let notifier = KBox::new(
+            Notifier {
+                raw: Opaque::new(notifier_block {
+                    notifier_call: Some(Self::call),
+                    ..Default::default()
+                }),
+                target,
+            },
+            GFP_KERNEL,
+        )?;
+        // SAFETY: The notifier stays where it is until it is unregistered.
+        kernel::error::to_result(unsafe { (api.register)(notifier.raw.get()) })?;
+        // INVARIANT: Just registered.
+        Ok(Self { api, notifier })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the chain with the notifier of a `Subscription<T>`.
+    unsafe extern "C" fn call(
+        notifier: *mut notifier_block,
+        event: c_ulong,
+        data: *mut c_void,
+    ) -> c_int {
+        // SAFETY: The block is the first field of a `Notifier<T>`, which lives while it is
+        // registered; `data` is what the header says.
+        let (notifier, data) = unsafe {
+            (
+                &*notifier.cast::<Notifier<T>>(),
+                &*data.cast::<bindings::dm_thin_event_data>(),
+            )
+        };
+        if let Some(event) = Event::new(event, data) {
+            notifier.target.event(event);
+        }
+        kernel::bindings::NOTIFY_OK as c_int
+    }
+}
+
+impl<T: Events> Drop for Subscription<T> {
+    fn drop(&mut self) {
+        // SAFETY: Registered, by the type invariant. No callback runs when this has returned.
+        unsafe { (self.api.unregister)(self.notifier.raw.get()) };
+    }
+}

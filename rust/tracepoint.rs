@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Page-cache events, by way of the kernel's own tracepoints.
+//!
+//! C headers: [`include/linux/tracepoint.h`](srctree/include/linux/tracepoint.h),
+//! [`include/trace/events/filemap.h`](srctree/include/trace/events/filemap.h),
+//! [`include/trace/events/writeback.h`](srctree/include/trace/events/writeback.h)
+
+use kernel::{
+    bindings::{address_space, folio, tracepoint},
+    ffi::{c_char, c_int, c_void},
+    prelude::*,
+    sync::Arc,
+};
+
+use crate::{bindings, folio::EventFolio};
+
+/// What happens to folios of any page cache.
+///
+/// Called in any context but NMI, with interrupts on or off, under the page cache's locks.
+pub trait FolioEvents: Send + Sync {
+    /// `folio` is about to leave the page cache; it is locked, and so is `i_pages`.
+    fn removed(&self, folio: EventFolio<'_>);
+    /// `folio` was clean and is now dirty.
+    fn dirtied(&self, folio: EventFolio<'_>);
+}
+
+/// A probe on a tracepoint.
+///
+/// # Invariants
+///
+/// `probe` is registered with `tracepoint`, `data` is valid as long as it is.
+struct Probe {
+    tracepoint: *mut tracepoint,
+    probe: *mut c_void,
+    data: *mut c_void,
+}
+
+extern "C" {
+    fn strcmp(left: *const c_char, right: *const c_char) -> c_int;
+}
+
+struct Search<'a> {
+    name: &'a CStr,
+    found: *mut tracepoint,
+}
+
+/// # Safety
+///
+/// `tp` is a tracepoint and `search` a [`Search`].
+unsafe extern "C" fn compare(tp: *mut tracepoint, search: *mut c_void) {
+    // SAFETY: By the safety requirements.
+    let search = unsafe { &mut *search.cast::<Search<'_>>() };
+    // SAFETY: Both are C strings.
+    if unsafe { strcmp((*tp).name, search.name.as_ptr().cast()) } == 0 {
+        search.found = tp;
+    }
+}
+
+impl Probe {
+    /// # Safety
+    ///
+    /// `probe` has the tracepoint's prototype, with `data` before its arguments. `data` is valid
+    /// until the probe was dropped and [`synchronize`] has returned.
+    unsafe fn new(name: &CStr, probe: *mut c_void, data: *mut c_void) -> Result<Self> {
+        let mut search = Search {
+            name,
+            found: core::ptr::null_mut(),
+        };
+        // SAFETY: `compare` gets what it asks for.
+        unsafe {
+            bindings::for_each_kernel_tracepoint(
+                Some(compare),
+                core::ptr::from_mut(&mut search).cast(),
+            )
+        };
+        if search.found.is_null() {
+            pr_err!(
+                "the kernel has no tracepoint {}: it is built without CONFIG_TRACEPOINTS\n",
+                name.to_str().unwrap_or("?")
+            );
+            return Err(ENOENT);
+        }
+        // SAFETY: By the safety requirements.
+        kernel::error::to_result(unsafe {
+            bindings::tracepoint_probe_register(search.found, probe, data)
+        })?;
+        // INVARIANT: Just registered.
+        Ok(Self {
+            tracepoint: search.found,
+            probe,
+            data,
+        })
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        // SAFETY: Registered, by the type invariant.
+        unsafe { bindings::tracepoint_probe_unregister(self.tracepoint, self.probe, self.data) };
+    }
+}
+
+/// Waits until no probe that was unregistered runs any more.
+fn synchronize() {
+    // SAFETY: Process context.
+    unsafe { bindings::dm_rust_tracepoint_synchronize() };
+}
+
+/// Sends page-cache events to a `T` for as long as it lives.
+pub struct Hooks<T: FolioEvents> {
+    probes: Option<[Probe; 2]>,
+    target: Arc<T>,
+}
+
+// SAFETY: The raw pointers are to static tracepoints, functions and `target`.
+unsafe impl<T: FolioEvents> Send for Hooks<T> {}
+// SAFETY: As above.
+unsafe impl<T: FolioEvents> Sync for Hooks<T> {}
+
+impl<T: FolioEvents> Hooks<T> {
+    /// Starts sending events to `target`. Process context.
+    ///
+    /// Fails with `ENOENT` if the kernel lacks one of the tracepoints, and with `ENOMEM`.
+    pub fn new(target: Arc<T>) -> Result<Self> {
+        let data = core::ptr::from_ref::<T>(&target)
+            .cast_mut()
+            .cast::<c_void>();
+        // SAFETY: The prototypes are those of the headers above; `target` is kept alive until
+        // `synchronize()` has returned in `drop`, or here.
+        let probes = unsafe {
+            let removed = Probe::new(
+                c"mm_filemap_delete_from_page_cache",
+                Self::removed as *mut c_void,
+                data,
+            )?;
+            Probe::new(c"writeback_dirty_folio", Self::dirtied as *mut c_void, data)
+                .map(|dirtied| [removed, dirtied])
+        };
+        if probes.is_err() {
+            synchronize();
+        }
+        Ok(Self {
+            probes: Some(probes?),
+            target,
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called as a probe with the data of [`Self::new`].
+    unsafe extern "C" fn removed(data: *mut c_void, folio: *mut folio) {
+        // SAFETY: `data` is a `T`, by the safety requirements.
+        let target = unsafe { &*data.cast::<T>() };
+        // SAFETY: The tracepoint fires before the folio leaves its mapping.
+        if let Some(folio) = unsafe { EventFolio::in_own_mapping(folio) } {
+            target.removed(folio);
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called as a probe with the data of [`Self::new`].
+    unsafe extern "C" fn dirtied(
+        data: *mut c_void,
+        folio: *mut folio,
+        mapping: *mut address_space,
+    ) {
+        // SAFETY: `data` is a `T`, by the safety requirements.
+        let target = unsafe { &*data.cast::<T>() };
+        // SAFETY: The tracepoint fires under `i_pages`' lock with the folio in the mapping.
+        if let Some(folio) = unsafe { EventFolio::new(folio, mapping) } {
+            target.dirtied(folio);
+        }
+    }
+
+    /// Who gets the events.
+    pub fn target(&self) -> &Arc<T> {
+        &self.target
+    }
+}
+
+impl<T: FolioEvents> Drop for Hooks<T> {
+    fn drop(&mut self) {
+        self.probes = None;
+        synchronize();
+    }
+}
