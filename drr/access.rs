@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The access table: which page-cache pages hold which data blocks.
+//!
+//! A data block is cut into stretches of a run's length ([`dm::bits::PAGES`]); a stretch is what
+//! a key of the [`Directory`] stands for. Two layers that map the same data block share it by
+//! definition, so neither layers nor virtual blocks are part of what is looked up.
+//!
+//! Only blocks that dm-thin calls shared are in the table. Such a block is never written in
+//! place; its content changes only after it has been freed and allocated again. So a write or
+//! discard to a layer ends no record by itself: what the layer's pages hold is what the block
+//! holds, even if the layer has moved on to another block. What does end records is that their
+//! page goes or changes (the directory's business), and the events of the pool, here.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Full, Relaxed},
+        Arc,
+    },
+};
+
+use dm::{
+    bits,
+    directory::{Directory, Donor, Key},
+    folio::{MappingId, ReadPages},
+    guard::Guard,
+    index::hash,
+    sched,
+    thin::{Event, Events},
+};
+
+use crate::epoch::{Epochs, Layer};
+
+/// A stretch of a data block, and whose page cache it was read into.
+#[derive(Clone, Copy)]
+pub(crate) struct Stretch {
+    /// Number of the stretch in the pool.
+    number: u64,
+    pool: u32,
+    /// The target that it passed.
+    device: u32,
+    /// The thin device that it was read from.
+    pub(crate) thin_id: u32,
+}
+
+impl Key for Stretch {
+    fn same(&self, other: &Self) -> bool {
+        self.number == other.number && self.pool == other.pool
+    }
+
+    fn hash(&self) -> u64 {
+        hash(self.number ^ (u64::from(self.pool) << 44))
+    }
+}
+
+/// log2 of the most stretches that a block can have: dm-thin's blocks are at most 1 GiB.
+const STRETCHES_BITS: u32 = 13;
+
+/// A data block of a pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Block {
+    pool: u32,
+    number: u64,
+}
+
+impl Block {
+    /// Data block `number` of `pool`. Nothing if the numbers are beyond what the table can tell
+    /// apart, which no pool gets to: dm-thin's block numbers have 40 bits.
+    pub(crate) fn new(pool: u64, number: u64) -> Option<Self> {
+        (number < 1 << (u64::BITS - STRETCHES_BITS)).then_some(Self {
+            pool: u32::try_from(pool).ok()?,
+            number,
+        })
+    }
+
+    /// The stretch that holds page `page` of the block, for a page read by `device` from
+    /// `thin_id`, and the page's number in it.
+    fn stretch(&self, page: u32, device: u32, thin_id: u32) -> (Stretch, u32) {
+        let stretch = Stretch {
+            number: self.number << STRETCHES_BITS | u64::from(page / bits::PAGES),
+            pool: self.pool,
+            device,
+            thin_id,
+        };
+        (stretch, page % bits::PAGES)
+    }
+}
+
+/// The access table of all pools.
+pub(crate) struct AccessTable {
+    directory: Arc<Directory<Stretch>>,
+    /// Changes of mappings.
+    pub(crate) epochs: Epochs,
+    /// No block has more pages than this.
+    most_pages: Atomic<u32>,
+}
+
+impl AccessTable {
+    /// Makes an empty table, with a bucket for each 32 pages of memory. Fails with `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        let bits = (sched::total_ram_pages() / 32).max(1).ilog2().clamp(8, 20);
+        Ok(Self {
+            directory: Arc::new(Directory::new(bits)?, GFP_KERNEL)?,
+            epochs: Epochs::new()?,
+            most_pages: Atomic::new(0),
+        })
+    }
+
+    /// Where page-cache events go.
+    pub(crate) fn directory(&self) -> &Arc<Directory<Stretch>> {
+        &self.directory
+    }
+
+    /// Records `pages` as holding the block's pages from `page` on.
+    pub(crate) fn record(
+        &self,
+        block: &Block,
+        mut page: u32,
+        pages: ReadPages<'_>,
+        device: u32,
+        thin_id: u32,
+    ) {
+        let mut rest = Some(pages);
+        while let Some(pages) = rest {
+            let (stretch, at) = block.stretch(page, device, thin_id);
+            let (now, later) = pages.split(bits::PAGES - at);
+            self.directory.enter(stretch, at, &now);
+            page += now.count();
+            rest = later;
+        }
+    }
+
+    /// Prepares for blocks of `pages` pages; before the first of them is recorded.
+    pub(crate) fn expect_blocks_of(&self, pages: u32) {
+        let mut most = self.most_pages.load(Relaxed);
+        while let Err(now) = self.most_pages.cmpxchg(most, most.max(pages), Full) {
+            most = now;
+        }
+    }
+
+    /// Ends all records of `block`, whose content is about to change.
+    fn forget_block(&self, block: &Block) {
+        let pages = self.most_pages.load(Relaxed);
+        for page in (0..pages).step_by(bits::PAGES as usize) {
+            self.directory.end_content(&block.stretch(page, 0, 0).0);
+        }
+    }
+
+    /// Ends what is known of the folio that `pages` are in.
+    pub(crate) fn forget_folio(&self, pages: &ReadPages<'_>) {
+        self.forget_range(pages.mapping(), pages.folio_range());
+    }
+
+    /// Ends what is known of file indexes `first..=last` of a page cache.
+    pub(crate) fn forget_range(&self, mapping: MappingId, (first, last): (u64, u64)) {
+        self.directory.end_range(mapping, first..=last);
+    }
+
+    /// Ends all records of a target.
+    pub(crate) fn forget_device(&self, device: u32) {
+        self.directory.end_where(|stretch| stretch.device == device);
+    }
+
+    /// Donors of page `page` of `block`, the newest first, and the page's number in their runs.
+    pub(crate) fn donors<'g>(
+        &'g self,
+        guard: &'g kernel::sync::rcu::Guard,
+        block: &Block,
+        page: u32,
+    ) -> (impl Iterator<Item = Donor<'g, Stretch>>, u32) {
+        let (stretch, at) = block.stretch(page, 0, 0);
+        (self.directory.donors(guard, stretch), at)
+    }
+
+    /// Records, recorded pages, and bytes that the table takes.
+    pub(crate) fn usage(&self) -> (u64, u64, u64) {
+        let directory = &self.directory;
+        (directory.runs(), directory.pages(), directory.bytes())
+    }
+}
+
+impl Events for AccessTable {
+    /// Of the events only these three matter:
+    ///
+    /// - a mapping changed: whoever reads through it at this moment must notice;
+    /// - a block was allocated: it is going to get new content;
+    /// - the metadata was rolled back: blocks may be unshared, or free, that were shared.
+    fn event(&self, event: Event) {
+        match event {
+            Event::Unmapped {
+                pool,
+                thin_id,
+                begin,
+                end,
+            } => self.epochs.change(Layer::new(pool, thin_id), begin, end),
+            Event::Allocated { pool, block } if Guard::Reallocation.on() => {
+                if let Some(block) = Block::new(pool, block) {
+                    self.forget_block(&block);
+                }
+            }
+            Event::Aborted { pool } => {
+                self.epochs.change_all();
+                self.directory
+                    .end_where(|stretch| u64::from(stretch.pool) == pool);
+            }
+            Event::Allocated { .. } | Event::Created { .. } | Event::Deleted { .. } => {}
+        }
+    }
+}
+
+#[kunit_tests(drr_access)]
+mod tests {
+    use super::*;
+
+    fn same(left: (Block, u32), right: (Block, u32)) -> bool {
+        let (left, right) = (left.0.stretch(left.1, 1, 2), right.0.stretch(right.1, 3, 4));
+        left.0.same(&right.0) && left.1 == right.1
+    }
+
+    #[test]
+    fn pages_of_blocks_are_told_apart() -> Result {
+        let block = |pool, number| Block::new(pool, number).ok_or(EINVAL);
+        let last = (1 << 18) - 1;
+        let slots = [
+            (block(0, 0)?, 0),
+            (block(0, 0)?, 1),
+            (block(0, 0)?, 31),
+            (block(0, 0)?, 32),
+            (block(0, 0)?, last),
+            (block(0, 1)?, 0),
+            (block(1, 0)?, 0),
+            (block(0, (1 << 40) - 1)?, last),
+            (block(7, (1 << 40) - 1)?, last),
+        ];
+        for (i, left) in slots.iter().enumerate() {
+            for (j, right) in slots.iter().enumerate() {
+                assert_eq!(same(*left, *right), i == j);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_no_block() -> Result {
+        assert!(Block::new(u64::from(u32::MAX) + 1, 0).is_none());
+        assert!(Block::new(0, u64::MAX).is_none());
+        assert!(Block::new(0, 1 << 51).is_none());
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The copy engine: serves a read from donors.
+//!
+//! Everything is by trying; nobody waits for a donor. For each donor, in this order:
+//!
+//! 1. under RCU, find the record and take a reference to the folio it names;
+//! 2. lock the folio, and see that it is still in the mapping: from here on neither the folio nor
+//!    the inode can go away;
+//! 3. take the mapping's `invalidate_lock` shared: no truncation or hole punching is under way;
+//! 4. look at the record again: its page is still the one that was read, and unmodified, since
+//!    the events that would have ended it take the folio lock first;
+//! 5. see that the page may be copied ([`crate::donor`]), and copy;
+//! 6. see that a block device wasn't claimed meanwhile;
+//! 7. let go in reverse order.
+
+use kernel::sync::rcu;
+
+use dm::{bio::Writer, directory::Donor, folio::PAGE_SHIFT, guard::Guard};
+
+use crate::{
+    access::{AccessTable, Block, Stretch},
+    donor,
+};
+
+/// Why a read was not served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unserved {
+    /// A page has no donor.
+    NoRecord,
+    /// A page has donors, but none could be copied at this moment.
+    Busy,
+}
+
+/// Distinct donors that a single read tells apart.
+const SOURCES: usize = 8;
+
+/// Which layers served how much of a read.
+#[derive(Default)]
+pub(crate) struct Sources {
+    layers: [(u32, u32); SOURCES],
+    others: u32,
+}
+
+impl Sources {
+    fn add(&mut self, thin_id: u32, pages: u32) {
+        let known = |layer: &&mut (u32, u32)| layer.1 == 0 || layer.0 == thin_id;
+        match self.layers.iter_mut().find(known) {
+            Some(layer) => *layer = (thin_id, layer.1 + pages),
+            None => self.others += pages,
+        }
+    }
+
+    /// Thin id and pages of each; no id for those beyond what is told apart.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Option<u32>, u32)> + '_ {
+        self.layers
+            .iter()
+            .map(|(thin_id, pages)| (Some(*thin_id), *pages))
+            .chain([(None, self.others)])
+            .filter(|(_, pages)| *pages != 0)
+    }
+}
+
+/// Fills `writer` with pages `first..first + count` of `block`, from donors.
+///
+/// If it can't, what has been written so far is of no consequence: the read goes to the disk.
+pub(crate) fn serve(
+    table: &AccessTable,
+    block: &Block,
+    first: u32,
+    count: u32,
+    writer: &mut Writer<'_>,
+) -> Result<Sources, Unserved> {
+    let mut sources = Sources::default();
+    let guard = rcu::read_lock();
+    let mut done = 0;
+    while done < count {
+        let (thin_id, pages) =
+            serve_some(table, &guard, block, first + done, count - done, writer)?;
+        sources.add(thin_id, pages);
+        done += pages;
+    }
+    Ok(sources)
+}
+
+/// Serves one or more pages from page `page` on; returns whose, and how many.
+fn serve_some(
+    table: &AccessTable,
+    guard: &rcu::Guard,
+    block: &Block,
+    page: u32,
+    want: u32,
+    writer: &mut Writer<'_>,
+) -> Result<(u32, u32), Unserved> {
+    let mut unserved = Unserved::NoRecord;
+    let (donors, at) = table.donors(guard, block, page);
+    for donor in donors {
+        if donor.pages_from(at) == 0 {
+            continue;
+        }
+        match copy_from(&donor, at, want, writer) {
+            0 => unserved = Unserved::Busy,
+            pages => return Ok((donor.key().thin_id, pages)),
+        }
+    }
+    Err(unserved)
+}
+
+/// Copies up to `want` pages from page `page` of the donor's run on; 0 if it can't now.
+fn copy_from(donor: &Donor<'_, Stretch>, page: u32, want: u32, writer: &mut Writer<'_>) -> u32 {
+    let known = donor.pages_from(page);
+    let Some(folio) = donor
+        .folio(page)
+        .and_then(|folio| folio.try_lock(donor.mapping()))
+    else {
+        return 0;
+    };
+    let Some(stable) = folio.try_invalidate_lock() else {
+        return 0;
+    };
+    let still_known = if Guard::Recheck.on() {
+        donor.pages_from(page)
+    } else {
+        known
+    };
+    let index = donor.index(page);
+    let inode = folio.inode();
+    let count = donor::copyable(folio.state(), &inode, index)
+        .min(folio.pages_from(index))
+        .min(u64::from(still_known.min(want)));
+    // CAST: Not more than `want`.
+    let count = count as u32;
+    if count == 0 {
+        return 0;
+    }
+    let Some(data) = stable.data(index, count) else {
+        return 0;
+    };
+    // The donor is written only if its copy can be trusted; else the next donor writes here.
+    let mut here = *writer;
+    here.write(&data);
+    if !donor::copy_holds(&inode) {
+        return 0;
+    }
+    debug_assert_eq!(data.len_bytes(), (count as usize) << PAGE_SHIFT);
+    *writer = here;
+    count
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which page-cache pages may donate.
+//!
+//! The rules below are about content that can change, or differ from the block's, without the
+//! page being dirtied or leaving the cache. Each is looked at when a page is recorded and, where
+//! it can come to be broken later, when it is copied.
+
+use kernel::prelude::*;
+
+use dm::{
+    device::BlockDevice,
+    folio::{Inode, ReadPages, State, PAGE_SHIFT},
+    guard::Guard,
+};
+
+/// The file systems that may donate: they hold `invalidate_lock` over everything that changes a
+/// clean page, and leave in a page what they read into it. Argued for in
+/// Documentation/design.rst; block devices are the other kind.
+const FILE_SYSTEMS: [&CStr; 2] = [c"ext4", c"xfs"];
+
+/// Rules for the inode that hold whenever one of its pages is a donor.
+fn inode_donates(inode: &Inode<'_>) -> bool {
+    // With blocks smaller than a page, truncation zeroes a part of a page and leaves it clean;
+    // and a page can be written without having been read as a whole.
+    let whole_pages = inode.block_bits() >= PAGE_SHIFT || !Guard::BlockSize.on();
+    // Decrypted in place when the read completes.
+    let plain = !inode.encrypted() || !Guard::Encrypted.on();
+    whole_pages && plain && (inode.is_block_device() || known_file_system(inode))
+}
+
+fn known_file_system(inode: &Inode<'_>) -> bool {
+    !Guard::FileSystem.on() || FILE_SYSTEMS.contains(&inode.fs_name())
+}
+
+/// A claimed device's own pages are a file system's buffers: changed without the folio lock, and
+/// without becoming dirty before the change.
+fn claimed(inode: &Inode<'_>) -> bool {
+    Guard::ClaimedDevice.on()
+        && inode.is_block_device()
+        && inode.device().is_some_and(BlockDevice::claimed)
+}
+
+/// How many pages from file index `first` on are wholly inside the file.
+///
+/// The rest of the last page is the file system's to zero, in memory, at any time.
+fn inside_file(inode: &Inode<'_>, first: u64) -> u64 {
+    if !Guard::FileSize.on() {
+        return u64::MAX;
+    }
+    (inode.size_bytes() >> PAGE_SHIFT).saturating_sub(first)
+}
+
+/// Cuts `pages`, just read through the device `own`, down to those that may be recorded.
+pub(crate) fn recordable<'a>(pages: ReadPages<'a>, own: BlockDevice<'_>) -> Option<ReadPages<'a>> {
+    // A dirty folio raises no further dirty event: a page read into it now could be overwritten
+    // unnoticed.
+    if Guard::DirtyFolio.on() && pages.state().dirty_or_writeback() {
+        return None;
+    }
+    let inode = pages.inode();
+    // Something between the file system and us (dm-crypt, say) may change in place what we read.
+    let direct = !Guard::DirectlyMounted.on() || inode.device() == Some(own);
+    if !direct || claimed(&inode) || !inode_donates(&inode) {
+        return None;
+    }
+    let count = inside_file(&inode, pages.first()).min(u64::from(pages.count()));
+    match u32::try_from(count) {
+        Ok(0) | Err(_) => None,
+        Ok(count) => Some(pages.split(count).0),
+    }
+}
+
+/// How many pages from file index `first` on may be copied out of a locked folio.
+pub(crate) fn copyable(state: State, inode: &Inode<'_>, first: u64) -> u64 {
+    let dirty = Guard::DirtyFolio.on() && state.dirty_or_writeback();
+    let pinned = Guard::Pinned.on() && state.pinned();
+    if !state.uptodate() || dirty || pinned || state.poisoned() {
+        return 0;
+    }
+    if !inode_donates(inode) || claimed(inode) {
+        return 0;
+    }
+    inside_file(inode, first)
+}
+
+/// To be asked after the copy: a device that was claimed meanwhile may have been changed.
+pub(crate) fn copy_holds(inode: &Inode<'_>) -> bool {
+    !claimed(inode)
+}

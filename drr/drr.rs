@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The `drr` device-mapper target (Data Relationship & Reference).
+//!
+//! Sits between a file system and a dm-thin device. When a read misses the reader's own page
+//! cache and dm-thin says that the block is shared, the data is copied from the page cache of the
+//! sibling that read it last. Nothing is kept but metadata that says which cached page holds
+//! which block.
+//!
+//! - [`target`]: the walk of a bio; start here,
+//! - [`args`], [`stats`]: what goes in by the table and comes out by status,
+//! - [`access`]: the access table,
+//! - [`copy`], [`donor`]: serving a read, and the rules for who may serve,
+//! - [`epoch`]: noticing that a mapping changed,
+//! - [`core`]: what all targets share.
+//!
+//! Documentation/design.rst has the whole argument why no wrong byte is ever served.
+
+#![forbid(unsafe_code)]
+
+mod access;
+mod args;
+mod copy;
+mod core;
+mod donor;
+mod epoch;
+mod stats;
+mod target;
+
+use kernel::{prelude::*, sync::Arc};
+
+use dm::{directory::Directory, target::Registration, tracepoint::Hooks};
+
+#[cfg(not(DRR_MUTANTS))]
+module! {
+    type: Module,
+    name: "dm_drr",
+    authors: ["DRR developers"],
+    description: "device-mapper target that serves shared thin blocks from a sibling's page cache",
+    license: "GPL v2",
+    alias: ["dm-drr"],
+}
+
+#[cfg(DRR_MUTANTS)]
+module! {
+    type: Module,
+    name: "dm_drr",
+    authors: ["DRR developers"],
+    description: "device-mapper target that serves shared thin blocks from a sibling's page cache",
+    license: "GPL v2",
+    alias: ["dm-drr"],
+    params: {
+        guards_off: u64 {
+            default: 0,
+            description: "Test builds only: guards that are switched off, a bit each",
+        },
+    },
+}
+
+/// The module. Fields are dropped in this order.
+struct Module {
+    _target: Registration<target::Drr>,
+    _events: Hooks<Directory<access::Stretch>>,
+}
+
+impl kernel::Module for Module {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        #[cfg(DRR_MUTANTS)]
+        dm::guard::switch_off(*module_parameters::guards_off.value_ref());
+
+        let table = Arc::new(access::AccessTable::new()?, GFP_KERNEL)?;
+        let events = Hooks::new(table.directory().clone())?;
+        let core = core::Core::new(table)?;
+        Ok(Self {
+            _target: Registration::new(module, core)?,
+            _events: events,
+        })
+    }
+}

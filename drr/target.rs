@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The target: the walk of a bio.
+//!
+//! ```text
+//! read:   map -> thin lookup -> (not shared | no metadata: forward)
+//!                -> access table -> copy engine -> hit: complete
+//!                                               -> miss: forward
+//!         end_io -> success: record the pages read; error: end what is known of them
+//! write, discard, write zeroes:
+//!         map -> whoever reads these blocks right now must notice -> forward
+//! flush and everything else: forward
+//! page events, pool events: see dm::directory and crate::access
+//! ```
+//!
+//! A hit is completed in `map`, which brings it to `end_io` like a read from the disk: both end
+//! in the same recording, so the reader is the newest donor of what it has just got.
+
+use core::fmt::Write;
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{Acquire, Atomic, Full, Relaxed},
+        Arc,
+    },
+};
+
+use dm::{
+    bio::{Bio, EndedBio, Filled, Mapped, Op},
+    device::Device,
+    folio::{PAGE_SECTORS, PAGE_SECTORS_SHIFT},
+    guard::Guard,
+    target::{Constructor, OwnDevice, Printer, StatusType, Target},
+    thin::{Mapping, OpenError, ThinDevice},
+    verify::{read_again, Verdict},
+};
+
+use crate::{
+    access::Block,
+    args::{Args, Features},
+    copy::{self, Unserved},
+    core::{Core, Membership},
+    donor,
+    epoch::{Epoch, Layer},
+    stats::{Miss, Stats},
+};
+
+/// Where a read goes, and what has to hold until its pages can be recorded.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Place {
+    block: Block,
+    /// First page in the block, and number of pages.
+    first: u32,
+    count: u32,
+    epoch: Epoch,
+    binding: u64,
+}
+
+/// What travels with a bio.
+#[derive(Default)]
+pub(crate) struct Passage {
+    /// The pages of a read.
+    filled: Filled,
+    /// The shared block that they are from, if they may be recorded when the read ends well.
+    place: Option<Place>,
+    /// Whose pages they were copied from, until the disk agrees (paranoid).
+    donor: u32,
+}
+
+/// A `drr` target.
+pub(crate) struct Drr {
+    // Dropped first, so that no record is left when the devices go.
+    member: Membership,
+    thin: ThinDevice,
+    own: OwnDevice,
+    features: Features,
+    block_sectors: u32,
+    /// [`Layer::number`] of the thin device; another only after its table was replaced.
+    layer: Atomic<u64>,
+    /// Counts how often the device came to be claimed, and whether it was when last seen:
+    /// twice the count, plus one while it is.
+    claims: Atomic<u64>,
+    /// Pages of the block device's own may be recorded.
+    raw_records: Atomic<bool>,
+    stats: Stats,
+}
+
+#[vtable]
+impl Target for Drr {
+    type PerBio = Passage;
+    type Shared = Core;
+
+    const NAME: &'static CStr = c"drr";
+    const VERSION: [u32; 3] = [1, 0, 0];
+
+    fn new(ctor: &Constructor<'_>, core: &Arc<Core>, args: &[&CStr]) -> Result<KBox<Self>> {
+        let own = ctor.own_device();
+        let args = Args::parse(args).map_err(|error| {
+            pr_err!(
+                "{}: {} \"{}\": {}\n",
+                own.name(),
+                error.text(),
+                error.culprit().unwrap_or_default(),
+                error.remedy()
+            );
+            ctor.fail(error.text(), EINVAL)
+        })?;
+        let device = ctor.open(args.device).map_err(|error| {
+            pr_err!("{}: cannot open device {}\n", own.name(), args.device);
+            ctor.fail(c"Cannot open device", error)
+        })?;
+        let device_sectors = device.bdev().sectors();
+        let thin = ThinDevice::new(device).map_err(|error| match error {
+            OpenError::NoInterface => ctor.fail(
+                c"dm-thin-pool without stacking support loaded: load the patched one",
+                EOPNOTSUPP,
+            ),
+            OpenError::NotThin(error) => {
+                pr_err!("{}: {} is not a thin device\n", own.name(), args.device);
+                ctor.fail(c"Device is not a device-mapper thin device", error)
+            }
+        })?;
+        if ctor.sectors() > device_sectors {
+            pr_err!(
+                "{}: {} sectors are too long for {}, which has {}\n",
+                own.name(),
+                ctor.sectors(),
+                args.device,
+                device_sectors
+            );
+            return Err(ctor.fail(
+                c"Target is too long: beyond the end of the thin device",
+                EINVAL,
+            ));
+        }
+        let info = thin
+            .thin()
+            .info()
+            .map_err(|error| ctor.fail(c"Cannot read the thin device's metadata", error))?;
+        ctor.split_at(info.block_sectors)?;
+        ctor.pass_flush_and_discard();
+
+        core.table
+            .expect_blocks_of(info.block_sectors >> PAGE_SECTORS_SHIFT);
+        let member = core
+            .join()
+            .map_err(|error| ctor.fail(c"Cannot watch the pool", error))?;
+        let target = Self {
+            member,
+            thin,
+            own,
+            features: args.features,
+            block_sectors: info.block_sectors,
+            layer: Atomic::new(Layer::new(info.pool, info.thin_id).number()),
+            claims: Atomic::new(0),
+            raw_records: Atomic::new(false),
+            stats: Stats::new(),
+        };
+        Ok(KBox::new(target, GFP_KERNEL)?)
+    }
+
+    fn map<'a>(&'a self, bio: Bio<'a, Self>) -> Mapped {
+        self.watch_claims();
+        match bio.op() {
+            Op::Read => self.read(bio),
+            Op::Change => {
+                self.mappings_change(&bio);
+                self.forward(bio)
+            }
+            Op::Other => self.forward(bio),
+        }
+    }
+
+    fn end_io(&self, bio: &EndedBio<'_, Self>, ok: bool) {
+        let passage = bio.data();
+        if !ok {
+            // The folio doesn't become up to date, so its good pages will be read again, from
+            // wherever the file's blocks are then.
+            if Guard::ReadError.on() {
+                for pages in passage.filled.pages(bio) {
+                    self.member.table().forget_folio(&pages);
+                }
+            }
+            return;
+        }
+        if let Some(place) = &passage.place {
+            self.record(bio, place, &passage.filled);
+        }
+    }
+
+    fn verified(&self, passage: &mut Passage, verdict: Verdict) {
+        let changed = passage
+            .place
+            .is_none_or(|place| !self.member.table().epochs.is_now(place.epoch));
+        match verdict {
+            Verdict::Same => self.stats.verified(true),
+            // What the disk has now is what the reader gets, as it would have without us.
+            _ if changed => passage.place = None,
+            Verdict::Failed => passage.place = None,
+            Verdict::Different(at) => {
+                self.stats.verified(false);
+                if let Some(place) = passage.place.take() {
+                    let layer = self.layer();
+                    pr_warn!(
+                        "paranoid: mismatch: {} (thin {}) got wrong data from thin {}: \
+                         byte {at} of {} pages at page {} of {:?}; the disk's was used\n",
+                        self.own.name(),
+                        layer.thin_id(),
+                        passage.donor,
+                        place.count,
+                        place.first,
+                        place.block
+                    );
+                }
+            }
+        }
+    }
+
+    fn device(&self) -> &Device {
+        self.thin.device()
+    }
+
+    fn status(&self, kind: StatusType, out: &mut Printer<'_>) -> Result {
+        match kind {
+            StatusType::Info => self.print_info(out),
+            StatusType::Table => self.print_table(out),
+            StatusType::Ima => self.print_ima(out),
+        }
+        .map_err(|_| EIO)
+    }
+
+    fn message(&self, args: &[&CStr]) -> Result {
+        match args {
+            [name] if *name == c"reset_stats" => {
+                self.stats.reset();
+                Ok(())
+            }
+            _ => {
+                pr_err!(
+                    "{}: unknown message \"{}\": the one that is known is reset_stats\n",
+                    self.own.name(),
+                    args.first().copied().unwrap_or_default()
+                );
+                Err(EINVAL)
+            }
+        }
+    }
+
+    /// The thin device's table may have been replaced while this device was suspended.
+    fn preresume(&self) -> Result {
+        // Not if the thin device is suspended itself; then `place` finds out.
+        let Ok(info) = self.thin.thin().info() else {
+            return Ok(());
+        };
+        if info.block_sectors != self.block_sectors {
+            pr_err!(
+                "{}: blocks of the thin device are {} sectors now, not {}: reload the table\n",
+                self.own.name(),
+                info.block_sectors,
+                self.block_sectors
+            );
+            return Err(EINVAL);
+        }
+        let layer = Layer::new(info.pool, info.thin_id);
+        self.layer.store(layer.number(), Relaxed);
+        Ok(())
+    }
+
+    /// A thin block, so that readahead asks for whole blocks.
+    fn optimal_io_bytes(&self) -> u32 {
+        self.block_sectors.saturating_mul(512)
+    }
+}
+
+impl Drr {
+    fn layer(&self) -> Layer {
+        Layer::from_number(self.layer.load(Relaxed))
+    }
+
+    /// Sends a bio down unchanged: the target's sectors are the thin device's.
+    fn forward(&self, bio: Bio<'_, Self>) -> Mapped {
+        let sector = bio.sector();
+        bio.remap(self.thin.device().bdev(), sector)
+    }
+
+    /// The blocks of `bio` may map other data blocks from now on.
+    fn mappings_change(&self, bio: &Bio<'_, Self>) {
+        let block_sectors = u64::from(self.block_sectors);
+        let begin = bio.sector() / block_sectors;
+        let end = (bio.sector() + u64::from(bio.sectors())).div_ceil(block_sectors);
+        self.member.table().epochs.change(self.layer(), begin, end);
+    }
+
+    fn read<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
+        self.stats.read(bio.sectors());
+        bio.data().filled = Filled::by(&bio);
+        let place = match self.place(&bio) {
+            Ok(place) => place,
+            Err(miss) => {
+                self.stats.miss(miss);
+                return self.forward(bio);
+            }
+        };
+        bio.data().place = Some(place);
+        if self.features.no_receive {
+            self.stats.miss(Miss::NoRecord);
+            return self.forward(bio);
+        }
+        let table = self.member.table();
+        let served = copy::serve(
+            table,
+            &place.block,
+            place.first,
+            place.count,
+            &mut bio.writer(),
+        );
+        let sources = match served {
+            Ok(sources) if table.epochs.is_now(place.epoch) => sources,
+            Ok(_) => return self.missed(bio, Miss::Changed),
+            Err(Unserved::NoRecord) => return self.missed(bio, Miss::NoRecord),
+            Err(Unserved::Busy) => return self.missed(bio, Miss::Busy),
+        };
+        if self.features.paranoid {
+            let sector = bio.sector();
+            let sectors = bio.sectors();
+            bio.data().donor = sources
+                .iter()
+                .find_map(|(thin_id, _)| thin_id)
+                .unwrap_or_default();
+            return match read_again(bio, self, self.thin.device().bdev(), sector) {
+                Ok(mapped) => {
+                    self.stats.hit(sectors, &sources);
+                    mapped
+                }
+                // What can't be compared isn't served.
+                Err(bio) => self.missed(bio, Miss::Busy),
+            };
+        }
+        self.stats.hit(bio.sectors(), &sources);
+        bio.complete()
+    }
+
+    fn missed(&self, bio: Bio<'_, Self>, miss: Miss) -> Mapped {
+        self.stats.miss(miss);
+        self.forward(bio)
+    }
+
+    /// Finds the shared data block that a read is for.
+    fn place(&self, bio: &Bio<'_, Self>) -> Result<Place, Miss> {
+        let (sector, sectors) = (bio.sector(), bio.sectors());
+        let (block, at) = (
+            sector / u64::from(self.block_sectors),
+            // CAST: The remainder of a division by a u32.
+            (sector % u64::from(self.block_sectors)) as u32,
+        );
+        let aligned = (at | sectors) % PAGE_SECTORS == 0;
+        if !aligned || sectors == 0 || at + sectors > self.block_sectors || bio.transformed() {
+            return Err(Miss::Layout);
+        }
+        let layer = self.layer();
+        let epoch = self.member.table().epochs.now(layer, block);
+        let mapping = self.thin.thin().lookup(sector).map_err(|error| {
+            if error == EAGAIN {
+                Miss::Metadata
+            } else {
+                Miss::Unshared
+            }
+        })?;
+        self.check_layer(layer, &mapping)?;
+        if !mapping.shared && Guard::Shared.on() {
+            return Err(Miss::Unshared);
+        }
+        Ok(Place {
+            block: Block::new(mapping.pool, mapping.block).ok_or(Miss::Layout)?,
+            first: at >> PAGE_SECTORS_SHIFT,
+            count: sectors >> PAGE_SECTORS_SHIFT,
+            epoch,
+            binding: mapping.binding,
+        })
+    }
+
+    /// The epoch is good for `layer` only; the thin device's table may have been replaced.
+    fn check_layer(&self, layer: Layer, mapping: &Mapping) -> Result<(), Miss> {
+        let now = Layer::new(mapping.pool, mapping.thin_id);
+        if mapping.block_sectors != self.block_sectors {
+            return Err(Miss::Layout);
+        }
+        if now != layer {
+            self.layer.store(now.number(), Relaxed);
+            return Err(Miss::Changed);
+        }
+        Ok(())
+    }
+
+    /// Records what a read has filled.
+    fn record(&self, bio: &EndedBio<'_, Self>, place: &Place, filled: &Filled) {
+        let table = self.member.table();
+        let thin = self.thin.thin();
+        // The read went through the table that the mapping was looked up in.
+        let same_table = !Guard::Binding.on() || thin.binding() == place.binding;
+        if self.features.no_donate || !same_table || !table.epochs.is_now(place.epoch) {
+            return;
+        }
+        let claims = self.claims.load(Acquire);
+        let layer = self.layer();
+        for pages in filled.pages(bio) {
+            let Some(pages) = donor::recordable(pages, self.own.bdev()) else {
+                continue;
+            };
+            let raw = pages.inode().is_block_device();
+            if raw {
+                // Before the record, so that whoever sees the device claimed looks for it.
+                self.raw_records.store(true, Relaxed);
+            }
+            let page = place.first + pages.offset();
+            let folio = pages.folio_range();
+            let mapping = pages.mapping();
+            table.record(
+                &place.block,
+                page,
+                pages,
+                self.member.device,
+                layer.thin_id(),
+            );
+            // Both are told only of what is there: what happened just before comes out now.
+            let changed = !table.epochs.is_now(place.epoch);
+            let claimed = raw && self.claims.fetch_add(0, Full) != claims;
+            if changed || claimed {
+                table.forget_range(mapping, folio);
+            }
+        }
+    }
+
+    /// Ends the records of the block device's own pages when somebody claims the device: a file
+    /// system may now change them unnoticed, and they would look the same when it is gone again.
+    ///
+    /// Between the claim and the first such change there is I/O, which comes through here; a
+    /// claim that does no I/O changes nothing.
+    fn watch_claims(&self) {
+        let claimed = self.own.bdev().claimed();
+        let seen = self.claims.load(Relaxed);
+        if claimed == (seen & 1 == 1) || !Guard::ClaimedDevice.on() {
+            return;
+        }
+        // Odd while claimed; whoever is first counts.
+        let counted = self.claims.cmpxchg(seen, seen + 1, Full).is_ok();
+        if counted && claimed && self.raw_records.load(Relaxed) {
+            self.raw_records.store(false, Relaxed);
+            self.member.table().forget_device(self.member.device);
+        }
+    }
+
+    fn print_info(&self, out: &mut Printer<'_>) -> core::fmt::Result {
+        let info = match self.thin.thin().info() {
+            Ok(info) => info,
+            // Suspended, or the pool has failed: as dm-thin prints it.
+            Err(_) => {
+                write!(out, "- -")?;
+                return self.print_figures(out);
+            }
+        };
+        write!(out, "{} ", info.mapped_sectors)?;
+        match info.highest_sector {
+            Some(sector) => write!(out, "{sector}")?,
+            None => write!(out, "-")?,
+        }
+        self.print_figures(out)
+    }
+
+    fn print_figures(&self, out: &mut Printer<'_>) -> core::fmt::Result {
+        write!(out, " thin={}", self.layer().thin_id())?;
+        self.stats.print_reads(out)?;
+        let (records, pages, bytes) = self.member.table().usage();
+        write!(
+            out,
+            " records={records} tracked_pages={pages} table_bytes={bytes}"
+        )?;
+        self.stats.print_verified(out)?;
+        self.stats.print_from(out)
+    }
+
+    fn print_device(&self, out: &mut Printer<'_>) -> core::fmt::Result {
+        let number = self.thin.device().number();
+        let number = CStr::from_bytes_until_nul(&number).unwrap_or_default();
+        out.write_str(number.to_str().unwrap_or_default())
+    }
+
+    fn print_table(&self, out: &mut Printer<'_>) -> core::fmt::Result {
+        self.print_device(out)?;
+        self.features.print(out)
+    }
+
+    fn print_ima(&self, out: &mut Printer<'_>) -> core::fmt::Result {
+        let [major, minor, patch] = Self::VERSION;
+        write!(
+            out,
+            "target_name=drr,target_version={major}.{minor}.{patch},thin_device="
+        )?;
+        self.print_device(out)?;
+        for (name, set) in self.features.iter() {
+            write!(out, ",{name}={}", if set { 'y' } else { 'n' })?;
+        }
+        write!(out, ";")
+    }
+}
