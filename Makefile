@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0
+# The user's commands. The module's own makefile is Kbuild.
+
+# `make KDIR=...` builds the module against a prepared kernel tree, like any external
+# module; everything else makes its own set-up.
+ifdef KDIR
+modules:
+	$(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(MO),MO=$(abspath $(MO))) modules
+
+install:
+	$(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(MO),MO=$(abspath $(MO))) modules_install
+else
+help:
+
+modules:
+	@scripts/modules.sh debian
+
+install:
+	@echo "dm-drr: install needs a kernel tree : run make KDIR=... install" >&2; exit 1
+endif
+
+demo:
+	@scripts/demo.sh
+
+# SUITES="kunit reads" runs only these
+test:
+	@scripts/test.sh $(SUITES)
+
+kunit:
+	@scripts/kunit.sh
+
+check:
+	@scripts/check.sh
+
+toolbox:
+	@scripts/toolbox.sh --path
+
+kernels:
+	@scripts/kernel.sh debian
+	@scripts/kernel.sh uml
+
+clean:
+	rm -rf build
+	find . -name .git -prune -o \( -name '*.o' -o -name '*.ko' -o -name '*.mod' \
+		-o -name '*.mod.c' -o -name '.*.cmd' -o -name '*.rmeta' -o -name .module-common.o \
+		-o -name Module.symvers -o -name modules.order \) -type f -exec rm {} +
+	rm -f rust/bindings_generated.rs
+
+define HELP
+make demo      four containers of one image, with DRR and without
+make test      all tests; SUITES="kunit reads" for some of them
+make kunit     unit tests of the pure parts, under User-mode Linux
+make check     rustfmt, clippy, checkpatch, rustdoc, shellcheck
+
+make modules   build both modules for Debian's kernel, into build/debian
+make toolbox   only the root with the compilers
+make kernels   only the kernel trees
+make KDIR=...  build dm-drr.ko against a prepared kernel tree; also: install, MO=...
+make clean     remove what was built in the checkout
+
+As root, on Debian 12 or 13, x86-64. What takes long to build is kept in
+$${DRR_CACHE:-~/.cache/dm-drr}; remove that folder to start afresh.
+scripts/toolbox.sh bash is a shell with all the compilers, scripts/vm.sh a guest.
+endef
+export HELP
+
+help:
+	@echo "$$HELP"
+
+.PHONY: modules install demo test kunit check toolbox kernels clean help

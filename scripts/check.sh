@@ -1,0 +1,115 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Checks the sources with the kernel's own tools. One line for each check, what a
+# failed one says below it, and at last "N passed, N failed".
+
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+scripts=$DRR_TOP/scripts
+build=$DRR_TOP/build/check
+passed=0 failed=0
+
+toolbox() {
+	nice "$scripts/toolbox.sh" -- "$@"
+}
+
+# Files of the checkout: what git knows, or would add.
+files() {
+	toolbox git -c safe.directory='*' ls-files --cached --others --exclude-standard -- "$@" | sort -u |
+		while read -r file; do [[ ! -f $file ]] || echo "$file"; done
+}
+
+# $1: name, rest: function
+check() {
+	local name=$1 start=$SECONDS
+	shift
+	set +e	# not "if": that would switch off set -e inside
+	( set -e; "$@" ) >"$build/$name.log" 2>&1 </dev/null
+	local rc=$?
+	set -e
+	if [[ $rc = 0 ]]; then
+		printf 'PASS %-12s %3d s\n' "$name" $((SECONDS - start))
+		((++passed))
+	else
+		printf 'FAIL %-12s %3d s  %s\n' "$name" $((SECONDS - start)) "$build/$name.log"
+		tail -n 30 "$build/$name.log" | sed 's/^/  | /'
+		((++failed))
+	fi
+}
+
+# --- the checks ---
+
+check_rustfmt() {
+	local rust
+	mapfile -t rust < <(files '*.rs')
+	toolbox rustfmt --check --edition 2021 --config-path "$source/.rustfmt.toml" "${rust[@]}"
+}
+
+# Every warning is an error; built from scratch, or old warnings would not show.
+check_clippy() {
+	rm -rf "$build/clippy"
+	mkdir -p "$build/clippy"
+	toolbox make -C "$kdir" M="$DRR_TOP" MO="$build/clippy" -j"$(nproc)" \
+		CLIPPY=1 KRUSTFLAGS=-Dwarnings modules
+}
+
+check_checkpatch() {
+	local sources
+	mapfile -t sources < <(files 'rust/*.[ch]' 'include/*.h' 'tools/*.[ch]')
+	# a series of its own doesn't touch MAINTAINERS
+	toolbox "$source/scripts/checkpatch.pl" --root="$source" --strict --no-summary \
+		--ignore FILE_PATH_CHANGES "$scripts/patches/$DRR_KERNEL"/*.patch
+	toolbox "$source/scripts/checkpatch.pl" --root="$source" --strict --no-summary \
+		--file "${sources[@]}"
+}
+
+# Both crates, private items too, with the flags that the module is built with.
+check_rustdoc() {
+	local object command out=$build/rustdoc
+	rm -rf "$out"
+	mkdir -p "$out"
+	"$scripts/modules.sh" debian >/dev/null
+	for object in rust/dm drr/drr; do
+		# the saved command is: VARIABLES rustc FLAGS FILE; ...
+		command=$(sed -n 's/^savedcmd_[^ ]* := //p' \
+			"$DRR_TOP/build/debian/drr/${object%/*}/.${object#*/}.o.cmd" |
+			sed -e 's/;.*//' -e 's/ rustc / rustdoc /' -e 's/ --emit=[^ ]*//g' \
+			-e 's/ --out-dir [^ ]*//' -e 's/ --remap-path-[a-z]*=[^ ]*//g' -e 's/ -o [^ ]*//')
+		[[ $command = *" rustdoc "* ]] || { echo "no rustc command for $object"; return 1; }
+		DM_BINDINGS=$DRR_TOP/build/debian/drr/rust/bindings_generated.rs \
+			toolbox bash -euc 'cd "$1"; eval "$2"' - "$kdir" \
+			"$command --output $out --document-private-items -Dwarnings"
+	done
+}
+
+check_shellcheck() {
+	local shell
+	mapfile -t shell < <(files | while read -r file; do
+		! head -n 1 "$file" | grep -q '^#!/bin/\(ba\)\?sh' || echo "$file"
+	done)
+	toolbox shellcheck -x -P SCRIPTDIR -P "$DRR_TOP" scripts/lib.sh scripts/versions.conf "${shell[@]}"
+}
+
+# Every source says in its first lines which license it has.
+check_spdx() {
+	local file bad=0
+	while read -r file; do
+		head -n 3 "$file" | grep -q 'SPDX-License-Identifier: GPL-2.0' || {
+			echo "no SPDX line: $file"
+			bad=1
+		}
+	done < <(files | grep -vE '\.(patch|md|rst|svg|json|txt)$|^COPYING$')
+	return $bad
+}
+
+cd "$DRR_TOP"
+need_root
+source=$("$scripts/kernel.sh" source)
+kdir=$("$scripts/kernel.sh" debian)
+mkdir -p "$build"
+for name in rustfmt clippy checkpatch rustdoc shellcheck spdx; do
+	check "$name" "check_$name"
+done
+echo "$passed passed, $failed failed"
+((!failed))

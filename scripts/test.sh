@@ -1,0 +1,67 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Runs all tests: KUnit under User-mode Linux, then each guest suite in a boot of
+# Debian's kernel of its own. Ends with the line "N passed, N failed".
+#
+# usage: test.sh [SUITE]...	without arguments all; "kunit" is one of them
+#
+# A suite is a script in tools/testing/suites that prints TAP. A line of it that starts
+# with "# VM: " has options for vm.sh.
+
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+scripts=$DRR_TOP/scripts
+passed=0 failed=0 skipped=0
+
+# Adds up the TAP lines of a file. A plan that isn't kept, or a failure that no TAP line
+# tells of, counts as one failed test.
+# $1: suite, $2: its exit status, $3: file
+count_tap() {
+	local suite=$1 rc=$2 file=$3 good bad skip plan
+	bad=$(grep -c '^not ok ' "$file") || true
+	skip=$(grep -ciE '^ok .*# SKIP' "$file") || true
+	good=$(($(grep -c '^ok ' "$file" || true) - skip))
+	plan=$(sed -n 's/^1\.\.\([0-9]*\)$/\1/p' "$file" | tail -n 1)
+	if [[ $plan != $((good + bad + skip)) ]]; then
+		echo "not ok - $suite: $((good + bad + skip)) of ${plan:-unknown} cases reported"
+		((++bad))
+	elif ((rc && !bad)); then
+		echo "not ok - $suite: the run as a whole"
+		((++bad))
+	fi
+	((passed += good, failed += bad, skipped += skip)) || true
+}
+
+run_kunit() {
+	local log=$DRR_TOP/build/out/kunit.log
+	mkdir -p "$DRR_TOP/build/out"
+	"$scripts/kunit.sh" | tee "$log" || true
+	read -r good bad < <(sed -n 's/^kunit: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log")
+	((passed += good, failed += bad)) || true
+}
+
+run_suite() {
+	local suite=$1 file=$DRR_TOP/tools/testing/suites/$1.sh rc=0 options
+	[[ -e $file ]] || die "no test suite '$suite' : use kunit or one of tools/testing/suites"
+	read -r -a options < <(sed -n 's/^# VM: //p' "$file") || true
+	"$scripts/vm.sh" --timeout 1200 --name "$suite" "${options[@]}" -- "/drr/suites/$suite.sh" || rc=$?
+	count_tap "$suite" "$rc" "$DRR_TOP/build/out/$suite/output.log"
+}
+
+suites=("$@")
+if ((!$#)); then
+	suites=(kunit)
+	for file in "$DRR_TOP"/tools/testing/suites/*.sh; do
+		[[ ! -e $file ]] || suites+=("$(basename "$file" .sh)")
+	done
+fi
+
+need_root
+for suite in "${suites[@]}"; do
+	echo "# $suite"
+	if [[ $suite = kunit ]]; then run_kunit; else run_suite "$suite"; fi
+done
+((!skipped)) || echo "$skipped skipped"
+echo "$passed passed, $failed failed"
+((!failed))
