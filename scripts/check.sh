@@ -77,7 +77,8 @@ check_rustdoc() {
 			sed -e 's/;.*//' -e 's/ rustc / rustdoc /' -e 's/ --emit=[^ ]*//g' \
 			-e 's/ --out-dir [^ ]*//' -e 's/ --remap-path-[a-z]*=[^ ]*//g' -e 's/ -o [^ ]*//')
 		[[ $command = *" rustdoc "* ]] || { echo "no rustc command for $object"; return 1; }
-		DM_BINDINGS=$DRR_TOP/build/debian/drr/rust/bindings_generated.rs \
+		# shellcheck disable=SC2016 # expanded by the inner shell
+		RUSTC_BOOTSTRAP=1 DM_BINDINGS=$DRR_TOP/build/debian/drr/rust/bindings_generated.rs \
 			toolbox bash -euc 'cd "$1"; eval "$2"' - "$kdir" \
 			"$command --output $out --document-private-items -Dwarnings"
 	done

@@ -58,7 +58,7 @@ unpack_image() {
 	mv "$dir/root/usr/lib/modules/$release" "$dir/modules"
 	mv "$dir/modules/vmlinuz" "$dir/vmlinuz"
 	mv "$dir/root/usr/src/linux-headers-$release/Module.symvers" "$dir/"
-	xz -dc "$dir/root/usr/src/linux-config-$DRR_KERNEL/config.amd64_none_$KERNEL_FLAVOUR.xz" \
+	toolbox xz -dc "$dir/root/usr/src/linux-config-$DRR_KERNEL/config.amd64_none_$KERNEL_FLAVOUR.xz" \
 		>"$dir/config"
 	echo "$release" >"$dir/release"
 	rm -r "$dir/root"

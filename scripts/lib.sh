@@ -23,7 +23,7 @@ die() {
 # $1: what was being done, $2: log
 explain_failure() {
 	local what=$1 log=$2
-	if grep -qiE 'no space left on device|disk quota exceeded' "$log"; then
+	if (($(free_space) < 20)) || grep -qiE 'no space left on device|disk quota exceeded' "$log"; then
 		die "$what: the disk is full : free some space, or set DRR_CACHE to a folder on a larger disk"
 	elif grep -qE 'Unable to locate package|has no installation candidate|404 +Not Found|Couldn.t find any package' "$log"; then
 		die "$what: the mirror no longer has a package : see $log and scripts/versions.conf"
@@ -31,6 +31,11 @@ explain_failure() {
 		die "$what: the Debian mirror can't be reached : check the network (or http_proxy) and try again"
 	fi
 	die "$what failed : see $log"
+}
+
+# MiB free where the cache is.
+free_space() {
+	df -Pm "$DRR_CACHE" | awk 'NR == 2 { print $4 }'
 }
 
 # --- progress ---
@@ -57,9 +62,10 @@ step() {
 	rc=$?
 	set -e
 	if [[ -n $ticker ]]; then
-		kill "$ticker" && wait "$ticker" || true
+		kill "$ticker"
+		wait "$ticker" 2>/dev/null || true
 		printf '\r  %-58s' "$text" >&2
-	fi 2>/dev/null
+	fi
 	if [[ $rc != 0 ]]; then
 		echo " FAILED" >&2
 		explain_failure "$text" "$log"
@@ -134,7 +140,7 @@ need_space() {
 	local free
 	mkdir -p "$DRR_CACHE" 2>/dev/null ||
 		die "can't write to $DRR_CACHE : set DRR_CACHE to a writable folder"
-	free=$(df -Pm "$DRR_CACHE" | awk 'NR == 2 { print $4 }')
+	free=$(free_space)
 	((free >= $1)) ||
 		die "$2 needs $1 MiB, $DRR_CACHE has $free MiB free : free some space, or set DRR_CACHE to a folder on a larger disk"
 }

@@ -52,9 +52,9 @@ out=$DRR_TOP/build/out/$name
 run=$DRR_TOP/build/run/$name.$$
 rm -rf "$out"
 mkdir -p "$out" "$run"
-: >"$out/console.log" >"$out/output.log"
+touch "$out/console.log" "$out/output.log"
 pid=
-# shellcheck disable=SC2329 # called by the traps
+# shellcheck disable=SC2317 # called by the trap
 clean_up() {
 	[[ -z $pid ]] || kill "$pid" 2>/dev/null || true
 	rm -rf "$run"
@@ -84,9 +84,8 @@ done
 
 # Prints the name in the guest of disk number $1.
 disk_name() {
-	local letter
-	letter=$(printf "\\x$(printf %x $((97 + $1)))")
-	if [[ $kernel = uml ]]; then echo "ubd$letter"; else echo "vd$letter"; fi
+	local letters=abcdefghijklmnopqrstuvwxyz
+	[[ $kernel = uml ]] && echo "ubd${letters:$1:1}" || echo "vd${letters:$1:1}"
 }
 
 count=${#disks[@]}
@@ -145,9 +144,9 @@ uml() {
 	# shellcheck disable=SC2016 # expanded by the inner shell
 	machine=(bash -c 'exec "${@:3}" >>"$1" 2>&1 3>>"$2"' - "$out/console.log" "$out/output.log"
 		"$kdir/linux" "mem=$mem" ncpus=2 seccomp=on "initrd=$initrd" "uml_dir=$run/"
-		con=null con0=null,fd:1 ssl=null ssl0=null,fd:3 panic=-1 drr.tty=ttyS0)
+		con=null "con0=null,fd:1" ssl=null "ssl0=null,fd:3" panic=-1 drr.tty=ttyS0)
 	for i in "${!disk_files[@]}"; do
-		machine+=("$(disk_name "$i" | sed 's/^/ubd/; s/^ubdubd/ubd/')=${disk_files[i]}")
+		machine+=("$(disk_name "$i")=${disk_files[i]}")
 	done
 	# shellcheck disable=SC2206 # words of ours, without spaces
 	machine+=($cmdline)
