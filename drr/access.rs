@@ -16,7 +16,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Atomic, Full, Relaxed},
-        Arc,
+        rcu, Arc,
     },
 };
 
@@ -25,7 +25,7 @@ use dm::{
     directory::{Directory, Donor, Key},
     folio::{MappingId, ReadPages},
     guard::Guard,
-    index::hash,
+    index::{hash, Index, Keyed},
     sched,
     thin::{Event, Events},
 };
@@ -39,7 +39,7 @@ pub(crate) struct Stretch {
     number: u64,
     pool: u32,
     /// The target that it passed.
-    device: u32,
+    pub(crate) device: u32,
     /// The thin device that it was read from.
     pub(crate) thin_id: u32,
 }
@@ -87,9 +87,29 @@ impl Block {
     }
 }
 
+/// A target that may donate, and how much it has.
+pub(crate) struct Giver {
+    device: u32,
+    sectors: Atomic<u64>,
+}
+
+impl Keyed for Giver {
+    fn forward(&self) -> u64 {
+        hash(self.device.into())
+    }
+
+    fn reverse(&self) -> u64 {
+        hash(self.device.into())
+    }
+}
+
+/// log2 of the buckets for [`Giver`]s: good for hundreds of targets, and fair for thousands.
+const GIVERS_BITS: u32 = 8;
+
 /// The access table of all pools.
 pub(crate) struct AccessTable {
     directory: Arc<Directory<Stretch>>,
+    givers: Index<Giver>,
     /// Changes of mappings.
     pub(crate) epochs: Epochs,
     /// No block has more pages than this.
@@ -102,6 +122,7 @@ impl AccessTable {
         let bits = (sched::total_ram_pages() / 32).max(1).ilog2().clamp(8, 20);
         Ok(Self {
             directory: Arc::new(Directory::new(bits)?, GFP_KERNEL)?,
+            givers: Index::new(GIVERS_BITS)?,
             epochs: Epochs::new()?,
             most_pages: Atomic::new(0),
         })
@@ -162,10 +183,39 @@ impl AccessTable {
         self.directory.end_where(|stretch| stretch.device == device);
     }
 
+    /// Has a new target, which may donate. Fails with `ENOMEM`.
+    pub(crate) fn add_giver(&self, device: u32) -> Result {
+        let giver = Giver {
+            device,
+            sectors: Atomic::new(0),
+        };
+        self.givers.insert_unless(giver, GFP_KERNEL, |_| false)?;
+        Ok(())
+    }
+
+    /// A target goes.
+    pub(crate) fn remove_giver(&self, device: u32) {
+        let guard = rcu::read_lock();
+        for giver in self.givers.by_reverse(&guard, hash(device.into())) {
+            if giver.device == device {
+                self.givers.remove(giver);
+            }
+        }
+    }
+
+    /// Calls `visit` with the sectors that a target has donated, unless it is gone.
+    pub(crate) fn with_donated(&self, device: u32, visit: impl Fn(&Atomic<u64>)) {
+        let guard = rcu::read_lock();
+        self.givers
+            .by_forward(&guard, hash(device.into()))
+            .filter(|giver| giver.device == device)
+            .for_each(|giver| visit(&giver.sectors));
+    }
+
     /// Donors of page `page` of `block`, the newest first, and the page's number in their runs.
     pub(crate) fn donors<'g>(
         &'g self,
-        guard: &'g kernel::sync::rcu::Guard,
+        guard: &'g rcu::Guard,
         block: &Block,
         page: u32,
     ) -> (impl Iterator<Item = Donor<'g, Stretch>>, u32) {

@@ -35,29 +35,47 @@ pub(crate) enum Unserved {
 /// Distinct donors that a single read tells apart.
 const SOURCES: usize = 8;
 
-/// Which layers served how much of a read.
+/// A part of a read that came from one donor.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Source {
+    /// The target whose page cache it came from.
+    pub(crate) device: u32,
+    /// The target's layer.
+    pub(crate) thin_id: u32,
+    /// How much.
+    pub(crate) pages: u32,
+}
+
+/// Where the parts of a read came from.
 #[derive(Default)]
 pub(crate) struct Sources {
-    layers: [(u32, u32); SOURCES],
+    known: [Source; SOURCES],
     others: u32,
 }
 
 impl Sources {
-    fn add(&mut self, thin_id: u32, pages: u32) {
-        let known = |layer: &&mut (u32, u32)| layer.1 == 0 || layer.0 == thin_id;
-        match self.layers.iter_mut().find(known) {
-            Some(layer) => *layer = (thin_id, layer.1 + pages),
+    fn add(&mut self, donor: &Stretch, pages: u32) {
+        let fits = |source: &&mut Source| source.pages == 0 || source.device == donor.device;
+        match self.known.iter_mut().find(fits) {
+            Some(source) => {
+                *source = Source {
+                    device: donor.device,
+                    thin_id: donor.thin_id,
+                    pages: source.pages + pages,
+                }
+            }
             None => self.others += pages,
         }
     }
 
-    /// Thin id and pages of each; no id for those beyond what is told apart.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Option<u32>, u32)> + '_ {
-        self.layers
-            .iter()
-            .map(|(thin_id, pages)| (Some(*thin_id), *pages))
-            .chain([(None, self.others)])
-            .filter(|(_, pages)| *pages != 0)
+    /// The parts whose donors are told apart.
+    pub(crate) fn known(&self) -> impl Iterator<Item = &Source> {
+        self.known.iter().filter(|source| source.pages != 0)
+    }
+
+    /// Pages from all other donors.
+    pub(crate) fn others(&self) -> u32 {
+        self.others
     }
 }
 
@@ -75,9 +93,9 @@ pub(crate) fn serve(
     let guard = rcu::read_lock();
     let mut done = 0;
     while done < count {
-        let (thin_id, pages) =
+        let (donor, pages) =
             serve_some(table, &guard, block, first + done, count - done, writer)?;
-        sources.add(thin_id, pages);
+        sources.add(&donor, pages);
         done += pages;
     }
     Ok(sources)
@@ -91,7 +109,7 @@ fn serve_some(
     page: u32,
     want: u32,
     writer: &mut Writer<'_>,
-) -> Result<(u32, u32), Unserved> {
+) -> Result<(Stretch, u32), Unserved> {
     let mut unserved = Unserved::NoRecord;
     let (donors, at) = table.donors(guard, block, page);
     for donor in donors {
@@ -100,7 +118,7 @@ fn serve_some(
         }
         match copy_from(&donor, at, want, writer) {
             0 => unserved = Unserved::Busy,
-            pages => return Ok((donor.key().thin_id, pages)),
+            pages => return Ok((*donor.key(), pages)),
         }
     }
     Err(unserved)

@@ -54,12 +54,16 @@ impl Core {
             pools.events = Some(Subscription::new(self.table.clone())?);
         }
         pools.targets += 1;
-        Ok(Membership {
+        let member = Membership {
             core: self.clone(),
             // Wraps after four billion targets; the number only has to differ from those of
             // targets that have records.
             device: self.next_device.fetch_add(1, Relaxed),
-        })
+        };
+        drop(pools);
+        // If this fails, the membership goes again.
+        self.table.add_giver(member.device)?;
+        Ok(member)
     }
 }
 
@@ -82,6 +86,7 @@ impl Drop for Membership {
         if dm::guard::Guard::Teardown.on() {
             self.table().forget_device(self.device);
         }
+        self.table().remove_giver(self.device);
         let mut pools = self.core.pools.lock();
         pools.targets -= 1;
         if pools.targets == 0 {

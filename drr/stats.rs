@@ -65,6 +65,11 @@ pub(crate) struct Stats {
     from_others: Atomic<u64>,
 }
 
+/// Sectors in so many pages.
+pub(crate) fn sectors_of(pages: u32) -> u64 {
+    u64::from(pages) * u64::from(PAGE_SECTORS)
+}
+
 fn bump(counter: &Atomic<u64>, by: u64) {
     counter.add(by, Relaxed);
 }
@@ -105,12 +110,11 @@ impl Stats {
     pub(crate) fn hit(&self, sectors: u32, sources: &Sources) {
         bump(&self.hits, 1);
         bump(&self.hit_sectors, sectors.into());
-        for (thin_id, pages) in sources.iter() {
-            let counter = thin_id
-                .and_then(|thin_id| self.from(thin_id))
-                .unwrap_or(&self.from_others);
-            bump(counter, u64::from(pages) * u64::from(PAGE_SECTORS));
+        for source in sources.known() {
+            let counter = self.from(source.thin_id).unwrap_or(&self.from_others);
+            bump(counter, sectors_of(source.pages));
         }
+        bump(&self.from_others, sectors_of(sources.others()));
     }
 
     /// A hit was compared with the disk.

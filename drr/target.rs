@@ -16,7 +16,7 @@
 //! A hit is completed in `map`, which brings it to `end_io` like a read from the disk: both end
 //! in the same recording, so the reader is the newest donor of what it has just got.
 
-use core::fmt::Write;
+use core::{cell::Cell, fmt::Write};
 
 use kernel::{
     prelude::*,
@@ -39,11 +39,11 @@ use dm::{
 use crate::{
     access::Block,
     args::{Args, Features},
-    copy::{self, Unserved},
+    copy::{self, Sources, Unserved},
     core::{Core, Membership},
     donor,
     epoch::{Epoch, Layer},
-    stats::{Miss, Stats},
+    stats::{sectors_of, Miss, Stats},
 };
 
 /// Where a read goes, and what has to hold until its pages can be recorded.
@@ -234,6 +234,9 @@ impl Target for Drr {
         match args {
             [name] if *name == c"reset_stats" => {
                 self.stats.reset();
+                self.member
+                    .table()
+                    .with_donated(self.member.device, |donated| donated.store(0, Relaxed));
                 Ok(())
             }
             _ => {
@@ -324,21 +327,27 @@ impl Drr {
         if self.features.paranoid {
             let sector = bio.sector();
             let sectors = bio.sectors();
-            bio.data().donor = sources
-                .iter()
-                .find_map(|(thin_id, _)| thin_id)
-                .unwrap_or_default();
+            bio.data().donor = sources.known().next().map_or(0, |source| source.thin_id);
             return match read_again(bio, self, self.thin.device().bdev(), sector) {
                 Ok(mapped) => {
-                    self.stats.hit(sectors, &sources);
+                    self.account_hit(sectors, &sources);
                     mapped
                 }
                 // What can't be compared isn't served.
                 Err(bio) => self.missed(bio, Miss::Busy),
             };
         }
-        self.stats.hit(bio.sectors(), &sources);
+        self.account_hit(bio.sectors(), &sources);
         bio.complete()
+    }
+
+    fn account_hit(&self, sectors: u32, sources: &Sources) {
+        self.stats.hit(sectors, sources);
+        for source in sources.known() {
+            self.member.table().with_donated(source.device, |donated| {
+                donated.add(sectors_of(source.pages), Relaxed)
+            });
+        }
     }
 
     fn missed(&self, bio: Bio<'_, Self>, miss: Miss) -> Mapped {
@@ -471,6 +480,11 @@ impl Drr {
     fn print_figures(&self, out: &mut Printer<'_>) -> core::fmt::Result {
         write!(out, " thin={}", self.layer().thin_id())?;
         self.stats.print_reads(out)?;
+        let donated = Cell::new(0);
+        self.member
+            .table()
+            .with_donated(self.member.device, |counter| donated.set(counter.load(Relaxed)));
+        write!(out, " donated_sectors={}", donated.get())?;
         let (records, pages, bytes) = self.member.table().usage();
         write!(
             out,
