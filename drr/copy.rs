@@ -93,8 +93,7 @@ pub(crate) fn serve(
     let guard = rcu::read_lock();
     let mut done = 0;
     while done < count {
-        let (donor, pages) =
-            serve_some(table, &guard, block, first + done, count - done, writer)?;
+        let (donor, pages) = serve_some(table, &guard, block, first + done, count - done, writer)?;
         sources.add(&donor, pages);
         done += pages;
     }

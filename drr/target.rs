@@ -483,7 +483,9 @@ impl Drr {
         let donated = Cell::new(0);
         self.member
             .table()
-            .with_donated(self.member.device, |counter| donated.set(counter.load(Relaxed)));
+            .with_donated(self.member.device, |counter| {
+                donated.set(counter.load(Relaxed))
+            });
         write!(out, " donated_sectors={}", donated.get())?;
         let (records, pages, bytes) = self.member.table().usage();
         write!(

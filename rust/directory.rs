@@ -117,6 +117,13 @@ impl<'g, K: Key> Donor<'g, K> {
 
 const INTEREST: usize = 4096;
 
+/// Reads a counter that is below zero for a moment when something is ended by one CPU before
+/// another has counted it.
+fn count(counter: &Atomic<u64>) -> u64 {
+    // CAST: The sign is what matters.
+    (counter.load(Relaxed) as i64).max(0) as u64
+}
+
 /// See the [module](self).
 pub struct Directory<K: Key> {
     index: Index<Run<K>>,
@@ -143,12 +150,12 @@ impl<K: Key> Directory<K> {
 
     /// Runs in the directory.
     pub fn runs(&self) -> u64 {
-        self.runs.load(Relaxed)
+        count(&self.runs)
     }
 
     /// Pages in the directory.
     pub fn pages(&self) -> u64 {
-        self.pages.load(Relaxed)
+        count(&self.pages)
     }
 
     /// Bytes of memory that the directory takes.

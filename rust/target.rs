@@ -118,7 +118,7 @@ impl Constructor<'_> {
     /// Sets the text that device-mapper logs for the error, and returns the error.
     pub fn fail(&self, text: &'static CStr, error: Error) -> Error {
         // SAFETY: Valid by the type invariant; the text is static and only read.
-        unsafe { (*self.ti.as_ptr()).error = text.as_ptr().cast_mut().cast() };
+        unsafe { (*self.ti.as_ptr()).error = text.as_char_ptr().cast_mut() };
         error
     }
 
@@ -134,7 +134,7 @@ impl Constructor<'_> {
         kernel::error::to_result(unsafe {
             bindings::dm_get_device(
                 self.ti.as_ptr(),
-                path.as_ptr().cast(),
+                path.as_char_ptr(),
                 bindings::dm_table_get_mode(self.raw().table),
                 &mut dev,
             )
@@ -246,21 +246,33 @@ impl<T: Target> Registration<T> {
     /// Registers the type. Fails with `EEXIST` if there is one of that name, and `ENOMEM`.
     pub fn new(module: &'static ThisModule, shared: Arc<T::Shared>) -> Result<Self> {
         let raw = Opaque::new(bindings::target_type {
-            name: T::NAME.as_ptr().cast(),
+            name: T::NAME.as_char_ptr(),
             module: module.as_ptr(),
             version: T::VERSION,
             ctr: Some(Callbacks::<T>::ctr),
             dtr: Some(Callbacks::<T>::dtr),
             map: Some(Callbacks::<T>::map),
             end_io: Some(Callbacks::<T>::end_io),
-            presuspend: callback(T::HAS_PRESUSPEND, Callbacks::<T>::presuspend),
-            postsuspend: callback(T::HAS_POSTSUSPEND, Callbacks::<T>::postsuspend),
+            presuspend: if T::HAS_PRESUSPEND {
+                Some(Callbacks::<T>::presuspend)
+            } else {
+                None
+            },
+            postsuspend: if T::HAS_POSTSUSPEND {
+                Some(Callbacks::<T>::postsuspend)
+            } else {
+                None
+            },
             preresume: if T::HAS_PRERESUME {
                 Some(Callbacks::<T>::preresume)
             } else {
                 None
             },
-            resume: callback(T::HAS_RESUME, Callbacks::<T>::resume),
+            resume: if T::HAS_RESUME {
+                Some(Callbacks::<T>::resume)
+            } else {
+                None
+            },
             status: Some(Callbacks::<T>::status),
             message: Some(Callbacks::<T>::message),
             iterate_devices: Some(Callbacks::<T>::iterate_devices),
@@ -281,12 +293,6 @@ impl<T: Target> Drop for Registration<T> {
         // none is left.
         unsafe { bindings::dm_unregister_target(self.0.raw.get()) };
     }
-}
-
-type Hook = unsafe extern "C" fn(*mut bindings::dm_target);
-
-fn callback(has: bool, hook: Hook) -> Option<Hook> {
-    has.then_some(hook)
 }
 
 /// The functions that device-mapper calls.

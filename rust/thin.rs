@@ -47,7 +47,7 @@ struct Symbol {
 impl Symbol {
     fn get(name: &'static CStr) -> Option<Self> {
         // SAFETY: A C string.
-        let address = unsafe { bindings::__symbol_get(name.as_ptr().cast()) };
+        let address = unsafe { bindings::__symbol_get(name.as_char_ptr()) };
         // INVARIANT: Just got.
         NonNull::new(address).map(|address| Self { name, address })
     }
@@ -56,7 +56,7 @@ impl Symbol {
 impl Drop for Symbol {
     fn drop(&mut self) {
         // SAFETY: By the type invariant.
-        unsafe { bindings::__symbol_put(self.name.as_ptr().cast()) };
+        unsafe { bindings::__symbol_put(self.name.as_char_ptr()) };
     }
 }
 

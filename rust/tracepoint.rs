@@ -52,7 +52,7 @@ unsafe extern "C" fn compare(tp: *mut tracepoint, search: *mut c_void) {
     // SAFETY: By the safety requirements.
     let search = unsafe { &mut *search.cast::<Search<'_>>() };
     // SAFETY: Both are C strings.
-    if unsafe { strcmp((*tp).name, search.name.as_ptr().cast()) } == 0 {
+    if unsafe { strcmp((*tp).name, search.name.as_char_ptr()) } == 0 {
         search.found = tp;
     }
 }
