@@ -91,6 +91,7 @@ need_packages() {
 	piece image "kernel $DRR_KERNEL: unpacking Debian's kernel" unpack_image
 	piece source "kernel $DRR_KERNEL: unpacking the source" unpack_source
 	remove_tree "$base/debs"
+	keep_newest 2 "$DRR_CACHE/linux-$DRR_KERNEL-"*
 }
 
 # --- build folders ---

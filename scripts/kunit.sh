@@ -8,8 +8,8 @@ set -euo pipefail
 
 out=$DRR_TOP/build/out/kunit
 rc=0
-"$DRR_TOP/scripts/vm.sh" --kernel uml --mem 512M --timeout 120 --name kunit -- \
-	/drr/guest/kunit || rc=$?
+"$DRR_TOP/scripts/vm.sh" --kernel uml --mem 512M --timeout 120 --name kunit \
+	--append "kunit.enable=1 kunit.autorun=1" -- /drr/guest/kunit || rc=$?
 
 # A suite is "# Subtest: NAME", its plan "1..N", and results; all indented by four. Tests
 # with parameters are nested deeper and have a result of their own at this level.

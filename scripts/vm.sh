@@ -8,6 +8,7 @@
 #   --disk SIZE[,bps=N][,iops=N]	an empty disk, throttled by QEMU; may be repeated
 #   --timeout SECONDS	(600)
 #   --name NAME		results go to build/out/NAME (default: the command's name)
+#   --append WORDS	for the kernel's command line
 #   --allow REGEX	console lines that match are no failure
 #   --stock		without our modules
 #   --verbose		show the kernel's console too
@@ -22,7 +23,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 scripts=$DRR_TOP/scripts
-kernel=debian mem=2G timeout=600 name='' allow='' stock='' verbose=''
+kernel=debian mem=2G timeout=600 name='' append='' allow='' stock='' verbose=''
 disks=()
 while (($#)); do
 	case $1 in
@@ -31,6 +32,7 @@ while (($#)); do
 	--disk) disks+=("$2"); shift ;;
 	--timeout) timeout=$2; shift ;;
 	--name) name=$2; shift ;;
+	--append) append=$2; shift ;;
 	--allow) allow=$2; shift ;;
 	--stock) stock=--stock ;;
 	--verbose) verbose=1 ;;
@@ -51,6 +53,9 @@ initrd=$("$scripts/guest-image.sh" ${stock:+"$stock"} "$kernel")
 out=$DRR_TOP/build/out/$name
 run=$DRR_TOP/build/run/$name.$$
 rm -rf "$out"
+for stale in "$DRR_TOP"/build/run/*; do	# of runs that were killed
+	[[ ! -e $stale ]] || kill -0 "${stale##*.}" 2>/dev/null || rm -rf "$stale"
+done
 mkdir -p "$out" "$run"
 touch "$out/console.log" "$out/output.log"
 pid=
@@ -95,24 +100,25 @@ for ((i = 0; i < count; i++)); do
 done
 args=
 (($# == 1)) || args=$(printf '%q ' "${@:2}" | base64 -w 0)
-cmdline="drr.run=$1 drr.args=$args drr.disks=$names drr.out=$(disk_name "$count")"
+cmdline="$append drr.run=$1 drr.args=$args drr.disks=$names drr.out=$(disk_name "$count")"
 ((${#cmdline} < 1700)) || die "vm.sh: the command is too long : pass less, or put it in a script"
 
 # --- the two machines ---
 
 # KVM is there and works, and doesn't just hang? Tried once per boot of the host.
 kvm_works() {
-	local known
+	local known said
 	[[ -w /dev/kvm ]] || return 1
 	known=$DRR_CACHE/kvm-$(</proc/sys/kernel/random/boot_id)
 	if [[ ! -e $known ]]; then
 		rm -f "$DRR_CACHE"/kvm-*
 		# a kernel without a root file system: says hello, panics, ends QEMU
-		if timeout -k 1 20 "$scripts/toolbox.sh" qemu-system-x86_64 -accel kvm \
+		said=$(timeout -k 1 20 "$scripts/toolbox.sh" qemu-system-x86_64 -accel kvm \
 			-cpu host -smp 2 -m 512M -nodefaults -display none -no-reboot \
 			-serial stdio -kernel "$image/vmlinuz" -append "console=ttyS0 panic=-1" \
-			</dev/null 2>/dev/null | grep -q 'Linux version'
-		then echo yes; else echo no; fi >"$known.$$"
+			</dev/null 2>/dev/null | tr -d '\0') || true
+		[[ $said = *"Kernel panic"* ]] && said=yes || said=no
+		echo "$said" >"$known.$$"
 		mv "$known.$$" "$known"
 	fi
 	[[ $(<"$known") = yes ]]
@@ -138,7 +144,7 @@ qemu() {
 uml() {
 	local i kdir
 	kdir=$("$scripts/kernel.sh" uml)
-	[[ -z ${disk_options[*]//[[:space:]]/} ]] ||
+	[[ ${disk_options[*]} != *throttling* ]] ||
 		die "vm.sh: no throttled disks in User-mode Linux : use --kernel debian"
 	# its own messages and the kernel's console on fd 1, the command's output on fd 3
 	# shellcheck disable=SC2016 # expanded by the inner shell
