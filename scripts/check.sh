@@ -14,10 +14,21 @@ toolbox() {
 	nice "$scripts/toolbox.sh" -- "$@"
 }
 
-# Files of the checkout: what git knows, or would add.
+# Files of the checkout that match the patterns: what git knows, or would add.
 files() {
-	toolbox git -c safe.directory='*' ls-files --cached --others --exclude-standard -- "$@" | sort -u |
-		while read -r file; do [[ ! -f $file ]] || echo "$file"; done
+	if [[ -e .git ]]; then
+		toolbox git -c safe.directory='*' ls-files --cached --others --exclude-standard -- "$@"
+	else
+		find . -path ./build -prune -o -type f -printf '%P\n' |
+			while read -r file; do
+				# shellcheck disable=SC2053 # patterns, as git takes them
+				for pattern in "${@:-*}"; do
+					[[ $file != $pattern ]] || echo "$file"
+				done
+			done
+	fi | sort -u | while read -r file; do
+		[[ ! -f $file ]] || echo "$file"
+	done
 }
 
 # $1: name, rest: function

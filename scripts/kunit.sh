@@ -12,9 +12,13 @@ rc=0
 	--append "kunit.enable=1 kunit.autorun=1" -- /drr/guest/kunit || rc=$?
 
 # A suite is "# Subtest: NAME", its plan "1..N", and results; all indented by four. Tests
-# with parameters are nested deeper and have a result of their own at this level.
+# with parameters are nested deeper and have a result of their own at this level. The
+# kernel's own suites ran before the guest said that it loads the module.
 awk -v rc="$rc" '
 	{ sub(/^\[ *[0-9.]+\](\[[^]]*\])? /, "") }
+	/^drr-kunit: loading/ { ours = 1 }
+	!ours { next }
+	/^1\.\.[0-9]+$/ { split($1, range, "."); planned = range[3]; next }
 	/^    # Subtest: / { suite = $3; plan = -1; seen = 0; suites++; next }
 	/^    1\.\.[0-9]+$/ && suite { split($1, range, "."); plan = range[3]; next }
 	/^    (not )?ok [0-9]+ / && suite {
@@ -36,6 +40,10 @@ awk -v rc="$rc" '
 		next
 	}
 	END {
+		if (suites && suites != planned) {
+			printf "not ok - kunit: %d of %d suites reported\n", suites, planned
+			failed++
+		}
 		if (!suites) {
 			print "not ok - kunit: no KTAP in the kernel log"
 			failed++
