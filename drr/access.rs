@@ -133,7 +133,7 @@ impl AccessTable {
         &self.directory
     }
 
-    /// Records `pages` as holding the block's pages from `page` on.
+    /// Records `pages` as holding the block's pages from `page` on; returns how many were.
     pub(crate) fn record(
         &self,
         block: &Block,
@@ -141,15 +141,17 @@ impl AccessTable {
         pages: ReadPages<'_>,
         device: u32,
         thin_id: u32,
-    ) {
+    ) -> u32 {
+        let mut recorded = 0;
         let mut rest = Some(pages);
         while let Some(pages) = rest {
             let (stretch, at) = block.stretch(page, device, thin_id);
             let (now, later) = pages.split(bits::PAGES - at);
-            self.directory.enter(stretch, at, &now);
+            recorded += self.directory.enter(stretch, at, &now);
             page += now.count();
             rest = later;
         }
+        recorded
     }
 
     /// Prepares for blocks of `pages` pages; before the first of them is recorded.

@@ -58,6 +58,7 @@ pub(crate) struct Stats {
     hits: Atomic<u64>,
     hit_sectors: Atomic<u64>,
     misses: [Atomic<u64>; MISSES.len()],
+    recorded_sectors: Atomic<u64>,
     /// Second reads of paranoid mode that gave a verdict, and those that gave a bad one.
     verified: Atomic<u64>,
     mismatches: Atomic<u64>,
@@ -83,6 +84,7 @@ impl Stats {
             hits: Atomic::new(0),
             hit_sectors: Atomic::new(0),
             misses: [const { Atomic::new(0) }; MISSES.len()],
+            recorded_sectors: Atomic::new(0),
             verified: Atomic::new(0),
             mismatches: Atomic::new(0),
             from: [const {
@@ -115,6 +117,11 @@ impl Stats {
             bump(counter, sectors_of(source.pages));
         }
         bump(&self.from_others, sectors_of(sources.others()));
+    }
+
+    /// Pages of a read can donate now.
+    pub(crate) fn recorded(&self, pages: u32) {
+        bump(&self.recorded_sectors, sectors_of(pages));
     }
 
     /// A hit was compared with the disk.
@@ -152,6 +159,7 @@ impl Stats {
             &self.read_sectors,
             &self.hits,
             &self.hit_sectors,
+            &self.recorded_sectors,
             &self.verified,
             &self.mismatches,
             &self.from_others,
@@ -175,7 +183,11 @@ impl Stats {
         for (name, counter) in MISSES.iter().zip(&self.misses) {
             write!(out, " {name}={}", counter.load(Relaxed))?;
         }
-        Ok(())
+        write!(
+            out,
+            " recorded_sectors={}",
+            self.recorded_sectors.load(Relaxed)
+        )
     }
 
     /// Prints what paranoid mode found.
@@ -228,10 +240,12 @@ mod tests {
         stats.read(128);
         stats.miss(Miss::Busy);
         stats.hit(128, &Sources::default());
+        stats.recorded(3);
         assert_eq!(
             text(&mut buffer, |out| stats.print_reads(out))?,
             &b" reads=2 read_sectors=136 hits=1 hit_sectors=128 miss_unshared=0 \
-               miss_metadata=0 miss_norecord=0 miss_busy=1 miss_changed=0 miss_layout=0"[..]
+               miss_metadata=0 miss_norecord=0 miss_busy=1 miss_changed=0 miss_layout=0 \
+               recorded_sectors=24"[..]
         );
         stats.verified(true);
         stats.verified(false);

@@ -425,13 +425,14 @@ impl Drr {
             let page = place.first + pages.offset();
             let folio = pages.folio_range();
             let mapping = pages.mapping();
-            table.record(
+            let recorded = table.record(
                 &place.block,
                 page,
                 pages,
                 self.member.device,
                 layer.thin_id(),
             );
+            self.stats.recorded(recorded);
             // Both are told only of what is there: what happened just before comes out now.
             let changed = !table.epochs.is_now(place.epoch);
             let claimed = raw && self.claims.fetch_add(0, Full) != claims;

@@ -174,11 +174,11 @@ impl<K: Key> Directory<K> {
     ///
     /// What was known of the same pages under another key ends. Any context. Pages beyond the end
     /// of a run are left out, and all of them if there is no memory: a directory may always know
-    /// less.
-    pub fn enter(&self, key: K, page: u32, pages: &ReadPages<'_>) {
+    /// less. Returns how many pages it knows now.
+    pub fn enter(&self, key: K, page: u32, pages: &ReadPages<'_>) -> u32 {
         let mask = bits::mask(page, pages.count());
         if mask == 0 {
-            return;
+            return 0;
         }
         let mapping = pages.mapping();
         let base = pages.first().wrapping_sub(u64::from(page));
@@ -196,7 +196,7 @@ impl<K: Key> Directory<K> {
             }
         }
         if known {
-            return;
+            return mask.count_ones();
         }
 
         // Counted before it can be found, so that an event can't miss it: the folio is locked.
@@ -219,6 +219,7 @@ impl<K: Key> Directory<K> {
             }
             Ok(false) | Err(_) => self.interest(mapping).add(1u32.wrapping_neg(), Relaxed),
         }
+        inserted.map_or(0, |_| mask.count_ones())
     }
 
     /// Adds pages to a run; false if it is dead.
