@@ -141,12 +141,16 @@ check_config() {
 	return 1
 }
 
+# What a change of makes the build folders stale.
+compilers() {
+	toolbox dpkg-query -W 'gcc-[0-9]*' 'clang-[0-9]*' rustc bindgen pahole | awk 'NF == 2'
+}
+
 # $1: kind, $2: progress text, $3: function that fills the folder, rest: key
 build_folder() {
-	local kind=$1 text=$2 fill=$3 dir toolbox
+	local kind=$1 text=$2 fill=$3 dir
 	shift 3
-	toolbox=$(basename "$("$scripts/toolbox.sh" --path)")
-	dir=$base/$kind-$(cache_key "$recipe" "$toolbox" "$@")
+	dir=$base/$kind-$(cache_key "$recipe" "$(compilers)" "$@")
 	if [[ ! -e $dir/.drr-ready ]]; then
 		lock_cache "${base##*/}-$kind"
 	fi
