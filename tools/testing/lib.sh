@@ -148,7 +148,11 @@ wait_for() {
 
 # status_lines: status of every drr device, one a line.
 status_lines() {
-	[ "$DRR" = none ] || dmsetup status --target drr
+	if [ "$DRR" = none ]; then
+		echo "none: tracked_pages=0 records=0"
+	else
+		dmsetup status --target drr
+	fi
 }
 
 # stat_of DEVICE NAME: one of the name=value words of a drr device's status.
@@ -179,6 +183,14 @@ sectors_from() {
 	echo 0
 }
 
+# tracked: pages that are donors now, of all devices together.
+tracked() {
+	local words
+	words=$(status_lines | head -n 1)
+	words=${words#* tracked_pages=}
+	echo "${words%% *}"
+}
+
 # disk_sectors_read: of the pool's data disk, as the block layer counts them.
 disk_sectors_read() {
 	local fields
@@ -206,14 +218,15 @@ settle() {
 	xfs_io -r -c "fiemap" "$1" >/dev/null
 }
 
-# donate NAME FILE: NAME's container reads a file it has not read yet; its pages are
-# donors from then on.
+# donate NAME FILE [RANGE]: NAME's container reads a file that no one has read yet; its
+# pages, or RANGE of them, are donors from then on. At its ends a file may share a data
+# block with a neighbour that NAME has changed: these blocks are not shared any more.
 donate() {
 	local before
-	before=$(stat_of "$1" donated_sectors)
+	before=$(tracked)
 	same "/mnt/$1/$2" "$REF/$2"
-	expect_drr "sectors donated by $1" $(($(stat_of "$1" donated_sectors) - before)) \
-		"${3:-$(($(stat -c %s "$REF/$2") / 4096 * 8))..}"
+	expect_drr "pages of $2 that $1 can donate" $(($(tracked) - before)) \
+		"${3:-$(($(stat -c %s "$REF/$2") / 4096 - 30))..}"
 }
 
 # receive NAME FILE RANGE: NAME's container reads a file; its data is that of the copy
@@ -227,11 +240,11 @@ receive() {
 
 # records_gone: with nothing mounted or open, the module remembers nothing.
 records_gone() {
-	local name
-	[ "$DRR" = none ] && return
-	name=$(dmsetup status --target drr | head -n 1)
-	name=${name%%:*}
-	[ -n "$name" ] || return 0
-	expect "records" "$(stat_of "$name" records)" 0
-	expect "tracked pages" "$(stat_of "$name" tracked_pages)" 0
+	local words
+	words=$(status_lines)
+	if [[ $words == *records=* ]]; then
+		expect "tracked pages" "$(tracked)" 0
+		words=${words#* records=}
+		expect "records" "${words%% *}" 0
+	fi
 }

@@ -15,8 +15,9 @@
 DATA_DISK=nullb0
 META_DISK=nullb1
 BLOCK_SECTORS=128
-declare -A THIN_ID=() THIN_SECTORS=()
-NEXT_ID=0
+# What the pool's thin devices are, in files, since cases run in subshells: THINS/NAME
+# holds id and sectors, THINS/next the next free id.
+THINS=/tmp/drr/thins
 
 # ram_disk NAME MIB: a null_blk disk whose memory is taken as it is written.
 ram_disk() {
@@ -25,7 +26,7 @@ ram_disk() {
 	echo "$2" >"$dir/size"
 	echo 1 >"$dir/memory_backed"
 	echo 1 >"$dir/discard"
-	echo 4096 >"$dir/blocksize"
+	echo 512 >"$dir/blocksize"
 	echo 1 >"$dir/power"
 }
 
@@ -34,9 +35,9 @@ sectors() { blockdev --getsz "$1"; }
 
 # pool_up MIB
 pool_up() {
-	THIN_ID=()
-	THIN_SECTORS=()
-	NEXT_ID=0
+	rm -rf "$THINS"
+	mkdir -p "$THINS"
+	echo 0 >"$THINS/next"
 	modprobe -q null_blk nr_devices=0 || true
 	modprobe dm-thin-pool
 	ram_disk "$DATA_DISK" "$1"
@@ -46,10 +47,10 @@ pool_up() {
 /dev/$META_DISK /dev/mapper/data $BLOCK_SECTORS 0 1 skip_block_zeroing"
 }
 
-# data_table TABLE: puts another table under the pool's data device.
+# data_table TABLE: puts another table, which may be long, under the pool's data device.
 data_table() {
 	dmsetup suspend --nolockfs data
-	dmsetup load data --table "$1"
+	dmsetup load data <<<"$1"
 	dmsetup resume data
 }
 
@@ -58,20 +59,29 @@ data_healthy() {
 	data_table "0 $(sectors /dev/$DATA_DISK) linear /dev/$DATA_DISK 0"
 }
 
-thin_id() { echo "${THIN_ID[$1]}"; }
+# thin_remember NAME SECTORS: gives NAME the next id.
+thin_remember() {
+	local id
+	id=$(<"$THINS/next")
+	echo $((id + 1)) >"$THINS/next"
+	echo "$id $2" >"$THINS/$1"
+}
+
+# thin_id NAME, thin_sectors NAME
+thin_id() { local it; read -r -a it <"$THINS/$1"; echo "${it[0]}"; }
+thin_sectors() { local it; read -r -a it <"$THINS/$1"; echo "${it[1]}"; }
 
 # thin_new NAME MIB: a new, empty thin device.
 thin_new() {
-	THIN_ID[$1]=$NEXT_ID
-	THIN_SECTORS[$1]=$(($2 * 2048))
-	NEXT_ID=$((NEXT_ID + 1))
-	dmsetup message pool 0 "create_thin ${THIN_ID[$1]}"
+	thin_remember "$1" $(($2 * 2048))
+	dmsetup message pool 0 "create_thin $(thin_id "$1")"
 	thin_open "$1"
 }
 
 # thin_open NAME: activates a thin device that the pool has.
 thin_open() {
-	dmsetup create "t-$1" --table "0 ${THIN_SECTORS[$1]} thin /dev/mapper/pool ${THIN_ID[$1]}"
+	dmsetup create "t-$1" \
+		--table "0 $(thin_sectors "$1") thin /dev/mapper/pool $(thin_id "$1")"
 }
 
 # top_of NAME: the topmost active device of NAME, if any.
@@ -87,11 +97,9 @@ top_of() {
 thin_snap() {
 	local top
 	top=$(top_of "$2")
-	THIN_ID[$1]=$NEXT_ID
-	THIN_SECTORS[$1]=${THIN_SECTORS[$2]}
-	NEXT_ID=$((NEXT_ID + 1))
+	thin_remember "$1" "$(thin_sectors "$2")"
 	[ -z "$top" ] || dmsetup suspend "$top"
-	dmsetup message pool 0 "create_snap ${THIN_ID[$1]} ${THIN_ID[$2]}"
+	dmsetup message pool 0 "create_snap $(thin_id "$1") $(thin_id "$2")"
 	[ -z "$top" ] || dmsetup resume "$top"
 	thin_open "$1"
 }
@@ -99,7 +107,7 @@ thin_snap() {
 # thin_delete NAME: deactivates a thin device and deletes it from the pool.
 thin_delete() {
 	[ ! -e "/dev/mapper/t-$1" ] || dm_remove "t-$1"
-	dmsetup message pool 0 "delete ${THIN_ID[$1]}"
+	dmsetup message pool 0 "delete $(thin_id "$1")"
 }
 
 # drr_table NAME [FEATURE...]: the table line of NAME's drr device.
@@ -107,11 +115,11 @@ drr_table() {
 	local name=$1
 	shift
 	if [ "$DRR" = none ]; then
-		echo "0 ${THIN_SECTORS[$name]} linear /dev/mapper/t-$name 0"
+		echo "0 $(thin_sectors "$name") linear /dev/mapper/t-$name 0"
 	elif [ $# -gt 0 ]; then
-		echo "0 ${THIN_SECTORS[$name]} drr /dev/mapper/t-$name $# $*"
+		echo "0 $(thin_sectors "$name") drr /dev/mapper/t-$name $# $*"
 	else
-		echo "0 ${THIN_SECTORS[$name]} drr /dev/mapper/t-$name"
+		echo "0 $(thin_sectors "$name") drr /dev/mapper/t-$name"
 	fi
 }
 
@@ -125,25 +133,28 @@ dm_remove() {
 	dmsetup remove --retry "$1"
 }
 
-# fs_make KIND DEVICE
+# fs_make KIND[-VARIANT] DEVICE: small journals and inode tables, for speed. mkfs.ext4 would
+# pick 1 KiB blocks for a small device, and mkfs.xfs refuses one unless told it is a test.
 fs_make() {
+	local args=() block=4096
 	case $1 in
-	ext4) mkfs.ext4 -q -F -b 4096 -N 1024 -m 0 -J size=4 \
+	*-1k) block=1024 ;;
+	*-crypt) args=(-O encrypt) ;;
+	esac
+	case $1 in
+	ext4*) mkfs.ext4 -q -F -b $block -N 1024 -m 0 -J size=4 "${args[@]}" \
 		-E lazy_itable_init=0,lazy_journal_init=1,nodiscard "$2" ;;
-	ext4-1k) mkfs.ext4 -q -F -b 1024 -N 1024 -m 0 -J size=4 \
-		-E lazy_itable_init=0,lazy_journal_init=1,nodiscard "$2" ;;
-	ext4-crypt) mkfs.ext4 -q -F -b 4096 -N 1024 -m 0 -J size=4 -O encrypt \
-		-E lazy_itable_init=0,lazy_journal_init=1,nodiscard "$2" ;;
-	# mkfs.xfs refuses small file systems unless it runs under a test suite.
-	xfs) TEST_DIR=1 TEST_DEV=1 QA_CHECK_FS=1 mkfs.xfs -q -f -K -l size=12m "$2" ;;
+	xfs*) TEST_DIR=1 TEST_DEV=1 QA_CHECK_FS=1 mkfs.xfs -q -f -K -b size=$block \
+		-l size=13m "$2" ;;
 	*) flunk "fs_make: unknown file system $1" ;;
 	esac
 }
 
-# fs_mount KIND NAME [DEVICE]: mounts NAME's drr device, or DEVICE, on /mnt/NAME.
+# fs_mount KIND NAME [DEVICE]: mounts NAME's drr device, or DEVICE, on /mnt/NAME. ext4 is
+# kept from reading its bitmaps in the background, which would disturb the counting.
 fs_mount() {
-	local options=noatime
-	[ "$1" != xfs ] || options+=,nouuid
+	local options=noatime,nouuid
+	[[ $1 == xfs* ]] || options=noatime,no_prefetch_block_bitmaps
 	mkdir -p "/mnt/$2"
 	mount -t "${1%-*}" -o "$options" "${3:-/dev/mapper/$2}" "/mnt/$2"
 }
@@ -170,14 +181,17 @@ random_file() {
 	head -c "$2" /dev/urandom >"$REF/$1"
 }
 
-# image_new KIND NAME MIB: a thin device with a file system that holds a copy of every
-# reference file. Made without DRR, left unmounted.
+# image_new KIND NAME MIB [FILE...]: a thin device with a file system that holds a copy of
+# these reference files, or of all. Made without DRR, left unmounted.
 image_new() {
-	thin_new "$2" "$3"
-	fs_make "$1" "/dev/mapper/t-$2"
-	fs_mount "$1" "$2" "/dev/mapper/t-$2"
-	cp -a "$REF/." "/mnt/$2/"
-	umount "/mnt/$2"
+	local kind=$1 name=$2
+	thin_new "$name" "$3"
+	fs_make "$kind" "/dev/mapper/t-$name"
+	fs_mount "$kind" "$name" "/dev/mapper/t-$name"
+	shift 3
+	[ $# -gt 0 ] || set -- .
+	(cd "$REF" && cp -a "$@" "/mnt/$name/")
+	umount "/mnt/$name"
 }
 
 # all_down: everything that the functions above made.

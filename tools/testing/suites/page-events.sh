@@ -146,17 +146,21 @@ zero_range() {
 collapse_range() {
 	donate a "$1"
 	edit_by_hand "$1" "fcollapse 64k 128k"
-	same "/mnt/a/$1" "$WORK/copy"
 	receive b "$1" 0..128
 	own "$1"
+	# What a has read anew serves from its new place in the file.
+	evict "/mnt/b/$1"
+	receive b "$1" 0..2048
 }
 
 insert_range() {
 	donate a "$1"
 	edit_by_hand "$1" "finsert 64k 128k"
-	same "/mnt/a/$1" "$WORK/copy"
 	receive b "$1" 0..128
 	own "$1"
+	# What a has read anew serves from its new place in the file.
+	evict "/mnt/b/$1"
+	receive b "$1" 0..2048
 }
 
 # What tmpfs can't do is done to the plain copy by hand.
@@ -230,7 +234,7 @@ punch_stopped_midway() {
 	leaf=$(debugfs -R "ex /$file" /dev/mapper/b 2>/dev/null |
 		awk '$1 == "0/" { print $8; exit }')
 	[ -n "$leaf" ] || skip "the extents of $file are all in its inode"
-	donate a "$file" 1024..
+	donate a "$file" 128..
 	# Have the inode in the journal already, so that no more than the extents is missing.
 	touch "/mnt/a/$file"
 	"$HELPER" forget-extents "/mnt/a/$file"

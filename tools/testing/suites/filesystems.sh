@@ -1,0 +1,155 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# File systems and files that may not donate, though their blocks are shared.
+
+. "${0%/*}/../lib.sh"
+
+# Blocks smaller than a page can be changed without their page being marked dirty.
+one_kib_blocks() {
+	pool_up 256
+	on_exit all_down
+	image_new ext4-1k base 64
+	container_up ext4-1k a base paranoid
+	container_up ext4-1k b base paranoid
+	donate a file 0
+	receive b file 0
+	truncate -s 500100 /mnt/a/file
+	receive b file 0
+	same /mnt/b/file "$REF/file"
+	records_gone
+}
+
+# The same for xfs.
+one_kib_blocks_xfs() {
+	pool_up 512
+	on_exit all_down
+	image_new xfs-1k base 320
+	container_up xfs-1k a base paranoid
+	container_up xfs-1k b base paranoid
+	donate a file 0
+	receive b file 0
+	records_gone
+}
+
+# A file's page holds plain text, its block holds cipher text.
+fscrypt_file() {
+	local key id before
+	key=$(printf '\\x%02x' {1..64})
+	pool_up 256
+	on_exit all_down
+	thin_new base 64
+	fs_make ext4-crypt /dev/mapper/t-base
+	fs_mount ext4-crypt base /dev/mapper/t-base
+	id=$(fs_key base "$key")
+	mkdir /mnt/base/secret
+	xfs_io -c "set_encpolicy -v 2 $id" /mnt/base/secret || skip "no fscrypt here"
+	cp "$REF/file" /mnt/base/secret/file || skip "no cipher for fscrypt here"
+	cp "$REF/file" /mnt/base/public
+	umount /mnt/base
+	for name in a b; do
+		container_up ext4-crypt $name base paranoid
+		fs_key $name "$key" >/dev/null
+	done
+	same /mnt/a/secret/file "$REF/file"
+	records_gone
+	same /mnt/b/secret/file "$REF/file"
+	expect_drr "sectors served of an encrypted file" "$(stat_of b hit_sectors)" 0
+	# The unencrypted neighbour donates as usual, also to a reader without the key.
+	same /mnt/a/public "$REF/file"
+	expect_drr "pages of a plain file to donate" "$(tracked)" 256
+	same /mnt/b/public "$REF/file"
+	expect_drr "sectors served of a plain file" "$(stat_of b hit_sectors)" 2048..
+	# A raw reader of the same blocks gets cipher text.
+	container_down b
+	drr_new2 b
+	before=$(stat_of b hit_sectors)
+	dd if=/dev/mapper/b of="$WORK/raw" bs=1M iflag=direct status=none
+	dd if=/dev/mapper/t-b of="$WORK/thin" bs=1M iflag=direct status=none
+	same "$WORK/raw" "$WORK/thin"
+	expect_drr "sectors served raw" $(($(stat_of b hit_sectors) - before)) any
+}
+
+# drr_new2 NAME: thin and drr device of a container that was taken down.
+drr_new2() {
+	thin_open "$1"
+	drr_new "$1" paranoid
+}
+
+# fs_key NAME KEY: gives a mounted file system the key; prints the key's id.
+fs_key() {
+	printf '%b' "$2" | xfs_io -c add_enckey "/mnt/$1" | sed -n 's/.*identifier \([0-9a-f]*\).*/\1/p'
+}
+
+# Overlayfs, as container engines mount it: the pages are the lower file system's.
+overlay_above() {
+	pool_up 256
+	on_exit "umount /mnt/over-a /mnt/over-b; all_down"
+	image_new ext4 base 64
+	for name in a b; do
+		container_up ext4 $name base paranoid
+		mkdir -p /mnt/over-$name /mnt/$name/upper /mnt/$name/work /mnt/$name/lower
+		mv /mnt/$name/file /mnt/$name/lower/
+		sync -f /mnt/$name
+		mount -t overlay -o \
+			lowerdir=/mnt/$name/lower,upperdir=/mnt/$name/upper,workdir=/mnt/$name/work \
+			overlay /mnt/over-$name
+	done
+	same /mnt/over-a/file "$REF/file"
+	expect_drr "pages to donate below overlayfs" "$(tracked)" 256..
+	same /mnt/over-b/file "$REF/file"
+	expect_drr "sectors served below overlayfs" "$(stat_of b hit_sectors)" 2048..
+	# A copy-up in one is its own.
+	xfs_io -c "pwrite -q -S 0x42 0 64k" -c fsync /mnt/over-a/file
+	evict /mnt/b/lower/file
+	same /mnt/over-b/file "$REF/file"
+}
+
+# A loop device on a file in the container: its pages are the container's file's.
+loop_above() {
+	local fs=$1 loop
+	pool_up 512
+	on_exit all_down
+	image_new "$fs" base 320
+	container_up "$fs" a base paranoid
+	container_up "$fs" b base paranoid
+	modprobe loop
+	loop=$(losetup -f --show -r /mnt/a/file)
+	on_exit "losetup -d $loop; wait_for 5 loop_free $loop"
+	same "$loop" "$REF/file"
+	receive b file 0..2048
+	losetup -d "$loop"
+}
+
+loop_free() { ! losetup "$1" >/dev/null 2>&1; }
+
+# Small inodes with data inside, tails, a directory tree: everything a system image has.
+tree() {
+	local fs=$1 name
+	pool_up 512
+	on_exit all_down
+	image_new "$fs" base 320
+	for name in a b c; do
+		container_up "$fs" $name base paranoid
+	done
+	for name in a b c; do
+		diff -r --no-dereference "/mnt/$name/tree" "$REF/tree"
+	done
+	expect_drr "sectors served" "$(stat_of c hit_sectors)" 1..
+}
+
+random_file file 1M
+for ((i = 0; i < 60; i++)); do
+	random_file tree/$((i % 7))/$i $((i * i * 23))
+done
+ln -s 7/nowhere "$REF/tree/link"
+
+run_case "ext4: 1 KiB blocks never donate" one_kib_blocks
+run_case "xfs: 1 KiB blocks never donate" one_kib_blocks_xfs
+run_case "ext4: fscrypt files never donate" fscrypt_file
+run_case "ext4: overlayfs above" overlay_above
+for fs in ext4 xfs; do
+	run_case "$fs: loop device on a container's file" loop_above $fs
+	run_case "$fs: a tree of files of all sizes" tree $fs
+done
+finish
