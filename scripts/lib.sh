@@ -22,11 +22,11 @@ die() {
 # Says in one line why a logged command failed, as far as its log tells.
 # $1: what was being done, $2: log
 explain_failure() {
-	local what=$1 log=$2
+	local what=$1 log=$2 line
 	if (($(free_space) < 20)) || grep -qiE 'no space left on device|disk quota exceeded' "$log"; then
 		die "$what: the disk is full : free some space, or set DRR_CACHE to a folder on a larger disk"
-	elif grep -qE 'Unable to locate package|has no installation candidate|404 +Not Found|Couldn.t find any package' "$log"; then
-		die "$what: the mirror no longer has a package : see $log and scripts/versions.conf"
+	elif line=$(grep -m 1 -E "Unable to locate package|has no installation candidate|404 +Not Found|Couldn't find|Version '.*' for '.*' was not found" "$log"); then
+		die "$what: the mirror no longer has a package (${line#E: }) : look for a newer version of the project, or name the package's successor in scripts/versions.conf"
 	elif grep -qE 'Temporary failure resolving|Could not resolve|Could not connect|Failed to fetch|Failed getting release|unable to connect|Invalid Release|Network is unreachable|Connection timed out' "$log"; then
 		die "$what: the Debian mirror can't be reached : check the network (or http_proxy) and try again"
 	fi
