@@ -169,19 +169,20 @@ esac
 timeout --foreground -k 5 "$timeout" "$scripts/toolbox.sh" -- "${machine[@]}" \
 	</dev/null >"$run/machine.log" 2>&1 &
 pid=$!
+strip_status='/^DRR-EXIT: [0-9]*$/d; s/DRR-EXIT: [0-9]*$//; s/\r$//'
 shown=("$out/output.log")
 [[ -z $verbose ]] || shown+=("$out/console.log")
 tail -q -n +1 -s 0.1 --pid="$pid" -f "${shown[@]}" 2>/dev/null |
-	sed -u -e 's/\r$//' -e '/^DRR-EXIT: [0-9]*$/d' &
+	sed -u "$strip_status" &
 wait "$pid" && machine_rc=0 || machine_rc=$?
 pid=
 wait
 
 # --- what became of it ---
 
-rc=$(sed -n 's/^DRR-EXIT: \([0-9]*\)\r*$/\1/p' "$out/output.log" | tail -n 1)
-sed -i -e 's/\r$//' "$out/console.log"
-sed -i -e '/^DRR-EXIT: /d' "$out/output.log"
+rc=$(sed -n 's/^.*DRR-EXIT: \([0-9]*\)$/\1/p' "$out/output.log" | tail -n 1)
+sed -i "$strip_status" "$out/output.log"
+sed -i 's/\r$//' "$out/console.log"
 [[ ! -s $run/machine.log ]] || cat "$run/machine.log" >>"$out/console.log"
 if tar -tf "${disk_files[count]}" >/dev/null 2>&1; then
 	tar -xf "${disk_files[count]}" -C "$out" --no-same-owner
