@@ -106,6 +106,7 @@ install_packages() {
 }
 
 make_root() {
+	local stale
 	need_root
 	need_amd64
 	need_plain_paths
@@ -114,7 +115,9 @@ make_root() {
 	[[ ! -d $root ]] || return 0
 	command -v apt-get >/dev/null ||
 		die "apt-get not found : run this on Debian 12 or 13"
-	remove_tree "$root.tmp"
+	for stale in "$DRR_CACHE"/toolbox-*.tmp; do
+		remove_tree "$stale"
+	done
 	if ! command -v debootstrap >/dev/null ||
 		! compgen -G "/usr/share/keyrings/debian-archive-$DEBIAN_SUITE-automatic.*" >/dev/null; then
 		step toolbox-debootstrap "toolbox: installing debootstrap" install_debootstrap
