@@ -174,13 +174,11 @@ impl Target for Drr {
 
     fn end_io(&self, bio: &EndedBio<'_, Self>, ok: bool) {
         let passage = bio.data();
-        if !ok {
+        if !ok && Guard::ReadError.on() {
             // The folio doesn't become up to date, so its good pages will be read again, from
             // wherever the file's blocks are then.
-            if Guard::ReadError.on() {
-                for pages in passage.filled.pages(bio) {
-                    self.member.table().forget_folio(&pages);
-                }
+            for pages in passage.filled.pages(bio) {
+                self.member.table().forget_folio(&pages);
             }
             return;
         }

@@ -1,0 +1,74 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Guards that the other suites' cases would pass without: each case here is about one.
+
+# shellcheck source=tools/testing/lib.sh
+. "${0%/*}/../lib.sh"
+
+# A mounted file system changes its buffers, pages of the device's own, under its journal:
+# without the folio lock, and without dirtying them yet. Reading the device meanwhile is
+# fine; donating is not.
+raw_reads_of_a_mounted_device() {
+	local before i
+	container_up ext4 mounted base
+	thin_snap other base
+	drr_new other
+	on_exit "container_down mounted; container_down other"
+	dd if=/dev/mapper/t-other of="$WORK/thin" iflag=direct bs=1M count=24 status=none
+	before=$(stat_of mounted recorded_sectors)
+	dd if=/dev/mapper/mounted of=/dev/null bs=1M count=24 status=none
+	expect_drr "sectors to donate" $(($(stat_of mounted recorded_sectors) - before)) 0
+	for ((i = 0; i < 40; i++)); do
+		mkdir "/mnt/mounted/dir$i"
+		: >"/mnt/mounted/dir$i/file"
+	done
+	dd if=/dev/mapper/other of="$WORK/drr" bs=1M count=24 status=none
+	same "$WORK/drr" "$WORK/thin"
+}
+
+# What has not been looked at does not donate: the same driver, but another file system.
+ext2_never_donates() {
+	local name
+	thin_new old 64
+	mke2fs -q -F -t ext2 -b 4096 /dev/mapper/t-old
+	mkdir -p /mnt/old
+	mount -t ext2 /dev/mapper/t-old /mnt/old
+	cp "$REF/small" /mnt/old/
+	umount /mnt/old
+	for name in old1 old2; do
+		thin_snap $name old
+		drr_new $name paranoid
+		mkdir -p /mnt/$name
+		mount -t ext2 -o ro /dev/mapper/$name /mnt/$name
+	done
+	on_exit "container_down old1; container_down old2; container_down old"
+	donate old1 small 0
+	expect_drr "sectors to donate" "$(stat_of old1 recorded_sectors)" 0
+	receive old2 small 0
+}
+
+# Nothing is known of pages that a read failed to fill.
+failed_reads() {
+	local before
+	settle /mnt/a/small
+	before=$(stat_of a recorded_sectors)
+	on_exit data_healthy
+	data_table "0 $(sectors /dev/$DATA_DISK) flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
+	expect_fail cmp /mnt/a/small "$REF/small"
+	expect_drr "sectors to donate" $(($(stat_of a recorded_sectors) - before)) 0
+	data_healthy
+	receive b small 0
+	receive a small any
+}
+
+random_file small 256K
+pool_up 512
+image_new ext4 base 320
+container_up ext4 a base paranoid
+container_up ext4 b base paranoid
+run_case "raw reads of a mounted device" raw_reads_of_a_mounted_device
+run_case "ext2 never donates" ext2_never_donates
+run_case "failed reads aren't recorded" failed_reads
+run_case "nothing is remembered after unmount" all_down
+finish
