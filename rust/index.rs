@@ -244,8 +244,8 @@ unsafe impl<T: Keyed> Send for Index<T> {}
 unsafe impl<T: Keyed> Sync for Index<T> {}
 
 impl<T: Keyed> Index<T> {
-    /// Bytes of memory that an entry takes.
-    pub const ENTRY_BYTES: usize = size_of::<Entry<T>>();
+    /// Bytes of memory that an entry takes; kmalloc's sizes up to 128 are multiples of 32.
+    pub const ENTRY_BYTES: usize = size_of::<Entry<T>>().next_multiple_of(32);
 
     /// Makes an index with 2^`bits` buckets on each side. Fails with `ENOMEM`.
     pub fn new(bits: u32) -> Result<Self> {

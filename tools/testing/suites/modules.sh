@@ -1,0 +1,97 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Loading and unloading: at any moment, with other devices in use, and in the wrong company.
+
+# shellcheck source=tools/testing/lib.sh
+. "${0%/*}/../lib.sh"
+
+# Without the patches in dm-thin-pool the constructor says so, and the module stays usable.
+stock_dm_thin() {
+	local before
+	modprobe -q null_blk nr_devices=0 || true
+	modprobe -a dm-persistent-data dm-bio-prison dm-bufio
+	insmod /lib/modules/stock/dm-thin-pool.ko
+	on_exit "all_down; rmmod dm_drr dm_thin_pool"
+	pool_up 128
+	thin_new stock 64
+	modprobe dm-drr
+	before=$(dmsetup ls | sort)
+	dmesg -C
+	expect_fail dmsetup create bad --table "0 131072 drr /dev/mapper/t-stock"
+	dmesg | grep -q "dm-thin-pool without stacking support" || flunk "no text: $(dmesg)"
+	[ "$(dmsetup ls | sort)" = "$before" ] || flunk "left behind: $(dmsetup ls)"
+}
+
+# A table with a drr target loads the module, as device-mapper asks for dm-drr.
+loaded_by_a_table() {
+	! grep -q '^dm_drr ' /proc/modules || rmmod dm_drr
+	thin_new auto 64
+	drr_new auto
+	grep -q '^dm_drr ' /proc/modules || flunk "no dm_drr"
+	expect_fail rmmod dm_drr
+	dm_remove auto
+	rmmod dm_drr
+	dm_remove t-auto
+}
+
+# The module comes and goes while files are read, written and reclaimed elsewhere: its
+# page-cache hooks are put in and taken out under load.
+under_io_elsewhere() {
+	local i load
+	thin_new busy 128
+	fs_make ext4 /dev/mapper/t-busy
+	fs_mount ext4 busy /dev/mapper/t-busy
+	on_exit "umount /mnt/busy; dm_remove t-busy"
+	(while :; do
+		cp "$REF/some" /mnt/busy/copy
+		sync -f /mnt/busy
+		evict /mnt/busy/copy
+		cmp /mnt/busy/copy "$REF/some" || exit 1
+		rm /mnt/busy/copy
+	done) &
+	load=$!
+	for ((i = 0; i < 15; i++)); do
+		modprobe dm-drr
+		rmmod dm_drr
+	done
+	kill $load 2>/dev/null || flunk "the load ended on its own"
+	wait $load 2>/dev/null || true
+}
+
+# The last targets go, and the module with them, while the pages that they recorded are
+# still cached by mounted file systems.
+with_records() {
+	local i name
+	for ((i = 0; i < 3; i++)); do
+		container_up ext4 a base
+		container_up ext4 b base
+		same /mnt/a/some "$REF/some"
+		same /mnt/b/some "$REF/some"
+		expect "sectors served" "$(stat_of b hit_sectors)" 1024..
+		for name in a b; do
+			dmsetup suspend --noflush --nolockfs $name
+			dmsetup load $name \
+				--table "0 $(thin_sectors $name) linear /dev/mapper/t-$name 0"
+			dmsetup resume $name
+		done
+		rmmod dm_drr
+		same /mnt/a/some "$REF/some"
+		same /mnt/b/some "$REF/some"
+		for name in a b; do
+			container_down $name
+			thin_delete $name
+		done
+	done
+}
+
+[ "$DRR" = drr ] || { say "these are about drr"; finish; exit; }
+random_file some 2M
+run_case "stock dm-thin-pool" stock_dm_thin
+pool_up 512
+image_new ext4 base 128
+run_case "loaded by a table" loaded_by_a_table
+run_case "under I/O elsewhere" under_io_elsewhere
+run_case "unloaded with pages on record" with_records
+run_case "nothing is remembered after unmount" all_down
+finish
