@@ -242,11 +242,6 @@ impl Filled {
             bio: PhantomData,
         }
     }
-
-    /// Bytes of data.
-    pub fn len_bytes(&self) -> u32 {
-        self.0.map_or(0, |(_, iter)| iter.bi_size)
-    }
 }
 
 /// A piece of a bio's data that is contiguous in memory.
@@ -326,12 +321,6 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Bytes that have not been written.
-    pub fn left_bytes(&self) -> usize {
-        let left = self.iter.bi_size;
-        left as usize
-    }
-
     /// Copies `data`, as much as there is room for.
     pub fn write(&mut self, data: &PageData<'_>) {
         let mut from = data.as_ptr();

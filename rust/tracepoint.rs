@@ -110,7 +110,7 @@ fn synchronize() {
 /// Sends page-cache events to a `T` for as long as it lives.
 pub struct Hooks<T: FolioEvents> {
     probes: Option<[Probe; 2]>,
-    target: Arc<T>,
+    _target: Arc<T>,
 }
 
 // SAFETY: The raw pointers are to static tracepoints, functions and `target`.
@@ -142,7 +142,7 @@ impl<T: FolioEvents> Hooks<T> {
         }
         Ok(Self {
             probes: Some(probes?),
-            target,
+            _target: target,
         })
     }
 
@@ -172,11 +172,6 @@ impl<T: FolioEvents> Hooks<T> {
         if let Some(folio) = unsafe { EventFolio::new(folio, mapping) } {
             target.dirtied(folio);
         }
-    }
-
-    /// Who gets the events.
-    pub fn target(&self) -> &Arc<T> {
-        &self.target
     }
 }
 
