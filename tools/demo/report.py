@@ -135,7 +135,7 @@ def size(number):
 
 def headline(run, style):
     """What was read, and on what machine."""
-    wanted = int(run.facts["share_per_mille"]) / 10
+    share = f"{run.disk / run.pagecache * 100:.1f} %"
     names = [row.name for row in run.drr]
     emulated = run.facts["emulated"] != "0"
     yield style.bold(f"{len(names)} containers of one image read the same {size(run.file_bytes)}, "
@@ -143,8 +143,8 @@ def headline(run, style):
     yield ""
     yield f"  kernel       {run.facts['kernel']}, Debian's own"
     yield f"  page cache   {run.pagecache:7.1f} MiB/s" + \
-        ("   (an emulated CPU: a real one is many times as fast)" if emulated else "")
-    yield f"  disk         {run.disk:7.1f} MiB/s   (throttled to {wanted:g} % of that, like a hard disk)"
+        ("   (the CPU is emulated: a real one is many times as fast)" if emulated else "")
+    yield f"  disk         {run.disk:7.1f} MiB/s   ({share} of that: throttled to a hard disk's share)"
 
 
 def table(run, style):
@@ -158,12 +158,12 @@ def table(run, style):
                  f"  {style.bar(row.rate / fastest):<{BAR_WIDTH}}"
                  f"{size(row.disk_bytes):>10}   {served:<14}  {verdict}")
         if row.with_drr:
-            text = f"{run.ratio(row):6.1f}x"
+            text = f"{run.ratio(row):7.1f}x"
             cells += style.bold(text) if run.ratio(row) >= 1.5 else text
         return cells
 
     yield style.faint(f"    {'':2}{'time':>11}{'rate':>15}{'':{BAR_WIDTH + 2}}"
-                      f"{'from disk':>10}   {'from sibling':<14}  md5sum faster")
+                      f"{'from disk':>10}   {'from sibling':<14}  md5sum speed-up")
     for title, rows in ("without DRR", run.without), ("with DRR", run.drr):
         yield f"  {style.bold(title)}"
         yield from map(line, rows)

@@ -192,7 +192,6 @@ measure_machine() {
 	throttle "$wanted"
 	count=$((wanted * 3 / 1048576))
 	ns=$(nanoseconds_of in_container dd if="/dev/$DATA_DISK" of=/dev/null bs=1M count=$count)
-	note fact disk_wanted_mib_per_s "$(rate "$wanted" 1000000000)"
 	note fact disk_mib_per_s "$(rate $((count * 1048576)) "$ns")"
 	echo "  disk $(rate $((count * 1048576)) "$ns") MiB/s, throttled"
 }
@@ -201,7 +200,6 @@ main() {
 	local name
 	note fact kernel "$(uname -r)"
 	note fact emulated "$(grep -c 'model name.*TCG' /proc/cpuinfo || true)"
-	note fact share_per_mille "$DISK_PER_MILLE"
 	note fact file_bytes "$FILE_BYTES"
 	modprobe dm-drr
 	pool_up "$DISK_MIB"
