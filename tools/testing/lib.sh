@@ -27,6 +27,7 @@ mkdir -p "$WORK" "$REF"
 # shellcheck source=tools/testing/pool.sh
 . "${BASH_SOURCE[0]%/*}/pool.sh"
 
+# shellcheck disable=SC2034 # for the suites
 HELPER=${BASH_SOURCE[0]%/*}/bin/drr-helper
 
 # --- TAP -----------------------------------------------------------------------------
@@ -125,6 +126,7 @@ expect() {
 
 # expect_fail COMMAND...: the command must not succeed; its output goes to $OUT.
 expect_fail() {
+	# shellcheck disable=SC2034 # for the suites
 	if OUT=$("$@" 2>&1); then
 		flunk "succeeded but should not have: $*"
 	fi

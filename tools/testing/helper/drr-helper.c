@@ -82,13 +82,16 @@ static char *map_or_die(int fd, size_t len, int prot, const char *path)
 }
 
 /* Is the page at this address of ours part of a large folio? */
-static bool in_large_folio(const volatile char *address)
+static bool in_large_folio(const char *address)
 {
 	uint64_t entry = 0, flags = 0;
 	int pagemap = open_or_die("/proc/self/pagemap", O_RDONLY);
 	int kpageflags = open_or_die("/proc/kpageflags", O_RDONLY);
 
-	(void)*address;
+	/* Mapped by being read; mincore says that it is cached. */
+	if (madvise((void *)((uintptr_t)address & ~(uintptr_t)(PAGE - 1)), PAGE,
+		    MADV_POPULATE_READ))
+		die("populate");
 	if (pread(pagemap, &entry, 8, (uintptr_t)address / PAGE * 8) != 8)
 		die("pagemap");
 	if (pread(kpageflags, &flags, 8, (entry & ((1ull << 55) - 1)) * 8) != 8)
@@ -186,7 +189,7 @@ static void spin(unsigned int us)
 static void change(const char *operation, int fd, const char *path, size_t size,
 		   unsigned int *seed)
 {
-	char page[PAGE] __attribute__((aligned(PAGE)));
+	_Alignas(PAGE) char page[PAGE];
 	off_t at = rand_r(seed) % size;
 	int err = 0;
 

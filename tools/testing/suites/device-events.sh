@@ -41,7 +41,7 @@ read_error() {
 	settle "/mnt/b/$1"
 	xfs_io -r -c "fadvise -r" -c "pread -q 0 512k" "/mnt/a/$1"
 	on_exit data_healthy
-	data_table "0 $(sectors /dev/$DATA_DISK) flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
+	data_table "0 $(sectors "/dev/$DATA_DISK") flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
 	expect_fail xfs_io -r -c "fadvise -r" -c "pread 512k 512k" "/mnt/a/$1"
 	expect_fail dd if="/mnt/a/$1" of=/dev/null bs=64k skip=8 count=8 iflag=direct
 	data_healthy
@@ -51,11 +51,11 @@ read_error() {
 
 # Every other 64 KiB of the disk fails: requests fail in part, folios are read in part.
 read_error_in_places() {
-	local total=$(($(sectors /dev/$DATA_DISK) / 256))
+	local total=$(($(sectors "/dev/$DATA_DISK") / 256))
 	settle "/mnt/a/$1"
 	settle "/mnt/b/$1"
 	on_exit data_healthy
-	data_table "$(awk -v n=$total -v disk=/dev/$DATA_DISK 'BEGIN {
+	data_table "$(awk -v n="$total" -v disk="/dev/$DATA_DISK" 'BEGIN {
 		for (i = 0; i < n; i++) {
 			print i * 256, 128, "linear", disk, i * 256
 			print i * 256 + 128, 128, "error"
@@ -74,7 +74,7 @@ read_error_in_places() {
 read_error_of_a_miss() {
 	settle "/mnt/b/$1"
 	on_exit data_healthy
-	data_table "0 $(sectors /dev/$DATA_DISK) flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
+	data_table "0 $(sectors "/dev/$DATA_DISK") flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
 	expect_fail cmp "/mnt/b/$1" "$REF/$1"
 	data_healthy
 	receive b "$1" 0
@@ -90,7 +90,7 @@ served_without_a_disk() {
 	donate a "$1"
 	settle "/mnt/plain/$1"
 	on_exit data_healthy
-	data_table "0 $(sectors /dev/$DATA_DISK) flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
+	data_table "0 $(sectors "/dev/$DATA_DISK") flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
 	receive plain "$1" $NEARLY_ALL
 	data_healthy
 }
@@ -183,52 +183,46 @@ raw_copy() {
 
 # A device that nobody has claimed: its own pages are donors, as with VM disks.
 raw_donor() {
-	local before
 	raw_up
 	exec 7</dev/mapper/raw1
 	raw_copy t-raw1 "$WORK/thin"
 	dd if=/dev/mapper/raw1 of="$WORK/raw" bs=1M count=16 status=none
 	same "$WORK/raw" "$WORK/thin"
-	before=$(stat_of raw2 hit_sectors)
 	dd if=/dev/mapper/raw2 of="$WORK/raw" bs=1M count=16 status=none
 	same "$WORK/raw" "$WORK/thin"
-	expect_drr "sectors served" $(($(stat_of raw2 hit_sectors) - before)) 16384..
+	expect_drr "sectors served" "$(sectors_from raw2 raw1)" 4096..
 	raw_down
 }
 
 # The same, then written to through its own page cache, and written back.
 raw_donor_written() {
-	local before
 	raw_up
 	exec 7<>/dev/mapper/raw1
 	raw_copy t-raw1 "$WORK/thin"
 	dd if=/dev/mapper/raw1 of=/dev/null bs=1M count=16 status=none
 	xfs_io -c "pwrite -q -S 0x77 0 16m" -c fsync /dev/mapper/raw1
-	before=$(stat_of raw2 hit_sectors)
 	dd if=/dev/mapper/raw2 of="$WORK/raw" bs=1M count=16 status=none
 	same "$WORK/raw" "$WORK/thin"
-	expect_drr "sectors served" $(($(stat_of raw2 hit_sectors) - before)) 0
+	expect_drr "sectors served" "$(sectors_from raw2 raw1)" 0
 	raw_down
 }
 
 raw_donor_discarded() {
-	local before
 	raw_up
 	exec 7<>/dev/mapper/raw1
 	raw_copy t-raw1 "$WORK/thin"
 	dd if=/dev/mapper/raw1 of=/dev/null bs=1M count=16 status=none
 	blkdiscard -f /dev/mapper/raw1
-	before=$(stat_of raw2 hit_sectors)
 	dd if=/dev/mapper/raw2 of="$WORK/raw" bs=1M count=16 status=none
 	same "$WORK/raw" "$WORK/thin"
-	expect_drr "sectors served" $(($(stat_of raw2 hit_sectors) - before)) 0
+	expect_drr "sectors served" "$(sectors_from raw2 raw1)" 0
 	raw_down
 }
 
 # A mounted file system changes its device's pages without the folio lock and without
 # telling: from the moment the device is claimed they are nobody's donors.
 mount_after_raw_reads() {
-	local before i
+	local i
 	raw_up
 	raw_copy t-raw2 "$WORK/thin"
 	exec 7</dev/mapper/raw1
@@ -238,16 +232,14 @@ mount_after_raw_reads() {
 		mkdir "/mnt/raw1/dir$i"
 		: >"/mnt/raw1/dir$i/file"
 	done
-	before=$(stat_of raw2 hit_sectors)
 	dd if=/dev/mapper/raw2 of="$WORK/raw" bs=1M count=16 status=none
 	same "$WORK/raw" "$WORK/thin"
-	expect_drr "sectors served while mounted" $(($(stat_of raw2 hit_sectors) - before)) 0
+	expect_drr "sectors served while mounted" "$(sectors_from raw2 raw1)" 0
 	sync -f /mnt/raw1
-	before=$(stat_of raw3 hit_sectors)
 	xfs_io -r -c "fadvise -d 0 0" /dev/mapper/raw2
 	dd if=/dev/mapper/raw3 of="$WORK/raw" bs=1M count=16 status=none
 	same "$WORK/raw" "$WORK/thin"
-	expect_drr "sectors served after writeback" $(($(stat_of raw3 hit_sectors) - before)) 0
+	expect_drr "sectors served after writeback" "$(sectors_from raw3 raw1)" 0
 	umount /mnt/raw1
 	exec 7<&-
 	exec 7</dev/mapper/raw1

@@ -54,7 +54,7 @@ failed_reads() {
 	settle /mnt/a/small
 	before=$(stat_of a recorded_sectors)
 	on_exit data_healthy
-	data_table "0 $(sectors /dev/$DATA_DISK) flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
+	data_table "0 $(sectors "/dev/$DATA_DISK") flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
 	expect_fail cmp /mnt/a/small "$REF/small"
 	expect_drr "sectors to donate" $(($(stat_of a recorded_sectors) - before)) 0
 	data_healthy

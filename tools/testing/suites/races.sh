@@ -55,7 +55,7 @@ mixed_load() {
 random_file big 4M
 for op in "${OPERATIONS[@]}"; do
 	for ((i = 0; i < FILES; i++)); do
-		random_file $op/$i 256K
+		random_file "$op/$i" 256K
 	done
 done
 
@@ -66,7 +66,7 @@ for fs in ext4 xfs; do
 	container_up $fs b base paranoid
 	run_case "$fs: donors have large folios" large_folios
 	for op in "${OPERATIONS[@]}"; do
-		run_case "$fs: sibling reads during $op" race $op
+		run_case "$fs: sibling reads during $op" race "$op"
 	done
 	run_case "$fs: mixed load with dropped caches" mixed_load
 	run_case "$fs: nothing is remembered after unmount" all_down

@@ -101,13 +101,13 @@ direct_reader() {
 
 # Requests that span thin blocks and start inside one, straight from the device.
 spanning_requests() {
-	local range
+	local range first count
 	for range in "7 250" "15 17" "16 1" "1 640"; do
-		set -- $range
+		read -r first count <<<"$range"
 		dd if=/dev/mapper/b of="$WORK/drr" iflag=direct,skip_bytes,count_bytes bs=2M \
-			skip=$(($1 << 12)) count=$(($2 << 12)) status=none
+			skip=$((first << 12)) count=$((count << 12)) status=none
 		dd if=/dev/mapper/t-b of="$WORK/thin" iflag=direct,skip_bytes,count_bytes bs=2M \
-			skip=$(($1 << 12)) count=$(($2 << 12)) status=none
+			skip=$((first << 12)) count=$((count << 12)) status=none
 		same "$WORK/drr" "$WORK/thin"
 	done
 }
