@@ -26,6 +26,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdalign.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -189,7 +190,7 @@ static void spin(unsigned int us)
 static void change(const char *operation, int fd, const char *path, size_t size,
 		   unsigned int *seed)
 {
-	_Alignas(PAGE) char page[PAGE];
+	alignas(PAGE) char page[PAGE];
 	off_t at = rand_r(seed) % size;
 	int err = 0;
 
