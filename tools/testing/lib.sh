@@ -225,9 +225,10 @@ settle() {
 # block with a neighbour that NAME has changed: these blocks are not shared any more.
 donate() {
 	local before
-	before=$(tracked)
+	before=$(stat_of "$1" recorded_sectors)
 	same "/mnt/$1/$2" "$REF/$2"
-	expect_drr "pages of $2 that $1 can donate" $(($(tracked) - before)) \
+	expect_drr "pages of $2 that $1 can donate" \
+		$((($(stat_of "$1" recorded_sectors) - before) / 8)) \
 		"${3:-$(($(stat -c %s "$REF/$2") / 4096 - 30))..}"
 }
 

@@ -7,7 +7,6 @@
 
 . "${0%/*}/../lib.sh"
 
-SECTORS=2048
 # of a whole file, but for what shares data blocks with neighbours that were changed
 NEARLY_ALL=1800..2048
 
@@ -35,6 +34,30 @@ mounted_with_discard() {
 	mount -o remount,nodiscard /mnt/a
 }
 
+# disk_fails TABLE: until the case ends, or disk_heals. File systems must not write meanwhile:
+# breaking the sharing of a block reads from the disk, too, so they are frozen.
+disk_fails() {
+	local name
+	for name in /mnt/*/; do
+		! mountpoint -q "$name" || fsfreeze -f "$name"
+	done
+	on_exit disk_heals
+	data_table "$1"
+}
+
+disk_heals() {
+	local name
+	data_healthy
+	for name in /mnt/*/; do
+		! mountpoint -q "$name" || fsfreeze -u "$name" 2>/dev/null || true
+	done
+}
+
+# every_read_fails: the table for it.
+every_read_fails() {
+	echo "0 $(sectors /dev/$DATA_DISK) flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
+}
+
 # The disk fails under the donor's read: what was read before counts, the rest does not.
 read_error() {
 	settle "/mnt/a/$1"
@@ -44,7 +67,7 @@ read_error() {
 	data_table "0 $(sectors "/dev/$DATA_DISK") flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
 	expect_fail xfs_io -r -c "fadvise -r" -c "pread 512k 512k" "/mnt/a/$1"
 	expect_fail dd if="/mnt/a/$1" of=/dev/null bs=64k skip=8 count=8 iflag=direct
-	data_healthy
+	disk_heals
 	receive b "$1" 0..1024
 	same "/mnt/a/$1" "$REF/$1"
 }
@@ -54,16 +77,15 @@ read_error_in_places() {
 	local total=$(($(sectors "/dev/$DATA_DISK") / 256))
 	settle "/mnt/a/$1"
 	settle "/mnt/b/$1"
-	on_exit data_healthy
-	data_table "$(awk -v n="$total" -v disk="/dev/$DATA_DISK" 'BEGIN {
+	disk_fails "$(awk -v n="$total" -v disk="/dev/$DATA_DISK" 'BEGIN {
 		for (i = 0; i < n; i++) {
 			print i * 256, 128, "linear", disk, i * 256
 			print i * 256 + 128, 128, "error"
 		}
 	}')"
 	expect_fail cat "/mnt/a/$1"
-	data_healthy
-	receive b "$1" 0..$SECTORS
+	disk_heals
+	receive b "$1" any
 	same "/mnt/a/$1" "$REF/$1"
 	# Now that all of a's file was read without errors.
 	evict "/mnt/b/$1"
@@ -76,7 +98,7 @@ read_error_of_a_miss() {
 	on_exit data_healthy
 	data_table "0 $(sectors "/dev/$DATA_DISK") flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
 	expect_fail cmp "/mnt/b/$1" "$REF/$1"
-	data_healthy
+	disk_heals
 	receive b "$1" 0
 	receive a "$1" any
 }
@@ -92,7 +114,7 @@ served_without_a_disk() {
 	on_exit data_healthy
 	data_table "0 $(sectors "/dev/$DATA_DISK") flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
 	receive plain "$1" $NEARLY_ALL
-	data_healthy
+	disk_heals
 }
 
 remount_donor() {
@@ -130,6 +152,7 @@ remove_donor_by_force() {
 # I/O goes on while tables are reloaded, devices suspended and resumed.
 under_io() {
 	local i name pids=()
+	on_exit "touch $WORK/stop; wait; rm $WORK/stop"
 	for name in a b; do
 		(while [ ! -e "$WORK/stop" ]; do
 			evict "/mnt/$name/$1"
@@ -150,7 +173,6 @@ under_io() {
 	for i in "${pids[@]}"; do
 		wait "$i" || flunk "a reader failed"
 	done
-	rm "$WORK/stop"
 }
 
 # A reload with other features takes effect, and nothing of the old table serves.
@@ -194,13 +216,13 @@ raw_donor() {
 	raw_down
 }
 
-# The same, then written to through its own page cache, and written back.
+# The same, then written to through its own page cache, and written back: read-ahead and all.
 raw_donor_written() {
 	raw_up
 	exec 7<>/dev/mapper/raw1
 	raw_copy t-raw1 "$WORK/thin"
 	dd if=/dev/mapper/raw1 of=/dev/null bs=1M count=16 status=none
-	xfs_io -c "pwrite -q -S 0x77 0 16m" -c fsync /dev/mapper/raw1
+	xfs_io -c "pwrite -q -S 0x77 0 17m" -c fsync /dev/mapper/raw1
 	dd if=/dev/mapper/raw2 of="$WORK/raw" bs=1M count=16 status=none
 	same "$WORK/raw" "$WORK/thin"
 	expect_drr "sectors served" "$(sectors_from raw2 raw1)" 0
