@@ -6,6 +6,7 @@
 # is gone. The block then gets a stranger's data, is shared again, and may not be served
 # with the old page. Small pools, so that the stranger gets every free block.
 
+# shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
 
 MIB=48

@@ -5,6 +5,7 @@
 # writes, discard, read errors, unmount, removal, reload, claimed block devices, other
 # targets stacked above. `a` is the donor, `b` the receiver, both paranoid.
 
+# shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
 
 # of a whole file, but for what shares data blocks with neighbours that were changed
@@ -55,7 +56,7 @@ disk_heals() {
 
 # every_read_fails: the table for it.
 every_read_fails() {
-	echo "0 $(sectors /dev/$DATA_DISK) flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
+	echo "0 $(sectors "/dev/$DATA_DISK") flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
 }
 
 # The disk fails under the donor's read: what was read before counts, the rest does not.
@@ -63,8 +64,7 @@ read_error() {
 	settle "/mnt/a/$1"
 	settle "/mnt/b/$1"
 	xfs_io -r -c "fadvise -r" -c "pread -q 0 512k" "/mnt/a/$1"
-	on_exit data_healthy
-	data_table "0 $(sectors "/dev/$DATA_DISK") flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
+	disk_fails "$(every_read_fails)"
 	expect_fail xfs_io -r -c "fadvise -r" -c "pread 512k 512k" "/mnt/a/$1"
 	expect_fail dd if="/mnt/a/$1" of=/dev/null bs=64k skip=8 count=8 iflag=direct
 	disk_heals
@@ -95,8 +95,7 @@ read_error_in_places() {
 # Neither may a failed read of the receiver's, as a receiver or as a donor, do harm.
 read_error_of_a_miss() {
 	settle "/mnt/b/$1"
-	on_exit data_healthy
-	data_table "0 $(sectors "/dev/$DATA_DISK") flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
+	disk_fails "$(every_read_fails)"
 	expect_fail cmp "/mnt/b/$1" "$REF/$1"
 	disk_heals
 	receive b "$1" 0
@@ -111,8 +110,7 @@ served_without_a_disk() {
 	on_exit "container_down plain"
 	donate a "$1"
 	settle "/mnt/plain/$1"
-	on_exit data_healthy
-	data_table "0 $(sectors "/dev/$DATA_DISK") flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
+	disk_fails "$(every_read_fails)"
 	receive plain "$1" $NEARLY_ALL
 	disk_heals
 }

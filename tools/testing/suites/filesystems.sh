@@ -3,6 +3,7 @@
 #
 # File systems and files that may not donate, though their blocks are shared.
 
+# shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
 
 # Blocks smaller than a page can be changed without their page being marked dirty.

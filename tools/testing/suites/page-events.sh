@@ -6,6 +6,7 @@
 # data. Each case has a file of its own. `a` is the donor, `b` the receiver, both paranoid.
 # Where every page changed, not one sector may be served.
 
+# shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
 
 # xio FILE COMMAND...: xfs_io commands on a's file.

@@ -5,6 +5,7 @@
 # operation many small files, one racing pair of threads a file. `a` is the donor, `b`
 # the receiver. What b reads must always be the base image's data.
 
+# shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
 
 FILES=12
@@ -13,9 +14,10 @@ OPERATIONS=(truncate downup punch zero collapse write store direct drop)
 # race OPERATION
 race() {
 	local before hits
-	before=$(tracked)
+	before=$(stat_of a recorded_sectors)
 	cat "/mnt/a/$1/"[0-9]* >/dev/null
-	expect_drr "pages that a can donate" $(($(tracked) - before)) $((FILES * 64 - 30))..
+	expect_drr "pages that a can donate" $((($(stat_of a recorded_sectors) - before) / 8)) \
+		$((FILES * 64 - 30))..
 	hits=$(stat_of b hits)
 	"$HELPER" race "$1" "/mnt/a/$1" "/mnt/b/$1" "$REF/$1" $FILES 1500 ||
 		flunk "b saw what a did"

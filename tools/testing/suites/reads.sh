@@ -5,6 +5,7 @@
 # the disk. Devices are without `paranoid` here where that counting is the point, since
 # paranoid reads the disk for every hit.
 
+# shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
 
 FILE_SECTORS=$((4 << 11))

@@ -4,6 +4,7 @@
 # Which blocks are shared with whom: snapshots of running containers, of snapshots, and
 # images grown from one base. Records are by data block, so siblings need not be brothers.
 
+# shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
 
 # of a file of 1 MiB, but for data blocks that it shares with neighbours that were changed
