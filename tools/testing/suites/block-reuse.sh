@@ -52,7 +52,7 @@ block_reuse() {
 	same /mnt/don/file "$REF/file"
 	thin_delete base
 	thin_new stranger 64
-	dd if=/dev/urandom of=/dev/mapper/t-stranger bs=1M oflag=direct status=none \
+	dd if=/dev/zero of=/dev/mapper/t-stranger bs=1M oflag=direct status=none \
 		count=$(($(free_mib) - 1))
 	thin_snap copy stranger
 	drr_new copy paranoid
@@ -73,7 +73,7 @@ thin_deleted() {
 	dmsetup message pool 0 "delete $(thin_id don)"
 	thin_delete base
 	thin_new stranger 64
-	dd if=/dev/urandom of=/dev/mapper/t-stranger bs=1M oflag=direct status=none \
+	dd if=/dev/zero of=/dev/mapper/t-stranger bs=1M oflag=direct status=none \
 		count=$(($(free_mib) - 1))
 	thin_snap copy stranger
 	drr_new copy paranoid

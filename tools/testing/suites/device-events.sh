@@ -158,7 +158,7 @@ under_io() {
 		done) &
 		pids+=($!)
 	done
-	for ((i = 0; i < 6; i++)); do
+	for ((i = 0; i < 4; i++)); do
 		for name in a b; do
 			dmsetup suspend $name
 			dmsetup resume $name
