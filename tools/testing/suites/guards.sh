@@ -62,7 +62,26 @@ failed_reads() {
 	receive a small any
 }
 
+# The receiver writes what it reads: the same bytes, so that only the blocks behind them
+# change, from shared ones that have donors to its own, in the middle of reads.
+receiver_writes_meanwhile() {
+	local name
+	for name in donor receiver; do
+		thin_snap $name base
+		drr_new $name paranoid
+	done
+	on_exit "exec 7<&-; container_down donor; container_down receiver"
+	dd if=/dev/mapper/t-donor of="$WORK/thin" iflag=direct bs=1M count=24 status=none
+	exec 7</dev/mapper/donor
+	dd if=/dev/mapper/donor of=/dev/null bs=1M count=24 status=none
+	"$HELPER" rawrace /dev/mapper/receiver "$WORK/thin" 6
+	expect_drr "sectors served meanwhile" "$(stat_of receiver hit_sectors)" 64..
+	dd if=/dev/mapper/receiver of="$WORK/drr" iflag=direct bs=1M count=24 status=none
+	same "$WORK/drr" "$WORK/thin"
+}
+
 random_file small 256K
+random_file big 16M
 pool_up 512
 image_new ext4 base 320
 container_up ext4 a base paranoid
@@ -70,5 +89,6 @@ container_up ext4 b base paranoid
 run_case "raw reads of a mounted device" raw_reads_of_a_mounted_device
 run_case "ext2 never donates" ext2_never_donates
 run_case "failed reads aren't recorded" failed_reads
+run_case "receiver writes what it reads" receiver_writes_meanwhile
 run_case "nothing is remembered after unmount" all_down
 finish
