@@ -32,6 +32,10 @@ kunit:
 check:
 	@scripts/check.sh
 
+# GUARDS="DirtyHook Recheck" takes only these
+mutants:
+	@scripts/mutants.sh $(GUARDS)
+
 toolbox:
 	@scripts/toolbox.sh --path
 
@@ -51,6 +55,7 @@ make demo      four containers of one image, with DRR and without
 make test      all tests; SUITES="kunit reads" for some of them
 make kunit     unit tests of the pure parts, under User-mode Linux
 make check     rustfmt, clippy, checkpatch, rustdoc, shellcheck
+make mutants   switch the guards off one by one, and see the tests notice
 
 make modules   build both modules for Debian's kernel, into build/debian
 make toolbox   only the root with the compilers
@@ -67,4 +72,4 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: modules install demo test kunit check toolbox kernels clean help
+.PHONY: modules install demo test kunit check mutants toolbox kernels clean help
