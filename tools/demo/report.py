@@ -87,6 +87,8 @@ class Run:
                     self.rows.append(Row(words, self.file_bytes))
                 elif kind == "status":
                     self.status.append(words)
+        # Rows come as the checksums are done.
+        self.rows.sort(key=lambda row: (not row.with_drr, row.name))
         self.without = [row for row in self.rows if not row.with_drr]
         self.drr = [row for row in self.rows if row.with_drr]
         if not self.drr or len(self.without) != len(self.drr):
