@@ -23,7 +23,7 @@ use kernel::{
 use dm::{
     bits,
     directory::{Directory, Donor, Key},
-    folio::{MappingId, ReadPages},
+    folio::ReadPages,
     guard::Guard,
     index::{hash, Index, Keyed},
     sched,
@@ -172,12 +172,8 @@ impl AccessTable {
 
     /// Ends what is known of the folio that `pages` are in.
     pub(crate) fn forget_folio(&self, pages: &ReadPages<'_>) {
-        self.forget_range(pages.mapping(), pages.folio_range());
-    }
-
-    /// Ends what is known of file indexes `first..=last` of a page cache.
-    pub(crate) fn forget_range(&self, mapping: MappingId, (first, last): (u64, u64)) {
-        self.directory.end_range(mapping, first..=last);
+        let (first, last) = pages.folio_range();
+        self.directory.end_range(pages.mapping(), first..=last);
     }
 
     /// Ends all records of a target.

@@ -2,7 +2,7 @@
 
 //! What all targets share.
 //!
-//! Lock order: `pools`, taken alone, in constructors and destructors only.
+//! Lock order: `pools`, in constructors and destructors only, then dm-thin's chain of notifiers.
 
 use kernel::{
     new_mutex,

@@ -410,32 +410,29 @@ impl Drr {
             return;
         }
         let claims = self.claims.load(Acquire);
-        let layer = self.layer();
+        let thin_id = self.layer().thin_id();
+        let (mut recorded, mut raw) = (0, false);
         for pages in filled.pages(bio) {
             let Some(pages) = donor::recordable(pages, self.own.bdev()) else {
                 continue;
             };
-            let raw = pages.inode().is_block_device();
-            if raw {
+            if pages.inode().is_block_device() {
+                raw = true;
                 // Before the record, so that whoever sees the device claimed looks for it.
                 self.raw_records.store(true, Relaxed);
             }
             let page = place.first + pages.offset();
-            let folio = pages.folio_range();
-            let mapping = pages.mapping();
-            let recorded = table.record(
-                &place.block,
-                page,
-                pages,
-                self.member.device,
-                layer.thin_id(),
-            );
-            self.stats.recorded(recorded);
-            // Both are told only of what is there: what happened just before comes out now.
-            let changed = !table.epochs.is_now(place.epoch);
-            let claimed = raw && self.claims.fetch_add(0, Full) != claims;
-            if changed || claimed {
-                table.forget_range(mapping, folio);
+            recorded += table.record(&place.block, page, pages, self.member.device, thin_id);
+        }
+        self.stats.recorded(recorded);
+        // Changes and claims end only what is on record by then: one that came just before is
+        // noticed here, once for the whole read. Nobody has been served from these records
+        // meanwhile, as the reader holds the folios' locks until the read completes.
+        let changed = !table.epochs.is_now(place.epoch);
+        let claimed = raw && self.claims.fetch_add(0, Full) != claims;
+        if changed || claimed {
+            for pages in filled.pages(bio) {
+                table.forget_folio(&pages);
             }
         }
     }

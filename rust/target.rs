@@ -93,7 +93,7 @@ pub trait Target: Sized + Send + Sync + 'static {
         kernel::build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Smallest preferred I/O in bytes, a power of two or not; 0 for none of its own.
+    /// Size in bytes that I/O had best have (`io_opt`), if that of the device below is smaller.
     fn optimal_io_bytes(&self) -> u32 {
         0
     }
