@@ -25,6 +25,7 @@ use dm::{
     directory::{Directory, Donor, Key},
     folio::ReadPages,
     guard::Guard,
+    hold,
     index::{hash, Index, Keyed},
     sched,
     thin::{Event, Events},
@@ -247,12 +248,13 @@ impl Events for AccessTable {
                     self.forget_block(&block);
                 }
             }
-            Event::Aborted { pool } => {
+            Event::Aborted { pool } if Guard::Rollback.on() => {
                 self.epochs.change_all();
                 self.directory
                     .end_where(|stretch| u64::from(stretch.pool) == pool);
             }
-            Event::Allocated { .. } | Event::Created { .. } | Event::Deleted { .. } => {}
+            Event::Created { .. } => hold::Place::LayerCreated.pass(),
+            Event::Allocated { .. } | Event::Aborted { .. } | Event::Deleted { .. } => {}
         }
     }
 }

@@ -16,7 +16,7 @@
 
 use kernel::sync::rcu;
 
-use dm::{bio::Writer, directory::Donor, guard::Guard};
+use dm::{bio::Writer, directory::Donor, guard::Guard, hold};
 
 use crate::{
     access::{AccessTable, Block, Stretch},
@@ -126,6 +126,7 @@ fn serve_some(
 /// Copies up to `want` pages from page `page` of the donor's run on; 0 if it can't now.
 fn copy_from(donor: &Donor<'_, Stretch>, page: u32, want: u32, writer: &mut Writer<'_>) -> u32 {
     let known = donor.pages_from(page);
+    hold::Place::RecordFound.pass();
     let Some(folio) = donor
         .folio(page)
         .and_then(|folio| folio.try_lock(donor.mapping()))

@@ -74,8 +74,7 @@ pub(crate) fn recordable<'a>(pages: ReadPages<'a>, own: BlockDevice<'_>) -> Opti
 /// How many pages from file index `first` on may be copied out of a locked folio.
 pub(crate) fn copyable(state: State, inode: &Inode<'_>, first: u64) -> u64 {
     let dirty = Guard::DirtyFolio.on() && state.dirty_or_writeback();
-    let pinned = Guard::Pinned.on() && state.pinned();
-    if !state.uptodate() || dirty || pinned || state.poisoned() {
+    if !state.uptodate() || dirty || state.poisoned() {
         return 0;
     }
     if !inode_donates(inode) || claimed(inode) {

@@ -31,6 +31,7 @@ use dm::{
     device::Device,
     folio::{PAGE_SECTORS, PAGE_SECTORS_SHIFT},
     guard::Guard,
+    hold,
     target::{Constructor, OwnDevice, Printer, StatusType, Target},
     thin::{Mapping, OpenError, ThinDevice},
     verify::{read_again, Verdict},
@@ -229,6 +230,10 @@ impl Target for Drr {
     }
 
     fn message(&self, args: &[&CStr]) -> Result {
+        #[cfg(DRR_MUTANTS)]
+        if let Some(result) = hold::message(args) {
+            return result;
+        }
         match args {
             [name] if *name == c"reset_stats" => {
                 self.stats.reset();
@@ -304,6 +309,7 @@ impl Drr {
             }
         };
         bio.data().place = Some(place);
+        hold::Place::MappingKnown.pass();
         if self.features.no_receive {
             self.stats.miss(Miss::NoRecord);
             return self.forward(bio);

@@ -9,7 +9,8 @@
 //! - [`folio`], [`tracepoint`]: page-cache pages, and the events that end what is known of them,
 //! - [`bits`], [`index`], [`directory`]: an RCU-read directory of page-cache pages by content,
 //!   kept exact by those events,
-//! - [`guard`]: switches for single guards, in test builds only.
+//! - [`guard`], [`hold`]: switches for single guards, and places to hold a read up, in test
+//!   builds only.
 
 #![warn(missing_docs)]
 
@@ -23,6 +24,7 @@ pub mod device;
 pub mod directory;
 pub mod folio;
 pub mod guard;
+pub mod hold;
 pub mod index;
 pub mod sched;
 pub mod target;

@@ -70,11 +70,6 @@ impl State {
     pub fn poisoned(self) -> bool {
         self.any(bindings::DM_RUST_FOLIO_POISONED)
     }
-
-    /// A device may write to it without the CPU noticing (`folio_maybe_dma_pinned`).
-    pub fn pinned(self) -> bool {
-        self.any(bindings::DM_RUST_FOLIO_PINNED)
-    }
 }
 
 /// What matters of the inode behind a page cache (`struct inode`).

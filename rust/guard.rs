@@ -43,10 +43,10 @@ pub enum Guard {
     Teardown = 14,
     /// A failed read ends what is known of its pages, and records nothing.
     ReadError = 15,
-    /// Pages pinned for DMA aren't copied.
-    Pinned = 16,
     /// Only blocks that dm-thin calls shared are recorded and served.
-    Shared = 17,
+    Shared = 16,
+    /// Records of a pool end when its metadata is rolled back.
+    Rollback = 17,
 }
 
 #[cfg(DRR_MUTANTS)]

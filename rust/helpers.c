@@ -69,8 +69,6 @@ unsigned int dm_rust_folio_state(struct folio *folio)
 		state |= DM_RUST_FOLIO_WRITEBACK;
 	if (folio_contain_hwpoisoned_page(folio))
 		state |= DM_RUST_FOLIO_POISONED;
-	if (folio_maybe_dma_pinned(folio))
-		state |= DM_RUST_FOLIO_PINNED;
 	if (!folio_test_anon(folio) && !folio_test_swapcache(folio) &&
 	    !folio_test_hugetlb(folio) && !folio_test_slab(folio))
 		state |= DM_RUST_FOLIO_FILE;

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Places at which a test build can hold a thread up.
+//!
+//! Some races are a few instructions wide. A build with `MUTANTS=1` can stop the next thread that
+//! gets to such a place, let a test do what would have to happen then by chance, and let the
+//! thread go on. In a normal build [`Place::pass`] is nothing.
+//!
+//! The test arms a place, waits until a thread is held there, and releases it. If nobody does,
+//! it goes on after 15 seconds.
+
+/// A place that reads and events pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Place {
+    /// The mapping of the read's block is known; nothing else has been done.
+    MappingKnown = 1,
+    /// A record was found, and its donor isn't locked yet. Under RCU.
+    RecordFound = 2,
+    /// The pool has a new layer, and hasn't committed it yet.
+    LayerCreated = 3,
+}
+
+impl Place {
+    /// Waits here if a test has armed the place.
+    #[inline(always)]
+    pub fn pass(self) {
+        #[cfg(DRR_MUTANTS)]
+        test_build::hold(self);
+    }
+}
+
+#[cfg(DRR_MUTANTS)]
+pub use test_build::message;
+
+#[cfg(DRR_MUTANTS)]
+mod test_build {
+    use super::Place;
+    use kernel::{
+        prelude::*,
+        sync::atomic::{Acquire, Atomic, Full, Release},
+        time::{delay, Delta},
+    };
+
+    /// Milliseconds until a thread goes on by itself.
+    const PATIENCE_MS: u32 = 15_000;
+
+    const NONE: u32 = 0;
+    const HELD: u32 = 1 << 31;
+
+    /// [`NONE`], or the place that is armed, with [`HELD`] once a thread is there.
+    static ARMED: Atomic<u32> = Atomic::new(NONE);
+
+    pub(super) fn hold(place: Place) {
+        let number = place as u32;
+        if ARMED.cmpxchg(number, number | HELD, Full).is_err() {
+            return;
+        }
+        for _ in 0..PATIENCE_MS {
+            if ARMED.load(Acquire) != number | HELD {
+                return;
+            }
+            match place {
+                // Others may have to wait for a grace period meanwhile.
+                Place::MappingKnown | Place::LayerCreated => delay::fsleep(Delta::from_millis(1)),
+                Place::RecordFound => delay::udelay(Delta::from_millis(1)),
+            }
+        }
+        pr_warn!("held at {place:?} for {PATIENCE_MS} ms: gone on\n");
+    }
+
+    /// Messages of a test build: `hold <place>`, `held` (fails until a thread is), `release`.
+    pub fn message(args: &[&CStr]) -> Option<Result> {
+        match args {
+            [name, place] if *name == c"hold" => {
+                let place = match place.to_bytes() {
+                    b"mapping_known" => Place::MappingKnown,
+                    b"record_found" => Place::RecordFound,
+                    b"layer_created" => Place::LayerCreated,
+                    _ => return Some(Err(EINVAL)),
+                };
+                ARMED.store(place as u32, Release);
+                Some(Ok(()))
+            }
+            [name] if *name == c"held" => Some(
+                (ARMED.load(Acquire) & HELD != 0)
+                    .then_some(())
+                    .ok_or(EAGAIN),
+            ),
+            [name] if *name == c"release" => {
+                ARMED.store(NONE, Release);
+                Some(Ok(()))
+            }
+            _ => None,
+        }
+    }
+}
