@@ -6,7 +6,8 @@
 # usage: test.sh [SUITE]...	without arguments all; "kunit" is one of them
 #
 # A suite is a script in tools/testing/suites that prints TAP. A line of it that starts
-# with "# VM: " has options for vm.sh.
+# with "# VM: " has options for vm.sh; with "# BUILD: mutants" it takes the build that can
+# hold threads up (rust/hold.rs), all guards on.
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -45,10 +46,12 @@ run_kunit() {
 }
 
 run_suite() {
-	local suite=$1 file=$DRR_TOP/tools/testing/suites/$1.sh rc=0 options
+	local suite=$1 file=$DRR_TOP/tools/testing/suites/$1.sh rc=0 options build
 	[[ -e $file ]] || die "no test suite '$suite' : use kunit or one of tools/testing/suites"
 	read -r -a options < <(sed -n 's/^# VM: //p' "$file") || true
-	"$scripts/vm.sh" --timeout 1200 --name "$suite" "${options[@]}" -- "/drr/suites/$suite.sh" || rc=$?
+	build=$(sed -n 's/^# BUILD: mutants$/1/p' "$file")
+	MUTANTS=$build "$scripts/vm.sh" --timeout 1200 --name "$suite" "${options[@]}" -- \
+		"/drr/suites/$suite.sh" || rc=$?
 	count_tap "$suite" "$rc" "$DRR_TOP/build/out/$suite/output.log"
 }
 

@@ -30,6 +30,26 @@ ram_disk() {
 	echo 1 >"$dir/power"
 }
 
+# meta_table TABLE: puts a table under the pool's metadata. The first time, with no thin device
+# active, the pool moves from the disk itself to the device `meta`.
+meta_table() {
+	if [ ! -e /dev/mapper/meta ]; then
+		dm_remove pool
+		dmsetup create meta --table "$1"
+		pool_create /dev/mapper/meta
+	else
+		dmsetup suspend --nolockfs --noflush meta
+		dmsetup load meta <<<"$1"
+		dmsetup resume meta
+	fi
+}
+
+# pool_create METADATA_DEVICE
+pool_create() {
+	dmsetup create pool --table "0 $(sectors /dev/$DATA_DISK) thin-pool \
+$1 /dev/mapper/data $BLOCK_SECTORS 0 1 skip_block_zeroing"
+}
+
 # sectors DEVICE
 sectors() { blockdev --getsz "$1"; }
 
@@ -43,8 +63,7 @@ pool_up() {
 	ram_disk "$DATA_DISK" "$1"
 	ram_disk "$META_DISK" 16
 	dmsetup create data --table "0 $(sectors /dev/$DATA_DISK) linear /dev/$DATA_DISK 0"
-	dmsetup create pool --table "0 $(sectors /dev/$DATA_DISK) thin-pool \
-/dev/$META_DISK /dev/mapper/data $BLOCK_SECTORS 0 1 skip_block_zeroing"
+	pool_create /dev/$META_DISK
 }
 
 # data_table TABLE: puts another table, which may be long, under the pool's data device.
@@ -203,7 +222,7 @@ all_down() {
 	[ "$DRR" = none ] || records_gone
 	while read -r name; do
 		case $name in
-		t-* | pool | data | No*) ;;
+		t-* | pool | data | meta | No*) ;;
 		*) dm_remove "$name" ;;
 		esac
 	done < <(dmsetup ls | cut -f1)
@@ -212,6 +231,7 @@ all_down() {
 	done < <(dmsetup ls | cut -f1 | grep '^t-' || true)
 	! [ -e /dev/mapper/pool ] || dm_remove pool
 	! [ -e /dev/mapper/data ] || dm_remove data
+	! [ -e /dev/mapper/meta ] || dm_remove meta
 	for name in "$DATA_DISK" "$META_DISK"; do
 		if [ -d "/sys/kernel/config/nullb/$name" ]; then
 			echo 0 >"/sys/kernel/config/nullb/$name/power"

@@ -1,0 +1,179 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# BUILD: mutants
+#
+# Races that are a few instructions wide, made certain: a test build holds one read up at
+# a place of rust/hold.rs while the other side does what it would have to do by chance.
+# Raw devices, each with a single data block that matters; a byte stands for its content.
+
+# shellcheck source=tools/testing/lib.sh
+. "${0%/*}/../lib.sh"
+
+ORIGINAL=0xa1 CHANGED=0xb2 STRANGER=0xc3
+
+# fill DEVICE BYTE: writes its first data block, past the page cache, and has it committed.
+fill() {
+	xfs_io -d -c "pwrite -q -b 64k -S $2 0 64k" -c fsync "/dev/mapper/$1"
+}
+
+# first_byte DEVICE: what a direct read gives, without paranoid mode to mend it. CPU 0, since
+# a place may be held without scheduling.
+first_byte() {
+	taskset 1 dd if="/dev/mapper/$1" iflag=direct bs=4k count=1 status=none |
+		od -An -tx1 -N1 | sed 's/^ */0x/'
+}
+
+# hold PLACE, let_go: through any drr device.
+hold() { dmsetup message receiver 0 "hold $1"; }
+held() { dmsetup message receiver 0 held 2>/dev/null; }
+let_go() { dmsetup message receiver 0 release; }
+
+# in_background COMMAND...: runs until it is held, with its output in $WORK/got.
+in_background() {
+	"$@" >"$WORK/got" &
+	READER=$!
+	wait_for 20 held
+}
+
+# go_on: the held read ends.
+go_on() {
+	let_go
+	wait "$READER" || flunk "the read that was held failed"
+}
+
+# is BYTE WANTED...
+is() {
+	local byte=$1 wanted
+	shift
+	for wanted; do
+		[ "$byte" != "$wanted" ] || return 0
+	done
+	flunk "read $byte, should be $*"
+}
+
+# layers: base with the original, and drr on two snapshots of it.
+layers() {
+	pool_up 16
+	on_exit 'exec 7<&-; all_down'
+	thin_new base 1
+	fill t-base $ORIGINAL
+	thin_snap donor base
+	thin_snap receiver base
+	drr_new donor "$@"
+	drr_new receiver
+}
+
+# read_by NAME: into the device's own page cache, where descriptor 7 keeps it.
+read_by() {
+	dd if="/dev/mapper/$1" of=/dev/null bs=64k count=1 status=none
+}
+
+# The donor's page is overwritten and written back, all clean again, between the moment its
+# record is found and the moment it is locked.
+record_ends_before_the_lock() {
+	layers
+	exec 7</dev/mapper/donor
+	read_by donor
+	expect "records" "$(stat_of donor records)" 1..
+	hold record_found
+	in_background first_byte receiver
+	taskset 2 xfs_io -c "pwrite -q -S $CHANGED 0 64k" -c fsync /dev/mapper/donor
+	go_on
+	is "$(<"$WORK/got")" $ORIGINAL
+	expect "hits" "$(stat_of receiver hits)" 0
+}
+
+# The reader's data block is given up by everyone, filled by a stranger, shared again and
+# put on record, between the lookup of the mapping and the search for records.
+block_changes_hands() {
+	local fields
+	layers
+	thin_new stranger 1
+	thin_new filler 64
+	read -r -a fields < <(dmsetup status pool)
+	dd if=/dev/zero of=/dev/mapper/t-filler oflag=direct bs=64k status=none \
+		count=$((${fields[5]#*/} - ${fields[5]%/*}))
+	container_down donor
+	hold mapping_known
+	in_background first_byte receiver
+	blkdiscard -f -l 64k /dev/mapper/receiver
+	thin_delete donor
+	thin_delete base
+	fill t-stranger $STRANGER
+	thin_snap copy stranger
+	drr_new copy
+	exec 7</dev/mapper/copy
+	read_by copy
+	expect "records" "$(stat_of copy records)" 1..
+	go_on
+	is "$(<"$WORK/got")" $ORIGINAL 0x00
+	expect "reads that were changed" "$(stat_of receiver miss_changed)" 1
+}
+
+# The donor's mapping moves to another block, by a path that doesn't pass its drr device,
+# between the lookup of the mapping and the read: what was read isn't the old block's.
+mapping_moves_before_the_read() {
+	layers no_receive
+	exec 7</dev/mapper/donor
+	hold mapping_known
+	in_background read_by donor
+	fill t-donor $CHANGED
+	go_on
+	is "$(first_byte donor)" $CHANGED
+	is "$(first_byte receiver)" $ORIGINAL
+	is "$(first_byte t-base)" $ORIGINAL
+}
+
+# The thin device's table is replaced by one of another layer, between the lookup of the
+# mapping and the read.
+table_changes_before_the_read() {
+	layers no_receive
+	thin_new other 1
+	fill t-other $STRANGER
+	dm_remove t-other
+	exec 7</dev/mapper/donor
+	hold mapping_known
+	in_background read_by donor
+	dmsetup suspend --noflush --nolockfs t-donor
+	dmsetup load t-donor --table "0 2048 thin /dev/mapper/pool $(thin_id other)"
+	dmsetup resume t-donor
+	go_on
+	is "$(first_byte t-donor)" $STRANGER
+	is "$(first_byte receiver)" $ORIGINAL
+}
+
+# A block is shared only by a snapshot that the pool then fails to commit. It is read and
+# recorded before the roll-back takes the snapshot away, and may be written in place then.
+# (Not before the pool is repaired, and so torn down: but that is dm-thin's business.)
+snapshot_is_rolled_back() {
+	local healthy snapshot
+	pool_up 16
+	on_exit 'exec 7<&-; all_down'
+	healthy="0 $(sectors /dev/$META_DISK) linear /dev/$META_DISK 0"
+	meta_table "$healthy"
+	thin_new receiver 1
+	fill t-receiver $ORIGINAL
+	drr_new receiver
+	exec 7</dev/mapper/receiver
+	dmsetup suspend t-receiver
+	hold layer_created
+	dmsetup message pool 0 "create_snap 7 $(thin_id receiver)" &
+	snapshot=$!
+	wait_for 20 held
+	dmsetup resume t-receiver
+	read_by receiver
+	expect "records" "$(stat_of receiver records)" 1..
+	meta_table "0 $(sectors /dev/$META_DISK) flakey /dev/$META_DISK 0 0 60 1 error_writes"
+	let_go
+	wait $snapshot	# the message doesn't tell that its commit failed
+	meta_table "$healthy"
+	expect "records" "$(stat_of receiver records)" 0
+	is "$(first_byte receiver)" $ORIGINAL
+}
+
+run_case "record ends before its page is locked" record_ends_before_the_lock
+run_case "block changes hands before the hit" block_changes_hands
+run_case "mapping moves before the read" mapping_moves_before_the_read
+run_case "table changes before the read" table_changes_before_the_read
+run_case "snapshot is rolled back" snapshot_is_rolled_back
+finish
