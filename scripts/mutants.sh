@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # Shows that each guard of the record invariant is needed, and that a test notices when
 # it is gone: switches the guards off one by one, in a test build, and runs the tests
-# that ought to fail. Writes build/mutants/result.json.
+# that ought to fail. Writes build/mutants/result.json, and after all guards were switched
+# off the table Documentation/testing/mutants.rst.
 #
 # usage: mutants.sh [GUARD]...	without arguments all; names as in rust/guard.rs
 
@@ -12,29 +13,38 @@ set -euo pipefail
 scripts=$DRR_TOP/scripts
 out=$DRR_TOP/build/mutants
 
-# guard, its number in rust/guard.rs, then "suite:words of the cases' names", any of
-# which may catch it. Without a test the guard counts as untested.
+# guard, then "suite:words of the cases' names", any of which may catch it.
 mutants() {
 	cat <<-'EOF'
-	RemovalHook	0	device-events:O_DIRECT write	page-events:rename over	page-events:collapse
-	DirtyHook	1	page-events:write, written back
-	DirtyFolio	2	page-events:page read into a dirty folio
-	Recheck	3	races:sibling reads during	races:mixed load
-	InvalidateLock	4	page-events:hole punch stopped midway
-	BlockSize	5	filesystems:1 KiB blocks
-	FileSize	6	page-events:truncate down, then up	reads:file size
-	FileSystem	7	guards:ext2
-	Encrypted	8	filesystems:fscrypt
-	ClaimedDevice	9	guards:raw reads of a mounted device
-	DirectlyMounted	10	device-events:dm-crypt above
-	Epoch	11
-	Binding	12
-	Reallocation	13	block-reuse:
-	Teardown	14	device-events:donor removed by force
-	ReadError	15	guards:failed reads
-	Pinned	16
-	Shared	17	reads:unshared blocks
+	RemovalHook	device-events:O_DIRECT write	page-events:rename over	page-events:collapse
+	DirtyHook	page-events:write, written back
+	DirtyFolio	page-events:page read into a dirty folio
+	Recheck	held:record ends
+	InvalidateLock	page-events:hole punch stopped midway
+	BlockSize	filesystems:1 KiB blocks
+	FileSize	page-events:truncate down, then up	reads:file size
+	FileSystem	guards:ext2
+	Encrypted	filesystems:fscrypt
+	ClaimedDevice	guards:raw reads of a mounted device
+	DirectlyMounted	device-events:dm-crypt above
+	Epoch	held:block changes hands	held:mapping moves
+	Binding	held:table changes
+	Reallocation	block-reuse:
+	Teardown	device-events:donor removed by force
+	ReadError	guards:failed reads
+	Shared	reads:unshared blocks
+	Rollback	held:rolled back
 	EOF
+}
+
+# Guards as rust/guard.rs has them: name, number, what it says of them.
+guards() {
+	awk '
+		/^pub enum Guard/ { inside = 1 }
+		inside && /^}/ { exit }
+		inside && $1 == "///" { sub(/^ *\/\/\/ /, ""); text = text (text ? " " : "") $0 }
+		inside && $2 == "=" { print $1 "\t" $3 + 0 "\t" text; text = "" }
+	' "$DRR_TOP/rust/guard.rs"
 }
 
 wanted() {
@@ -59,24 +69,60 @@ catches() {
 	[[ $caught_by ]]
 }
 
+# The table of the documentation, from rows of it.
+write_table() {
+	cat <<-'EOF'
+	.. SPDX-License-Identifier: GPL-2.0
+	.. Written by "make mutants".
+
+	============================
+	Guards, and what misses them
+	============================
+
+	Each guard of ``rust/guard.rs`` was switched off in a test build, and the case that is
+	named failed: a byte that was wrong, a mismatch with the disk, or a record that should
+	have ended. With the guard on it passes. Seconds are those of the whole run, the boot of
+	the guest under emulation included.
+
+	.. list-table::
+	   :header-rows: 1
+	   :widths: 15 45 30 10
+
+	   * - guard
+	     - what it does
+	     - caught by
+	     - seconds
+	EOF
+	printf '%s\n' "$@"
+}
+
 only=("$@")
+declare -A number text tests
+while IFS=$'\t' read -r guard bit said; do
+	number[$guard]=$bit text[$guard]=$said
+done < <(guards)
+while IFS=$'\t' read -r guard list; do
+	[[ ${number[$guard]:-} ]] || die "mutants.sh: no guard $guard in rust/guard.rs"
+	tests[$guard]=$list
+done < <(mutants)
+for guard in "${only[@]}"; do
+	[[ ${number[$guard]:-} ]] || die "mutants.sh: no guard '$guard' : use one of ${!number[*]}"
+done
+
 mkdir -p "$out"
 MUTANTS=1 "$scripts/modules.sh" debian >/dev/null
-caught=0 missed=0 untested=0
-rows=()
-while IFS=$'\t' read -r guard number tests; do
+caught=0 missed=0
+rows=() lines=()
+while IFS=$'\t' read -r guard _; do
 	wanted "$guard" || continue
-	IFS=$'\t' read -r -a tests <<<"$tests"
+	IFS=$'\t' read -r -a cases <<<"${tests[$guard]:-}"
 	start=$SECONDS
 	caught_by=
-	for words in "${tests[@]}"; do
-		catches "$guard" "$number" "$words" && break
+	for words in "${cases[@]}"; do
+		catches "$guard" "${number[$guard]}" "$words" && break
 	done
 	took=$((SECONDS - start))
-	if ((${#tests[@]} == 0)); then
-		printf 'no test %-16s\n' "$guard"
-		((++untested))
-	elif [[ $caught_by ]]; then
+	if [[ $caught_by ]]; then
 		printf 'caught  %-16s %4d s  %s\n' "$guard" "$took" "$caught_by"
 		((++caught))
 	else
@@ -85,8 +131,8 @@ while IFS=$'\t' read -r guard number tests; do
 	fi
 	rows+=("$(printf '{"guard": "%s", "caught": %s, "by": "%s", "seconds": %d}' "$guard" \
 		"$([[ $caught_by ]] && echo true || echo false)" "$caught_by" "$took")")
-done < <(mutants)
-((${#rows[@]})) || die "mutants.sh: no such guard : the names are in rust/guard.rs"
+	lines+=("   * - $guard"$'\n'"     - ${text[$guard]}"$'\n'"     - ${caught_by:-nothing}"$'\n'"     - $took")
+done < <(guards)
 
 {
 	echo '['
@@ -95,5 +141,9 @@ done < <(mutants)
 	done
 	echo ']'
 } >"$out/result.json"
-printf '%d caught, %d missed, %d without a test\n' "$caught" "$missed" "$untested"
+if ((!${#only[@]})); then
+	mkdir -p "$DRR_TOP/Documentation/testing"
+	write_table "${lines[@]}" >"$DRR_TOP/Documentation/testing/mutants.rst"
+fi
+printf '%d caught, %d missed\n' "$caught" "$missed"
 ((missed == 0))
