@@ -180,6 +180,14 @@ unsigned long dm_rust_total_ram_pages(void)
 	return totalram_pages();
 }
 
+bool dm_rust_may_warn(void)
+{
+	static DEFINE_RATELIMIT_STATE(limit, DEFAULT_RATELIMIT_INTERVAL,
+				      DEFAULT_RATELIMIT_BURST);
+
+	return __ratelimit(&limit);
+}
+
 void dm_rust_cond_resched(void)
 {
 	cond_resched();

@@ -11,6 +11,7 @@
 #include <linux/device-mapper.h>
 #include <linux/dm-thin.h>
 #include <linux/pagemap.h>
+#include <linux/ratelimit.h>
 
 /* Macros with casts, which bindgen doesn't evaluate. */
 enum {
@@ -88,6 +89,7 @@ struct block_device *dm_rust_md_bdev(struct mapped_device *md);
 void dm_rust_format_dev(char buf[16], struct block_device *bdev);
 
 unsigned long dm_rust_total_ram_pages(void);
+bool dm_rust_may_warn(void);
 void dm_rust_cond_resched(void);
 void dm_rust_tracepoint_synchronize(void);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Scheduling points and the size of the machine.
+//! Scheduling points, the size of the machine, and the rate of warnings.
 
 use crate::bindings;
 
@@ -18,4 +18,13 @@ pub fn cond_resched() {
 pub fn total_ram_pages() -> usize {
     // SAFETY: Reads a global counter.
     unsafe { bindings::dm_rust_total_ram_pages() }
+}
+
+/// Whether a warning that I/O can provoke may be logged now: ten in five seconds, of all kinds
+/// together. The log says how many were left out.
+///
+/// C header: [`include/linux/ratelimit.h`](srctree/include/linux/ratelimit.h)
+pub fn may_warn() -> bool {
+    // SAFETY: May be called from any context.
+    unsafe { bindings::dm_rust_may_warn() }
 }
