@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # Makes the guest's initramfs: programs, stock modules, our modules, the tests.
 #
-# usage: guest-image.sh [--stock] debian|uml	prints the image's path
+# usage: guest-image.sh [--stock] debian|uml|debug|kcsan	prints the image's path
 #   --stock	without our modules: the kernel as Debian ships it
 #
 # The image is two archives, one after the other. The first holds what rarely changes
@@ -19,6 +19,8 @@ if [[ ${1:-} = --stock ]]; then
 fi
 kind=${1:-}
 
+make_words=(LLVM=1)
+[[ $kind != uml ]] || make_words=(ARCH=um)
 modules_common=(xfs overlay dm-thin-pool dm-delay dm-flakey dm-zero null_blk brd loop)
 case $kind in
 debian)
@@ -32,7 +34,13 @@ uml)
 	release=$(<"$image/include/config/kernel.release")
 	modules=("${modules_common[@]}" dm-dust)
 	;;
-*) die "guest-image.sh: unknown kernel '$kind' : use debian or uml" ;;
+debug | kcsan)
+	image=$("$scripts/kernel.sh" "$kind")
+	release=$(<"$image/include/config/kernel.release")
+	modules=("${modules_common[@]}" virtio_blk configfs erofs dm-dust dm-snapshot dm-crypt
+		dm-log-writes dm-clone dm-verity zram scsi_debug cts)
+	;;
+*) die "guest-image.sh: unknown kernel '$kind' : use debian, uml, debug or kcsan" ;;
 esac
 
 # --- first archive: the cached base ---
@@ -44,7 +52,7 @@ modules_root() {
 	if [[ $kind = debian ]]; then
 		cp -r "$image/modules" "$root/lib/modules/$release"
 	else
-		"$scripts/toolbox.sh" make -C "$image" ARCH=um \
+		"$scripts/toolbox.sh" make -C "$image" "${make_words[@]}" \
 			INSTALL_MOD_PATH="$root" DEPMOD=true modules_install
 	fi
 }

@@ -7,7 +7,7 @@
 #   image	Debian's own kernel: vmlinuz, modules/, config, Module.symvers, release
 #   debian	build folder (KDIR) that fits Debian's own kernel
 #   uml		User-mode Linux: built kernel (./linux) and build folder (KDIR)
-#   debug	kernel with the run-time checkers (not there yet)
+#   debug	x86-64 kernel with the run-time checkers: arch/x86/boot/bzImage and KDIR
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -133,6 +133,19 @@ build_uml() {
 	kernel_make "$dir" ARCH=um
 }
 
+# KASAN with Rust needs clang, so everything is built with it; also the modules.
+build_checked() {
+	local dir=$1 fragment=$scripts/configs/$2.config
+	kernel_make "$dir" LLVM=1 KCONFIG_ALLCONFIG="$fragment" allnoconfig
+	need_rust "$dir"
+	check_config "$dir/.config" "$fragment"
+	kernel_make "$dir" LLVM=1
+}
+
+build_debug() {
+	build_checked "$1" debug
+}
+
 # Every option of the fragment must have made it into the configuration.
 check_config() {
 	local lost
@@ -169,9 +182,8 @@ build_folder() {
 
 kind=${1:-}
 case $kind in
-source | image | debian | uml) ;;
-debug) die "the debug kernel isn't there yet : use debian or uml" ;;
-*) die "kernel.sh: unknown kernel '$kind' : use source, image, debian or uml" ;;
+source | image | debian | uml | debug) ;;
+*) die "kernel.sh: unknown kernel '$kind' : use source, image, debian, uml or debug" ;;
 esac
 
 need_series
@@ -187,5 +199,9 @@ debian)
 uml)
 	build_folder uml "kernel $DRR_KERNEL: User-mode Linux" build_uml \
 		"@$scripts/configs/uml.config"
+	;;
+debug)
+	build_folder debug "kernel $DRR_KERNEL: debug kernel (20 min)" build_debug \
+		"@$scripts/configs/debug.config"
 	;;
 esac

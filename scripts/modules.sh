@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # Builds the two modules for one kernel, in the toolbox.
 #
-# usage: modules.sh debian|uml	prints the folder with the modules: build/KIND
+# usage: modules.sh debian|uml|debug|kcsan	prints the folder with the modules: build/KIND
 #   MUTANTS=1 in the environment: a test build whose guards can be switched off,
 #   in build/KIND-mutants
 #
@@ -15,9 +15,10 @@ set -euo pipefail
 scripts=$DRR_TOP/scripts
 kind=${1:-}
 case $kind in
-debian) arch=x86_64 ;;
-uml) arch=um ;;
-*) die "modules.sh: unknown kernel '$kind' : use debian or uml" ;;
+debian) words=(ARCH=x86_64) ;;
+uml) words=(ARCH=um) ;;
+debug | kcsan) words=(ARCH=x86_64 LLVM=1) ;;	# by what built their kernels
+*) die "modules.sh: unknown kernel '$kind' : use debian, uml, debug or kcsan" ;;
 esac
 mutants=${MUTANTS:-}
 [[ $mutants = 1 ]] || mutants=
@@ -29,7 +30,7 @@ build=$DRR_TOP/build/$variant
 patches=$scripts/patches/$DRR_KERNEL
 
 kmake() {
-	nice "$scripts/toolbox.sh" make -C "$kdir" ARCH="$arch" -j"$(nproc)" "$@"
+	nice "$scripts/toolbox.sh" make -C "$kdir" "${words[@]}" -j"$(nproc)" "$@"
 }
 
 # A copy of what dm-thin is made of, at its place in a kernel tree: patches apply.

@@ -1,9 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Runs all tests: KUnit under User-mode Linux, then each guest suite in a boot of
-# Debian's kernel of its own. Ends with the line "N passed, N failed".
+# Runs all tests: KUnit under User-mode Linux, then each guest suite in a boot of its
+# own. Ends with the line "N passed, N failed".
 #
 # usage: test.sh [SUITE]...	without arguments all; "kunit" is one of them
+#   KERNEL=debug or kcsan in the environment: guests run that kernel, not Debian's
 #
 # A suite is a script in tools/testing/suites that prints TAP. A line of it that starts
 # with "# VM: " has options for vm.sh; with "# BUILD: mutants" it takes the build that can
@@ -14,6 +15,12 @@ set -euo pipefail
 
 scripts=$DRR_TOP/scripts
 passed=0 failed=0 skipped=0
+kernel=${KERNEL:-debian}
+case $kernel in
+debian) timeout=1200 ;;
+debug | kcsan) timeout=5400 ;;
+*) die "no kernel '$kernel' for the guest suites : use KERNEL=debian, debug or kcsan" ;;
+esac
 
 # Adds up the TAP lines of a file. A plan that isn't kept, or a failure that no TAP line
 # tells of, counts as one failed test.
@@ -47,12 +54,14 @@ run_kunit() {
 
 run_suite() {
 	local suite=$1 file=$DRR_TOP/tools/testing/suites/$1.sh rc=0 options build
+	local name=$suite
+	[[ $kernel = debian ]] || name=$suite-$kernel
 	[[ -e $file ]] || die "no test suite '$suite' : use kunit or one of tools/testing/suites"
 	read -r -a options < <(sed -n 's/^# VM: //p' "$file") || true
 	build=$(sed -n 's/^# BUILD: mutants$/1/p' "$file")
-	MUTANTS=$build "$scripts/vm.sh" --timeout 1200 --name "$suite" "${options[@]}" -- \
-		"/drr/suites/$suite.sh" || rc=$?
-	count_tap "$suite" "$rc" "$DRR_TOP/build/out/$suite/output.log"
+	MUTANTS=$build "$scripts/vm.sh" --kernel "$kernel" --timeout "$timeout" --name "$name" \
+		"${options[@]}" -- "/drr/suites/$suite.sh" || rc=$?
+	count_tap "$suite" "$rc" "$DRR_TOP/build/out/$name/output.log"
 }
 
 suites=("$@")
@@ -67,7 +76,7 @@ fi
 need_root
 kinds=()
 [[ " ${suites[*]} " != *" kunit "* ]] || kinds+=(uml)
-[[ ${suites[*]} = kunit ]] || kinds+=(debian)
+[[ ${suites[*]} = kunit ]] || kinds+=("$kernel")
 for kind in "${kinds[@]}"; do
 	"$scripts/guest-image.sh" "$kind" >/dev/null
 done

@@ -3,38 +3,49 @@
 # Boots a kernel, runs one command in it, and exits with the command's status.
 #
 # usage: vm.sh [OPTION]... -- COMMAND [ARGUMENT]...
-#   --kernel debian|uml	Debian's own kernel in QEMU (default), or User-mode Linux
-#   --mem SIZE		memory (2G)
+#   --kernel KIND	debian: Debian's own kernel in QEMU (default); uml: User-mode Linux;
+#			debug, kcsan: kernels with run-time checkers in QEMU
+#   --mem SIZE		memory (2G; 3G for debug, whose checkers take a third)
 #   --disk SIZE[,bps=N][,iops=N]	an empty disk, throttled by QEMU; may be repeated
-#   --timeout SECONDS	(600)
+#   --disk-file PATH[,bps=N][,iops=N]	a disk with this image file, which is kept
+#   --timeout SECONDS	(600; 2400 with the checkers)
+#   --kill-after SECONDS	cut the machine's power then (SIGKILL), which is no failure
 #   --name NAME		results go to build/out/NAME (default: the command's name)
 #   --append WORDS	for the kernel's command line
 #   --allow REGEX	console lines that match are no failure
 #   --stock		without our modules
+#   --no-leak-scan	don't look for leaked memory at the end, where the kernel can
 #   --verbose		show the kernel's console too
 #
 # COMMAND is a path in the guest: tools/testing is at /drr there. Its output is shown
 # and kept in build/out/NAME/output.log, the kernel's console in console.log there, and
 # files that it leaves in /out are unpacked there. $DRR_DISKS names the disks to it.
 #
-# A time-out, and a kernel's panic, oops, BUG, WARNING or hung task, are failures.
+# A time-out, and a kernel's panic, oops, BUG, WARNING or hung task, are failures; so is
+# whatever a checker reports, a leak of our modules, or a KUnit case of theirs that fails.
+# A machine whose power was cut leaves the file killed in build/out/NAME; what was in /out
+# is lost with it.
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 scripts=$DRR_TOP/scripts
-kernel=debian mem=2G timeout=600 name='' append='' allow='' stock='' verbose=''
+kernel=debian mem='' timeout='' kill_after='' name='' append='' allow='' stock='' verbose=''
+leak_scan=1
 disks=()
 while (($#)); do
 	case $1 in
 	--kernel) kernel=$2; shift ;;
 	--mem) mem=$2; shift ;;
 	--disk) disks+=("$2"); shift ;;
+	--disk-file) disks+=("file:$2"); shift ;;
 	--timeout) timeout=$2; shift ;;
+	--kill-after) kill_after=$2; shift ;;
 	--name) name=$2; shift ;;
 	--append) append=$2; shift ;;
 	--allow) allow=$2; shift ;;
 	--stock) stock=--stock ;;
+	--no-leak-scan) leak_scan='' ;;
 	--verbose) verbose=1 ;;
 	--) shift; break ;;
 	*) die "vm.sh: unknown option '$1' : see the head of scripts/vm.sh" ;;
@@ -42,7 +53,15 @@ while (($#)); do
 	shift
 done
 (($#)) || die "vm.sh: no command : give one after --"
-[[ $kernel = debian || $kernel = uml ]] || die "vm.sh: unknown kernel '$kernel' : use debian or uml"
+case $kernel in
+debian | uml) ;;
+debug) mem=${mem:-3G} timeout=${timeout:-2400} ;;
+kcsan) timeout=${timeout:-2400} ;;
+*) die "vm.sh: unknown kernel '$kernel' : use debian, uml, debug or kcsan" ;;
+esac
+mem=${mem:-2G} timeout=${timeout:-600}
+[[ ${kill_after:-0} =~ ^[0-9]+(\.[0-9]+)?$ ]] ||
+	die "vm.sh: bad time '$kill_after' : --kill-after takes seconds"
 name=${name:-$(basename "$1" .sh)}
 
 need_root
@@ -68,13 +87,21 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Takes the disks' options apart: SIZE[,KEY=VALUE]...
+# Takes the disks' options apart: SIZE[,KEY=VALUE]... or file:PATH[,KEY=VALUE]...
 disk_files=()
 disk_options=()
 for disk in "${disks[@]}" 256M; do
 	IFS=, read -r -a words <<<"$disk"
-	file=$run/disk${#disk_files[@]}
-	truncate -s "${words[0]}" "$file" || die "vm.sh: bad disk size '${words[0]}' : use e.g. 4G"
+	if [[ ${words[0]} = file:* ]]; then
+		file=${words[0]#file:}
+		[[ -f $file ]] || die "vm.sh: no image file '$file' : make one, e.g. truncate -s 4G FILE"
+		exec {fd}<>"$file"	# the toolbox may not see its folder
+		file=/proc/self/fd/$fd
+	else
+		file=$run/disk${#disk_files[@]}
+		truncate -s "${words[0]}" "$file" ||
+			die "vm.sh: bad disk size '${words[0]}' : use e.g. 4G"
+	fi
 	option=
 	for word in "${words[@]:1}"; do
 		case $word in
@@ -101,6 +128,7 @@ done
 args=
 (($# == 1)) || args=$(printf '%q ' "${@:2}" | base64 -w 0)
 cmdline="$append drr.run=$1 drr.args=$args drr.disks=$names drr.out=$(disk_name "$count")"
+[[ $leak_scan ]] || cmdline+=" drr.leaks=0"
 ((${#cmdline} < 1700)) || die "vm.sh: the command is too long : pass less, or put it in a script"
 
 # --- the two machines ---
@@ -115,7 +143,7 @@ kvm_works() {
 		# a kernel without a root file system: says hello, panics, ends QEMU
 		said=$(timeout -k 1 20 "$scripts/toolbox.sh" qemu-system-x86_64 -accel kvm \
 			-cpu host -smp 2 -m 512M -nodefaults -display none -no-reboot \
-			-serial stdio -kernel "$image/vmlinuz" -append "console=ttyS0 panic=-1" \
+			-serial stdio -kernel "$image" -append "console=ttyS0 panic=-1" \
 			</dev/null 2>/dev/null | tr -d '\0') || true
 		[[ $said = *"Kernel panic"* ]] && said=yes || said=no
 		echo "$said" >"$known.$$"
@@ -125,15 +153,21 @@ kvm_works() {
 }
 
 qemu() {
-	local image i accel=(-accel 'tcg,thread=multi' -cpu max)
-	image=$("$scripts/kernel.sh" image)
+	local image i extra='' accel=(-accel 'tcg,thread=multi' -cpu max)
+	image=$("$scripts/kernel.sh" image)/vmlinuz
+	if [[ $kernel != debian ]]; then
+		image=$("$scripts/kernel.sh" "$kernel")/arch/x86/boot/bzImage
+		# KUnit cases run whenever our module is loaded; an emulated CPU with
+		# checkers is slow, and may get little of a busy host
+		extra="kunit.enable=1 drr.slow=4 watchdog_thresh=30"
+	fi
 	if [[ ${DRR_ACCEL:-} != tcg ]] && kvm_works; then
 		accel=(-accel kvm -cpu host)
 	fi
 	machine=(qemu-system-x86_64 "${accel[@]}" -smp 2 -m "$mem" -nodefaults
 		-display none -no-reboot
-		-kernel "$image/vmlinuz" -initrd "$initrd"
-		-append "console=ttyS0 panic=-1 mitigations=off drr.tty=ttyS1 $cmdline"
+		-kernel "$image" -initrd "$initrd"
+		-append "console=ttyS0 panic=-1 mitigations=off drr.tty=ttyS1 $extra $cmdline"
 		-serial "file:$out/console.log" -serial "file:$out/output.log")
 	for i in "${!disk_files[@]}"; do
 		machine+=(-device "virtio-blk-pci,drive=d$i" -drive
@@ -159,14 +193,16 @@ uml() {
 }
 
 case $kernel in
-debian) qemu ;;
 uml) uml ;;
+*) qemu ;;
 esac
 
 # --- run it ---
 
 # exec all the way down to the machine: the signals of timeout reach it
-timeout --foreground -k 5 "$timeout" "$scripts/toolbox.sh" -- "${machine[@]}" \
+limit=(-k 5 "$timeout")
+[[ -z $kill_after ]] || limit=(-s KILL "$kill_after")
+timeout --foreground "${limit[@]}" "$scripts/toolbox.sh" -- "${machine[@]}" \
 	</dev/null >"$run/machine.log" 2>&1 &
 pid=$!
 strip_status='/^DRR-EXIT: [0-9]*$/d; s/DRR-EXIT: [0-9]*$//; s/\r$//'
@@ -188,15 +224,28 @@ if tar -tf "${disk_files[count]}" >/dev/null 2>&1; then
 	tar -xf "${disk_files[count]}" -C "$out" --no-same-owner
 fi
 
+# $1: text, $2: what of the console explains it
 fail() {
-	tail -n 40 "$out/console.log" | sed 's/^/  | /' >&2
-	die "$name: $* : see $out/console.log"
+	printf '%s\n' "$2" | sed 's/^/  | /' >&2
+	die "$name: $1 : see $out/console.log"
 }
 
-trouble='(Kernel panic|BUG: |WARNING: |Oops: |INFO: task |INFO: rcu|general protection fault|UBSAN: )'
-line=$(grep -aE "^\[ *[0-9.]+\](\[[^]]*\])? .*$trouble" "$out/console.log" |
+# KASAN, KCSAN and lockdep say BUG or WARNING; the others have words of their own. KUnit
+# cases of the kernel itself aren't built.
+trouble='Kernel panic|BUG: |WARNING: |Oops: |general protection fault|UBSAN: |ODEBUG: '
+trouble+='|refcount_t: |INFO: (task |rcu|trying to register)|kernel BUG at|page allocation failure'
+trouble+='|kmemleak: .*disabled|rust_kernel: panicked'
+line=$(grep -aE "^\[ *[0-9.]+\](\[[^]]*\])? (.*($trouble)| *not ok [0-9]+ )" "$out/console.log" |
 	{ [[ -z $allow ]] && cat || grep -avE "$allow"; } | head -n 1) || true
-[[ -z $line ]] || fail "the kernel said: $line"
-[[ $machine_rc != 124 && $machine_rc != 137 ]] || fail "still running after $timeout s, killed"
-[[ -n $rc ]] || fail "the guest ended without a result (status $machine_rc of its machine)"
+[[ -z $line ]] || fail "the kernel said: $line" \
+	"$(grep -aF -m 1 -A 60 -e "$line" "$out/console.log")"
+if [[ $kill_after && $machine_rc = 137 ]]; then
+	touch "$out/killed"
+	exit 0
+fi
+recent=$(tail -n 40 "$out/console.log")
+[[ $machine_rc != 124 && $machine_rc != 137 ]] ||
+	fail "still running after $timeout s, killed" "$recent"
+[[ -n $rc ]] || fail "the guest ended without a result (status $machine_rc of its machine)" \
+	"$recent"
 exit "$rc"

@@ -136,9 +136,10 @@ same() {
 	cmp "$1" "$2" || flunk "$1 differs from $2"
 }
 
-# wait_for SECONDS COMMAND...: polls until the command succeeds.
+# wait_for SECONDS COMMAND...: polls until the command succeeds. A kernel with run-time
+# checkers is given more time.
 wait_for() {
-	local deadline=$((SECONDS + $1))
+	local deadline=$((SECONDS + $1 * ${DRR_SLOW:-1}))
 	shift
 	until "$@"; do
 		((SECONDS < deadline)) || flunk "did not come true in time: $*"
