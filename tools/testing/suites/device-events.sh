@@ -11,11 +11,12 @@
 # of a whole file, but for what shares data blocks with neighbours that were changed
 NEARLY_ALL=1800..2048
 
+# The donor reads what it wrote into new pages, clean ones, where the old ones were.
 o_direct_write() {
 	donate a "$1"
 	xfs_io -d -c "pwrite -q -S 0x11 0 1m" "/mnt/a/$1"
-	receive b "$1" 0
 	cmp "/mnt/a/$1" <(head -c 1M /dev/zero | tr '\0' '\021')
+	receive b "$1" 0
 }
 
 fstrim_donor() {
