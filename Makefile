@@ -22,9 +22,9 @@ endif
 demo:
 	@scripts/demo.sh
 
-# SUITES="kunit reads" runs only these
+# SUITES="kunit reads" runs only these; KERNEL=debug in a guest with run-time checkers
 test:
-	@scripts/test.sh $(SUITES)
+	@KERNEL=$(KERNEL) scripts/test.sh $(SUITES)
 
 kunit:
 	@scripts/kunit.sh
@@ -52,7 +52,8 @@ clean:
 
 define HELP
 make demo      four containers of one image, with DRR and without
-make test      all tests; SUITES="kunit reads" for some of them
+make test      all tests; SUITES="kunit reads" for some of them; KERNEL=debug or kcsan
+               for guests with KASAN, lockdep, kmemleak... or the data race detector
 make kunit     unit tests of the pure parts, under User-mode Linux
 make check     rustfmt, clippy, checkpatch, rustdoc, shellcheck
 make mutants   switch the guards off one by one, and see the tests notice

@@ -8,6 +8,7 @@
 #   debian	build folder (KDIR) that fits Debian's own kernel
 #   uml		User-mode Linux: built kernel (./linux) and build folder (KDIR)
 #   debug	x86-64 kernel with the run-time checkers: arch/x86/boot/bzImage and KDIR
+#   kcsan	the same with the data race detector in place of the others
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -135,15 +136,12 @@ build_uml() {
 
 # KASAN with Rust needs clang, so everything is built with it; also the modules.
 build_checked() {
-	local dir=$1 fragment=$scripts/configs/$2.config
-	kernel_make "$dir" LLVM=1 KCONFIG_ALLCONFIG="$fragment" allnoconfig
+	local dir=$1
+	cat "$scripts/configs/x86.config" "$scripts/configs/$kind.config" >"$dir/fragment"
+	kernel_make "$dir" LLVM=1 KCONFIG_ALLCONFIG="$dir/fragment" allnoconfig
 	need_rust "$dir"
-	check_config "$dir/.config" "$fragment"
+	check_config "$dir/.config" "$dir/fragment"
 	kernel_make "$dir" LLVM=1
-}
-
-build_debug() {
-	build_checked "$1" debug
 }
 
 # Every option of the fragment must have made it into the configuration.
@@ -182,8 +180,8 @@ build_folder() {
 
 kind=${1:-}
 case $kind in
-source | image | debian | uml | debug) ;;
-*) die "kernel.sh: unknown kernel '$kind' : use source, image, debian, uml or debug" ;;
+source | image | debian | uml | debug | kcsan) ;;
+*) die "kernel.sh: unknown kernel '$kind' : use source, image, debian, uml, debug or kcsan" ;;
 esac
 
 need_series
@@ -200,8 +198,8 @@ uml)
 	build_folder uml "kernel $DRR_KERNEL: User-mode Linux" build_uml \
 		"@$scripts/configs/uml.config"
 	;;
-debug)
-	build_folder debug "kernel $DRR_KERNEL: debug kernel (20 min)" build_debug \
-		"@$scripts/configs/debug.config"
+debug | kcsan)
+	build_folder "$kind" "kernel $DRR_KERNEL: kernel with checkers ($kind, 20 min)" \
+		build_checked "@$scripts/configs/x86.config" "@$scripts/configs/$kind.config"
 	;;
 esac

@@ -14,10 +14,20 @@ set -euo pipefail
 
 scripts=$DRR_TOP/scripts
 kind=${1:-}
+
+# The kernel doesn't instrument Rust for KCSAN. The compiler can: these are the options of
+# scripts/Makefile.kcsan for C, with the pass and the attribute that asks for it by name.
+kcsan_rustflags() {
+	printf -- '-Cllvm-args=-%s ' force-attribute=sanitize_thread tsan-distinguish-volatile=1 \
+		tsan-compound-read-before-write=1 tsan-instrument-func-entry-exit=0
+	echo -Cpasses=tsan
+}
+
 case $kind in
 debian) words=(ARCH=x86_64) ;;
 uml) words=(ARCH=um) ;;
-debug | kcsan) words=(ARCH=x86_64 LLVM=1) ;;	# by what built their kernels
+debug) words=(ARCH=x86_64 LLVM=1) ;;	# what its kernel is built with
+kcsan) words=(ARCH=x86_64 LLVM=1 KRUSTFLAGS="$(kcsan_rustflags)") ;;
 *) die "modules.sh: unknown kernel '$kind' : use debian, uml, debug or kcsan" ;;
 esac
 mutants=${MUTANTS:-}

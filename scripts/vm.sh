@@ -230,13 +230,35 @@ fail() {
 	die "$name: $1 : see $out/console.log"
 }
 
+# The kernel has many data races of its own, some of them known and meant. All reports are
+# kept in kcsan.log; those with one of our modules in either backtrace are failures.
+# Prints the headings of these.
+our_races() {
+	awk -v all="$out/kcsan.log" '
+		function flush() {
+			if (ours) print title
+			title = ""; ours = 0
+		}
+		/==========/ { flush(); next }
+		/BUG: KCSAN: / { flush(); title = $0 }
+		title { print >all }
+		title && /\[(dm_drr|dm_thin_pool)\]/ { ours = 1 }
+		END { flush() }
+	' "$out/console.log"
+}
+
+not_allowed() {
+	if [[ $allow ]]; then grep -avE "$allow"; else cat; fi
+}
+
 # KASAN, KCSAN and lockdep say BUG or WARNING; the others have words of their own. KUnit
 # cases of the kernel itself aren't built.
 trouble='Kernel panic|BUG: |WARNING: |Oops: |general protection fault|UBSAN: |ODEBUG: '
 trouble+='|refcount_t: |INFO: (task |rcu|trying to register)|kernel BUG at|page allocation failure'
 trouble+='|kmemleak: .*disabled|rust_kernel: panicked'
 line=$(grep -aE "^\[ *[0-9.]+\](\[[^]]*\])? (.*($trouble)| *not ok [0-9]+ )" "$out/console.log" |
-	{ [[ -z $allow ]] && cat || grep -avE "$allow"; } | head -n 1) || true
+	grep -av 'BUG: KCSAN: ' | not_allowed | head -n 1) || true
+[[ $line || $kernel != kcsan ]] || line=$(our_races | not_allowed | head -n 1) || true
 [[ -z $line ]] || fail "the kernel said: $line" \
 	"$(grep -aF -m 1 -A 60 -e "$line" "$out/console.log")"
 if [[ $kill_after && $machine_rc = 137 ]]; then
