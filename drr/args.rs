@@ -122,8 +122,9 @@ impl<'a> Args<'a> {
         let (device, rest) = args.split_first().ok_or(ArgError::Count)?;
         let mut features = Features::default();
         if let Some((count, names)) = rest.split_first() {
-            let number = count.to_str().ok().and_then(|text| text.parse().ok());
-            if number != Some(names.len()) {
+            // Digits only: `parse` alone would take a plus sign, which device-mapper doesn't.
+            let digits = count.to_str().ok().filter(|text| !text.starts_with('+'));
+            if digits.and_then(|text| text.parse().ok()) != Some(names.len()) {
                 return Err(ArgError::FeatureCount(count));
             }
             for name in names {
@@ -140,7 +141,7 @@ impl<'a> Args<'a> {
 #[kunit_tests(drr_args)]
 mod tests {
     use super::*;
-    use dm::target::Printer;
+    use dm::printer::Printer;
 
     #[test]
     fn good_lines_print_canonically() -> Result {
@@ -173,12 +174,13 @@ mod tests {
 
     #[test]
     fn bad_lines_name_the_culprit() -> Result {
-        let cases: [(&[&CStr], ArgError<'_>); 10] = [
+        let cases: [(&[&CStr], ArgError<'_>); 11] = [
             (&[], ArgError::Count),
             (&[c"d", c""], ArgError::FeatureCount(c"")),
             (&[c"d", c"x"], ArgError::FeatureCount(c"x")),
             (&[c"d", c"1"], ArgError::FeatureCount(c"1")),
             (&[c"d", c"-1"], ArgError::FeatureCount(c"-1")),
+            (&[c"d", c"+1", c"paranoid"], ArgError::FeatureCount(c"+1")),
             (
                 &[c"d", c"18446744073709551616"],
                 ArgError::FeatureCount(c"18446744073709551616"),

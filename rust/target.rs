@@ -7,6 +7,7 @@
 use core::{fmt::Write, marker::PhantomData, ptr::NonNull};
 
 use kernel::{
+    alloc::KVVec,
     bindings::{blk_status_t, queue_limits},
     error::{from_result, VTABLE_DEFAULT_ERROR},
     ffi::{c_char, c_int, c_uint, c_void},
@@ -19,6 +20,7 @@ use crate::{
     bindings,
     bio::{per_bio_data, Bio, EndedBio, Mapped},
     device::{BlockDevice, Device},
+    printer::Printer,
     verify::Verdict,
 };
 
@@ -193,36 +195,6 @@ impl OwnDevice {
     }
 }
 
-/// Prints into a buffer of device-mapper's; what doesn't fit is cut off, and device-mapper asks
-/// again with more room.
-pub struct Printer<'a> {
-    buffer: &'a mut [u8],
-    used: usize,
-}
-
-impl<'a> Printer<'a> {
-    /// A printer that fills `buffer`, the last byte of which stays zero.
-    pub fn new(buffer: &'a mut [u8]) -> Self {
-        if let Some(first) = buffer.first_mut() {
-            *first = 0;
-        }
-        Self { buffer, used: 0 }
-    }
-}
-
-impl Write for Printer<'_> {
-    fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        let room = self.buffer.len().saturating_sub(self.used + 1);
-        let len = text.len().min(room);
-        if let Some(to) = self.buffer.get_mut(self.used..=self.used + len) {
-            to[..len].copy_from_slice(&text.as_bytes()[..len]);
-            to[len] = 0;
-            self.used += len;
-        }
-        Ok(())
-    }
-}
-
 #[repr(C)]
 struct Type<T: Target> {
     // First, so that its address is the type's.
@@ -310,8 +282,9 @@ impl<T: Target> Callbacks<T> {
     /// # Safety
     ///
     /// `argv` holds `argc` strings that live for `'a`.
-    unsafe fn args<'a>(argc: c_uint, argv: *mut *mut c_char) -> Result<KVec<&'a CStr>> {
-        let mut args = KVec::with_capacity(argc as usize, GFP_KERNEL)?;
+    unsafe fn args<'a>(argc: c_uint, argv: *mut *mut c_char) -> Result<KVVec<&'a CStr>> {
+        // A table line may have hundreds of thousands of words.
+        let mut args = KVVec::with_capacity(argc as usize, GFP_KERNEL)?;
         for at in 0..argc as usize {
             // SAFETY: By the safety requirements.
             args.push(unsafe { CStr::from_char_ptr(*argv.add(at)) }, GFP_KERNEL)?;
