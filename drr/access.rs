@@ -23,12 +23,12 @@ use kernel::{
 use dm::{
     bits,
     directory::{Directory, Donor, Key},
+    event::{Event, Events},
     folio::ReadPages,
     guard::Guard,
     hold,
     index::{hash, Index, Keyed},
     sched,
-    thin::{Event, Events},
 };
 
 use crate::epoch::{Epochs, Layer};

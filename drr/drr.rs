@@ -24,6 +24,7 @@ mod copy;
 mod core;
 mod donor;
 mod epoch;
+mod message;
 mod stats;
 mod target;
 

@@ -223,7 +223,7 @@ impl Stats {
 #[kunit_tests(drr_stats)]
 mod tests {
     use super::*;
-    use dm::target::Printer;
+    use dm::printer::Printer;
 
     fn text(buffer: &mut [u8], print: impl Fn(&mut dyn Write) -> fmt::Result) -> Result<&[u8]> {
         print(&mut Printer::new(buffer)).map_err(|_| EINVAL)?;

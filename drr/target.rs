@@ -32,8 +32,9 @@ use dm::{
     folio::{PAGE_SECTORS, PAGE_SECTORS_SHIFT},
     guard::Guard,
     hold,
+    printer::Printer,
     sched::may_warn,
-    target::{Constructor, OwnDevice, Printer, StatusType, Target},
+    target::{Constructor, OwnDevice, StatusType, Target},
     thin::{Mapping, OpenError, ThinDevice},
     verify::{read_again, Verdict},
 };
@@ -45,6 +46,7 @@ use crate::{
     core::{Core, Membership},
     donor,
     epoch::{Epoch, Layer},
+    message::Message,
     stats::{sectors_of, Miss, Stats},
 };
 
@@ -236,23 +238,25 @@ impl Target for Drr {
         if let Some(result) = hold::message(args) {
             return result;
         }
-        match args {
-            [name] if *name == c"reset_stats" => {
+        let message = Message::parse(args).map_err(|error| {
+            pr_err!(
+                "{}: {} \"{}\": {}\n",
+                self.own.name(),
+                error.text(),
+                error.culprit(),
+                error.remedy()
+            );
+            EINVAL
+        })?;
+        match message {
+            Message::ResetStats => {
                 self.stats.reset();
                 self.member
                     .table()
                     .with_donated(self.member.device, |donated| donated.store(0, Relaxed));
-                Ok(())
-            }
-            _ => {
-                pr_err!(
-                    "{}: unknown message \"{}\": the one that is known is reset_stats\n",
-                    self.own.name(),
-                    args.first().copied().unwrap_or_default()
-                );
-                Err(EINVAL)
             }
         }
+        Ok(())
     }
 
     /// The thin device's table may have been replaced while this device was suspended.

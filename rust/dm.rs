@@ -4,8 +4,9 @@
 //!
 //! Nothing here knows of a particular target. All `unsafe` code of the module is in this crate:
 //!
-//! - [`target`], [`device`], [`bio`]: a device-mapper target and the I/O that passes it,
-//! - [`thin`]: where a thin device is mapped, and what happens to its mappings,
+//! - [`target`], [`device`], [`bio`], [`printer`]: a device-mapper target and the I/O that
+//!   passes it,
+//! - [`thin`], [`event`]: where a thin device is mapped, and what happens to its mappings,
 //! - [`folio`], [`tracepoint`]: page-cache pages, and the events that end what is known of them,
 //! - [`bits`], [`index`], [`directory`]: an RCU-read directory of page-cache pages by content,
 //!   kept exact by those events,
@@ -22,10 +23,12 @@ pub mod bio;
 pub mod bits;
 pub mod device;
 pub mod directory;
+pub mod event;
 pub mod folio;
 pub mod guard;
 pub mod hold;
 pub mod index;
+pub mod printer;
 pub mod sched;
 pub mod target;
 pub mod thin;

@@ -19,7 +19,11 @@ use kernel::{
     types::Opaque,
 };
 
-use crate::{bindings, device::Device};
+use crate::{
+    bindings,
+    device::Device,
+    event::{Event, Events},
+};
 
 type OpenFn = unsafe extern "C" fn(*mut block_device) -> *mut bindings::dm_thin_handle;
 type CloseFn = unsafe extern "C" fn(*mut bindings::dm_thin_handle);
@@ -260,53 +264,8 @@ impl ThinDevice {
     }
 }
 
-/// Something that happened in a pool (`enum dm_thin_event`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// A thin device was created.
-    Created {
-        /// Its pool.
-        pool: u64,
-        /// Its id.
-        thin_id: u32,
-        /// What it is a snapshot of, if of anything.
-        origin: Option<u32>,
-        /// The pool's time.
-        time: u32,
-    },
-    /// A thin device was deleted.
-    Deleted {
-        /// Its pool.
-        pool: u64,
-        /// Its id.
-        thin_id: u32,
-    },
-    /// Virtual blocks `begin..end` no longer map the data blocks they did.
-    Unmapped {
-        /// Its pool.
-        pool: u64,
-        /// The thin device's id.
-        thin_id: u32,
-        /// First virtual block.
-        begin: u64,
-        /// One past the last.
-        end: u64,
-    },
-    /// A data block is about to be filled anew.
-    Allocated {
-        /// Its pool.
-        pool: u64,
-        /// The data block.
-        block: u64,
-    },
-    /// The metadata was rolled back: nothing known of the pool holds.
-    Aborted {
-        /// The pool.
-        pool: u64,
-    },
-}
-
 impl Event {
+    /// From what a notifier is called with; nothing if this module doesn't know the event.
     fn new(event: c_ulong, data: &bindings::dm_thin_event_data) -> Option<Self> {
         let pool = data.pool_id;
         let thin_id = data.thin_id;
@@ -336,12 +295,6 @@ impl Event {
             _ => return None,
         })
     }
-}
-
-/// Learns of events; process context, may sleep but not wait for I/O to the pool.
-pub trait Events: Send + Sync {
-    /// `event` happened.
-    fn event(&self, event: Event);
 }
 
 #[repr(C)]

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Text for `dmsetup status` and `dmsetup table`.
+
+use core::fmt::Write;
+
+/// Prints into a buffer of device-mapper's; what doesn't fit is cut off, and device-mapper asks
+/// again with more room.
+pub struct Printer<'a> {
+    buffer: &'a mut [u8],
+    used: usize,
+}
+
+impl<'a> Printer<'a> {
+    /// A printer that fills `buffer`, the last byte of which stays zero.
+    pub fn new(buffer: &'a mut [u8]) -> Self {
+        if let Some(first) = buffer.first_mut() {
+            *first = 0;
+        }
+        Self { buffer, used: 0 }
+    }
+}
+
+impl Write for Printer<'_> {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        let room = self.buffer.len().saturating_sub(self.used + 1);
+        let len = text.len().min(room);
+        if let Some(to) = self.buffer.get_mut(self.used..=self.used + len) {
+            to[..len].copy_from_slice(&text.as_bytes()[..len]);
+            to[len] = 0;
+            self.used += len;
+        }
+        Ok(())
+    }
+}
