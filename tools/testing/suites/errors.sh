@@ -75,11 +75,11 @@ busy_device() {
 	refused "0 $SECTORS drr /dev/mapper/t-thin" "Cannot open device"
 }
 
-# message MESSAGE: refused, named in the log, and without effect.
+# message_refused MESSAGE TEXT: the log says TEXT and what is known; no effect.
 message_refused() {
 	dmesg -C
 	expect_fail dmsetup message good 0 "$1"
-	dmesg | grep -q "unknown message \"${1%% *}\": .*reset_stats" ||
+	dmesg | grep -q "$2: .*reset_stats" ||
 		flunk "no text for the message '$1': $(dmesg)"
 }
 
@@ -89,10 +89,10 @@ bad_messages() {
 	on_exit "dm_remove good"
 	dd if=/dev/mapper/good of=/dev/null bs=64k count=4 iflag=direct status=none
 	before=$(dmsetup status good)
-	message_refused "resetstats"
-	message_refused "RESET_STATS"
-	message_refused "reset_stats now"
-	message_refused "layer 1 2"
+	message_refused "resetstats" 'unknown message "resetstats"'
+	message_refused "RESET_STATS" 'unknown message "RESET_STATS"'
+	message_refused "reset_stats now" 'superfluous argument "now"'
+	message_refused "layer 1 2" 'unknown message "layer"'
 	[ "$(dmsetup status good)" = "$before" ] || flunk "a refused message changed the status"
 	dmsetup message good 0 reset_stats
 	expect "reads" "$(stat_of good reads)" 0
