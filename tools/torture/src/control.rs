@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The controller: one thread that manages devices and memory while the workers read and write.
+
+use std::io::Result;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::RwLockWriteGuard;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use crate::config::Config;
+use crate::content::{AUTHORS, PAGE};
+use crate::layer::{Image, Layer, Slot};
+use crate::memory;
+use crate::pool::Pool;
+use crate::run::Run;
+use crate::sys::{self, Buffer};
+use crate::worker::FOCUS;
+
+type Operation = fn(&mut Controller<'_>) -> Result<bool>;
+
+/// What the controller does, and how often. Each says whether it could.
+#[rustfmt::skip]
+const OPERATIONS: &[(u32, &str, Operation)] = &[
+    (12, "drop caches", |_| memory::drop_caches()),
+    (6, "reclaim", |it| memory::reclaim(&mut it.rng)),
+    (2, "memory limit", |it| memory::squeeze(&mut it.rng)),
+    (3, "compact", |_| memory::compact()),
+    (1, "huge pages", |it| memory::huge_pages(&mut it.rng)),
+    (14, "recreate from the image", |it| it.recreate()),
+    (10, "snapshot of a running layer", |it| it.snapshot()),
+    (8, "remount", |it| it.remount()),
+    (8, "reload drr", |it| it.reload_top()),
+    (4, "reload thin", |it| it.reload_thin()),
+    (6, "suspend and resume", |it| it.suspend()),
+    (2, "reload pool", |it| it.pool.reload_pool().map(|()| true)),
+    (1, "grow pool", |it| it.pool.grow(16)),
+];
+
+/// What it does besides in a round with faults.
+#[rustfmt::skip]
+const FAULTS: &[(u32, &str, Operation)] = &[
+    (6, "pool without space, queueing", |it| it.full_queueing()),
+    (4, "pool without space, failing", |it| it.failing(Fault::Full)),
+    (4, "pool read-only", |it| it.failing(Fault::ReadOnly)),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Full,
+    ReadOnly,
+}
+
+/// Numbers of authors that haven't been given out in this round.
+pub struct Authors(AtomicU16);
+
+impl Authors {
+    /// All but that of the images.
+    pub fn new() -> Self {
+        Authors(AtomicU16::new(crate::layer::BASE + 1))
+    }
+
+    fn next(&self) -> u16 {
+        self.0.fetch_add(1, Relaxed)
+    }
+
+    fn used_up(&self) -> bool {
+        usize::from(self.0.load(Relaxed)) > AUTHORS - 64
+    }
+}
+
+/// The controller of a round.
+pub struct Controller<'a> {
+    /// The run.
+    pub run: &'a Run,
+    /// The round's configuration.
+    pub config: &'a Config,
+    /// The devices.
+    pub pool: &'a Pool,
+    /// The siblings.
+    pub slots: &'a [Slot],
+    /// The file systems' and the raw devices' first image.
+    pub images: [&'a Image; 2],
+    /// Numbers for those who write.
+    pub authors: &'a Authors,
+    /// Picks everything.
+    pub rng: Rng,
+    /// How long to wait between operations.
+    pub pace: Duration,
+    /// Its number among the threads.
+    pub number: usize,
+}
+
+type Guard<'b> = RwLockWriteGuard<'b, Option<Layer>>;
+
+impl Controller<'_> {
+    /// Features of a drr device: with `paranoid`, a wrong hit is counted and the reader gets
+    /// the right data; without, the reader sees it.
+    fn features(&mut self) -> Vec<&'static str> {
+        let mut features = Vec::new();
+        for (name, odds) in [("paranoid", 4), ("no_donate", 12), ("no_receive", 12)] {
+            if self.rng.u8(..odds) == 0 {
+                features.push(name);
+            }
+        }
+        features
+    }
+
+    fn put(&mut self, slot: &Slot, guard: &mut Guard<'_>, image: &Image) -> Result<()> {
+        let features = self.features();
+        let author = self.authors.next();
+        let layer = Layer::open(self.pool, self.config, &slot.name, image, author, &features)?;
+        **guard = Some(layer);
+        Ok(())
+    }
+
+    /// Opens a layer in each slot.
+    pub fn fill(&mut self) -> Result<()> {
+        for slot in self.slots {
+            let image = self.images[usize::from(slot.raw)];
+            let image = image.copied_to(self.pool.thin_snap(image.thin)?);
+            self.put(slot, &mut slot.layer.write().unwrap(), &image)?;
+        }
+        Ok(())
+    }
+
+    /// Closes all.
+    pub fn empty(&mut self) -> Result<()> {
+        for slot in self.slots {
+            if let Some(layer) = slot.layer.write().unwrap().take() {
+                self.close(layer)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&self, layer: Layer) -> Result<Image> {
+        layer.close(self.pool)
+    }
+
+    /// Does operations until the round ends, or it has run out of numbers.
+    pub fn work(&mut self, until: Instant) {
+        let faults = if self.config.faults { FAULTS } else { &[] };
+        let operations = || OPERATIONS.iter().chain(faults);
+        let sum: u32 = operations().map(|(weight, ..)| weight).sum();
+        while Instant::now() < until && !self.run.stopping() && !self.authors.used_up() {
+            FOCUS.store(self.rng.usize(..1000), Relaxed);
+            let mut rest = self.rng.u32(..sum);
+            let found = operations().find(|(weight, ..)| {
+                let found = rest < *weight;
+                rest = rest.saturating_sub(*weight);
+                found
+            });
+            if let Some((_, name, operation)) = found {
+                self.run.begin(self.number, "controller", name);
+                match operation(self) {
+                    Ok(true) => self.run.count(name, |count| count.done += 1),
+                    Ok(false) => self.run.count(name, |count| count.unsupported += 1),
+                    Err(error) => self.run.fail(format!("{name}: {error}")),
+                }
+                self.run.end(self.number);
+            }
+            self.check();
+            let pause = self.pace.mul_f64(2.0 * self.rng.f64());
+            std::thread::sleep(pause.min(until.saturating_duration_since(Instant::now())));
+        }
+        self.run.stop.store(true, Relaxed);
+    }
+
+    /// Ends the run if a paranoid device found a difference.
+    pub fn check(&self) {
+        match self.pool.counters() {
+            Ok(counters) if counters.mismatches > 0 => {
+                let text = format!("{} mismatches: see the kernel's log", counters.mismatches);
+                self.run.fail(text);
+            }
+            Ok(_) => {}
+            Err(error) => self.run.fail(format!("status: {error}")),
+        }
+    }
+
+    fn any_slot(&mut self) -> usize {
+        self.rng.usize(..self.slots.len())
+    }
+
+    // --- layers ---
+
+    /// Deletes a layer, and makes a new one of the image in its place.
+    fn recreate(&mut self) -> Result<bool> {
+        let index = self.any_slot();
+        let slot = &self.slots[index];
+        let mut guard = slot.layer.write().unwrap();
+        self.replace(slot, &mut guard)?;
+        Ok(true)
+    }
+
+    fn replace(&mut self, slot: &Slot, guard: &mut Guard<'_>) -> Result<()> {
+        if let Some(layer) = guard.take() {
+            let old = self.close(layer)?;
+            self.pool.thin_delete(old.thin)?;
+        }
+        let image = self.images[usize::from(slot.raw)];
+        let image = image.copied_to(self.pool.thin_snap(image.thin)?);
+        self.put(slot, guard, &image)
+    }
+
+    /// Replaces a layer by a snapshot of a running one, whose readers go on.
+    fn snapshot(&mut self) -> Result<bool> {
+        let (from, to) = (self.any_slot(), self.any_slot());
+        if from == to || self.slots[from].raw != self.slots[to].raw {
+            return Ok(false);
+        }
+        let slot = &self.slots[to];
+        let mut guard = slot.layer.write().unwrap();
+        if let Some(layer) = guard.take() {
+            let old = self.close(layer)?;
+            self.pool.thin_delete(old.thin)?;
+        }
+        let origin = self.slots[from].layer.read().unwrap();
+        let Some(origin) = &*origin else {
+            return Ok(false);
+        };
+        let image = {
+            let _mutate = origin.mutate.write().unwrap();
+            if origin.raw {
+                // no file system that a suspend would freeze
+                origin.sync()?;
+            }
+            let (top, thin) = (format!("c-{}", origin.name), format!("t-{}", origin.name));
+            self.pool.suspend(&top, true)?;
+            self.pool.suspend(&thin, false)?;
+            let id = self.pool.thin_snap(origin.thin)?;
+            self.pool.resume(&thin)?;
+            self.pool.resume(&top)?;
+            origin.image(id)
+        };
+        self.put(slot, &mut guard, &image)?;
+        Ok(true)
+    }
+
+    /// Removes a layer's devices, and makes them again.
+    fn remount(&mut self) -> Result<bool> {
+        let index = self.any_slot();
+        let slot = &self.slots[index];
+        let mut guard = slot.layer.write().unwrap();
+        if let Some(layer) = guard.take() {
+            let image = self.close(layer)?;
+            self.put(slot, &mut guard, &image)?;
+        }
+        Ok(true)
+    }
+
+    // --- tables ---
+
+    fn reload_top(&mut self) -> Result<bool> {
+        let index = self.any_slot();
+        let slot = &self.slots[index];
+        let features = self.features();
+        self.pool
+            .top_reload(&slot.name, &features, self.rng.bool())?;
+        Ok(true)
+    }
+
+    fn reload_thin(&mut self) -> Result<bool> {
+        let index = self.any_slot();
+        let guard = self.slots[index].layer.read().unwrap();
+        if let Some(layer) = &*guard {
+            self.pool
+                .thin_reload(&layer.name, layer.thin, Layer::sectors(layer.raw))?;
+        }
+        Ok(true)
+    }
+
+    fn suspend(&mut self) -> Result<bool> {
+        let index = self.any_slot();
+        let name = &self.slots[index].name;
+        let device = match self.rng.u8(..3) {
+            0 => "pool".to_owned(),
+            1 => format!("t-{name}"),
+            _ => format!("c-{name}"),
+        };
+        self.pool
+            .suspend(&device, device.starts_with('c') && self.rng.bool())?;
+        self.pause(20);
+        self.pool.resume(&device)?;
+        Ok(true)
+    }
+
+    // --- a pool in trouble ---
+
+    /// Takes almost all of the pool's free blocks for a thin device that nobody reads; its id.
+    /// The siblings' own writes take the rest.
+    fn take_space(&self) -> Result<u32> {
+        const LEFT: u64 = 16;
+        let thin = self.pool.thin_new()?;
+        let (used, all) = self.pool.usage()?;
+        let block = self.config.block_sectors;
+        let blocks = ((all - used) / block).saturating_sub(LEFT);
+        self.pool.thin_open("filler", thin, (blocks + 1) * block)?;
+        let device = sys::open(
+            sys::path("/dev/mapper/t-filler"),
+            libc::O_WRONLY | libc::O_DIRECT,
+        )?;
+        let mut data = Buffer::new(PAGE);
+        data.bytes_mut(PAGE).fill(0xff);
+        for index in 0..blocks {
+            match sys::pwrite(&device, data.bytes_mut(PAGE), index * block * 512, 0) {
+                // the siblings took some meanwhile
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => break,
+                result => result?,
+            }
+            if index % 64 == 0 && self.is_full()? {
+                break;
+            }
+        }
+        drop(device);
+        self.pool.thin_close("filler")?;
+        Ok(thin)
+    }
+
+    fn is_full(&self) -> Result<bool> {
+        Ok(self.pool.status()?.contains(" out_of_data_space "))
+    }
+
+    /// Waits a while for the siblings to take the rest of the space.
+    fn wait_until_full(&self) -> Result<bool> {
+        for _ in 0..100 {
+            if self.is_full()? {
+                return Ok(true);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(false)
+    }
+
+    fn pause(&mut self, milliseconds: u64) {
+        std::thread::sleep(Duration::from_millis(self.rng.u64(..milliseconds)));
+    }
+
+    /// The pool has no space, and whoever writes waits until it has. Nothing is lost.
+    fn full_queueing(&mut self) -> Result<bool> {
+        let thin = self.take_space()?;
+        let full = self.wait_until_full()?;
+        self.pause(1000);
+        // either way there is space again
+        let grown = self.rng.bool() && self.pool.grow(16)?;
+        if grown {
+            self.pause(200);
+        }
+        self.pool.thin_delete(thin)?;
+        Ok(full)
+    }
+
+    /// The pool fails what is written, for want of space or because it is read-only. Of files
+    /// that change, only whose data they have is known then; the others stay readable.
+    fn failing(&mut self, fault: Fault) -> Result<bool> {
+        for slot in self.slots {
+            if let Some(layer) = &*slot.layer.write().unwrap() {
+                layer.sync()?;
+                layer.faulty.store(true, Relaxed);
+            }
+        }
+        let happened = match fault {
+            Fault::Full => {
+                self.pool.pool_feature("error_if_no_space", true)?;
+                let thin = self.take_space()?;
+                let full = self.wait_until_full()?;
+                self.pause(2000);
+                self.pool.thin_delete(thin)?;
+                self.pool.pool_feature("error_if_no_space", false)?;
+                full
+            }
+            Fault::ReadOnly => {
+                self.pool.pool_feature("read_only", true)?;
+                self.pause(2000);
+                self.pool.pool_feature("read_only", false)?;
+                true
+            }
+        };
+        for slot in self.slots {
+            let mut guard = slot.layer.write().unwrap();
+            self.replace(slot, &mut guard)?;
+        }
+        Ok(happened)
+    }
+}

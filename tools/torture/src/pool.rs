@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The devices: null_blk disks, the pool on them, thin devices, and drr on top.
+//!
+//!   /dev/mapper/c-N   drr, or linear for comparison
+//!   /dev/mapper/t-N   thin
+//!   /dev/mapper/pool  thin-pool
+//!   /dev/mapper/data  linear, on the null_blk disk that the tests call nullb0
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Error, Result};
+use std::process::Command;
+use std::sync::Mutex;
+
+use crate::config::{Config, Target};
+
+const DATA_DISK: &str = "nullb0";
+const META_DISK: &str = "nullb1";
+
+/// Runs a program; its output, or an error with what it said.
+pub fn run(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(arguments).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.trim().replace('\n', "; ");
+    Err(Error::other(format!(
+        "{program} {}: {said}",
+        arguments.join(" ")
+    )))
+}
+
+fn dmsetup(arguments: &[&str]) -> Result<String> {
+    run("dmsetup", arguments)
+}
+
+/// Counters of drr devices that are gone, or gone over to another table.
+#[derive(Default, Clone, Copy)]
+pub struct Counters {
+    /// Sectors read through drr.
+    pub read: u64,
+    /// Sectors served by it.
+    pub hit: u64,
+    /// Hits that paranoid devices compared.
+    pub compared: u64,
+    /// Those that differed.
+    pub mismatches: u64,
+}
+
+impl Counters {
+    fn parse(status: &str) -> Self {
+        let of = |name: &str| -> u64 {
+            let value = status.split_whitespace().find_map(|word| {
+                let (key, value) = word.split_once('=')?;
+                (key == name).then(|| value.parse().unwrap_or(0))
+            });
+            value.unwrap_or(0)
+        };
+        Counters {
+            read: of("read_sectors"),
+            hit: of("hit_sectors"),
+            compared: of("verified"),
+            mismatches: of("mismatches"),
+        }
+    }
+
+    /// Sum.
+    pub fn add(&mut self, other: Counters) {
+        self.read += other.read;
+        self.hit += other.hit;
+        self.compared += other.compared;
+        self.mismatches += other.mismatches;
+    }
+}
+
+/// A pool, and what stands on it.
+pub struct Pool {
+    config: Config,
+    data_sectors: Mutex<u64>,
+    features: Mutex<Vec<&'static str>>,
+    ids: Mutex<Ids>,
+    /// Of devices and tables that are gone.
+    past: Mutex<Counters>,
+    /// Devices that now exist, with their sectors.
+    tops: Mutex<BTreeMap<String, u64>>,
+}
+
+#[derive(Default)]
+struct Ids {
+    next: u32,
+    free: Vec<u32>,
+}
+
+fn disk(name: &str, mib: u64) -> Result<()> {
+    let directory = format!("/sys/kernel/config/nullb/{name}");
+    fs::create_dir(&directory)?;
+    let size = mib.to_string();
+    for (file, value) in [
+        ("size", size.as_str()),
+        ("memory_backed", "1"),
+        ("discard", "1"),
+        ("blocksize", "512"),
+        ("power", "1"),
+    ] {
+        fs::write(format!("{directory}/{file}"), value)?;
+    }
+    Ok(())
+}
+
+impl Pool {
+    /// Makes the disks and the pool.
+    pub fn new(config: &Config) -> Result<Self> {
+        for module in ["null_blk", "dm-thin-pool"] {
+            let arguments: &[&str] = if module == "null_blk" {
+                &["nr_devices=0"]
+            } else {
+                &[]
+            };
+            run("modprobe", &[&["-q", module], arguments].concat())?;
+        }
+        if config.target == Target::Drr {
+            run("modprobe", &["dm-drr"])?;
+        }
+        disk(DATA_DISK, config.disk_mib)?;
+        disk(META_DISK, 16)?;
+        let mut features = Vec::new();
+        if !config.zeroing {
+            features.push("skip_block_zeroing");
+        }
+        if !config.passdown {
+            features.push("no_discard_passdown");
+        }
+        let pool = Pool {
+            config: config.clone(),
+            data_sectors: Mutex::new(config.pool_mib * 2048),
+            features: Mutex::new(features),
+            ids: Mutex::default(),
+            past: Mutex::default(),
+            tops: Mutex::default(),
+        };
+        dmsetup(&["create", "data", "--table", &pool.data_table()])?;
+        dmsetup(&["create", "pool", "--table", &pool.pool_table()])?;
+        Ok(pool)
+    }
+
+    fn data_table(&self) -> String {
+        format!(
+            "0 {} linear /dev/{DATA_DISK} 0",
+            *self.data_sectors.lock().unwrap()
+        )
+    }
+
+    fn pool_table(&self) -> String {
+        let features = self.features.lock().unwrap();
+        format!(
+            "0 {} thin-pool /dev/{META_DISK} /dev/mapper/data {} 32 {} {}",
+            *self.data_sectors.lock().unwrap(),
+            self.config.block_sectors,
+            features.len(),
+            features.join(" ")
+        )
+    }
+
+    fn reload(device: &str, table: &str, options: &[&str]) -> Result<()> {
+        dmsetup(&["load", device, "--table", table])?;
+        dmsetup(&[&["suspend"], options, &[device]].concat())?;
+        dmsetup(&["resume", device])?;
+        Ok(())
+    }
+
+    /// Loads the pool's table again, under load.
+    pub fn reload_pool(&self) -> Result<()> {
+        Self::reload("pool", &self.pool_table(), &[])
+    }
+
+    /// Adds a feature to the pool, or takes it away again.
+    pub fn pool_feature(&self, feature: &'static str, on: bool) -> Result<()> {
+        let mut features = self.features.lock().unwrap();
+        features.retain(|other| *other != feature);
+        if on {
+            features.push(feature);
+        }
+        drop(features);
+        self.reload_pool()
+    }
+
+    /// Makes the pool's data device larger, as far as its disk goes.
+    pub fn grow(&self, mib: u64) -> Result<bool> {
+        let mut sectors = self.data_sectors.lock().unwrap();
+        let larger = (*sectors + mib * 2048).min(self.config.disk_mib * 2048);
+        if larger == *sectors {
+            return Ok(false);
+        }
+        *sectors = larger;
+        drop(sectors);
+        Self::reload("data", &self.data_table(), &["--nolockfs"])?;
+        self.reload_pool()?;
+        Ok(true)
+    }
+
+    /// Sectors of data blocks that are in use, and that there are.
+    pub fn usage(&self) -> Result<(u64, u64)> {
+        let status = self.status()?;
+        let blocks = status
+            .split_whitespace()
+            .nth(5)
+            .and_then(|word| word.split_once('/'));
+        let number = |text: &str| text.parse::<u64>().unwrap_or(0) * self.config.block_sectors;
+        let (used, all) = blocks.ok_or_else(|| Error::other(format!("odd status: {status}")))?;
+        Ok((number(used), number(all)))
+    }
+
+    /// The pool's status line.
+    pub fn status(&self) -> Result<String> {
+        dmsetup(&["status", "pool"])
+    }
+
+    fn new_id(&self, reuse: bool) -> u32 {
+        let mut ids = self.ids.lock().unwrap();
+        if reuse && !ids.free.is_empty() {
+            return ids.free.remove(0);
+        }
+        ids.next += 1;
+        ids.next - 1
+    }
+
+    /// A new, empty thin device: its id.
+    pub fn thin_new(&self) -> Result<u32> {
+        let id = self.new_id(false);
+        dmsetup(&["message", "pool", "0", &format!("create_thin {id}")])?;
+        Ok(id)
+    }
+
+    /// A snapshot of a thin device that isn't active, or is suspended: its id, which may be
+    /// one that was deleted.
+    pub fn thin_snap(&self, origin: u32) -> Result<u32> {
+        let id = self.new_id(true);
+        dmsetup(&[
+            "message",
+            "pool",
+            "0",
+            &format!("create_snap {id} {origin}"),
+        ])?;
+        Ok(id)
+    }
+
+    /// Deletes a thin device that isn't active.
+    pub fn thin_delete(&self, id: u32) -> Result<()> {
+        dmsetup(&["message", "pool", "0", &format!("delete {id}")])?;
+        self.ids.lock().unwrap().free.push(id);
+        Ok(())
+    }
+
+    fn thin_table(id: u32, sectors: u64) -> String {
+        format!("0 {sectors} thin /dev/mapper/pool {id}")
+    }
+
+    /// Activates a thin device.
+    pub fn thin_open(&self, name: &str, id: u32, sectors: u64) -> Result<()> {
+        create(&format!("t-{name}"), &Self::thin_table(id, sectors))
+    }
+
+    /// Loads a thin device's table again, under load.
+    pub fn thin_reload(&self, name: &str, id: u32, sectors: u64) -> Result<()> {
+        Self::reload(
+            &format!("t-{name}"),
+            &Self::thin_table(id, sectors),
+            &["--nolockfs"],
+        )
+    }
+
+    /// Deactivates it.
+    pub fn thin_close(&self, name: &str) -> Result<()> {
+        remove(&format!("t-{name}"))
+    }
+
+    fn top_table(&self, name: &str, sectors: u64, features: &[&str]) -> String {
+        match self.config.target {
+            Target::Linear => format!("0 {sectors} linear /dev/mapper/t-{name} 0"),
+            Target::Drr if features.is_empty() => {
+                format!("0 {sectors} drr /dev/mapper/t-{name}")
+            }
+            Target::Drr => {
+                let (count, features) = (features.len(), features.join(" "));
+                format!("0 {sectors} drr /dev/mapper/t-{name} {count} {features}")
+            }
+        }
+    }
+
+    /// Puts drr on a thin device.
+    pub fn top_open(&self, name: &str, sectors: u64, features: &[&str]) -> Result<()> {
+        create(
+            &format!("c-{name}"),
+            &self.top_table(name, sectors, features),
+        )?;
+        self.tops.lock().unwrap().insert(name.to_owned(), sectors);
+        Ok(())
+    }
+
+    /// Loads drr's table again, under load.
+    pub fn top_reload(&self, name: &str, features: &[&str], lockfs: bool) -> Result<()> {
+        let device = format!("c-{name}");
+        let mut tops = self.tops.lock().unwrap();
+        let sectors = *tops
+            .get(name)
+            .ok_or_else(|| Error::other("no such device"))?;
+        let table = self.top_table(name, sectors, features);
+        dmsetup(&["load", &device, "--table", &table])?;
+        let options: &[&str] = if lockfs { &[] } else { &["--nolockfs"] };
+        dmsetup(&[&["suspend"], options, &[&device]].concat())?;
+        self.keep_counters(name)?;
+        dmsetup(&["resume", &device])?;
+        tops.insert(name.to_owned(), sectors);
+        Ok(())
+    }
+
+    fn counters_of(&self, name: &str) -> Result<Counters> {
+        if self.config.target == Target::Linear {
+            return Ok(Counters::default());
+        }
+        Ok(Counters::parse(&dmsetup(&[
+            "status",
+            "--noflush",
+            &format!("c-{name}"),
+        ])?))
+    }
+
+    fn keep_counters(&self, name: &str) -> Result<()> {
+        let counters = self.counters_of(name)?;
+        self.past.lock().unwrap().add(counters);
+        Ok(())
+    }
+
+    /// Suspends a device; `lockfs` freezes the file system.
+    pub fn suspend(&self, device: &str, lockfs: bool) -> Result<()> {
+        let options: &[&str] = if lockfs { &[] } else { &["--nolockfs"] };
+        dmsetup(&[&["suspend"], options, &[device]].concat())?;
+        Ok(())
+    }
+
+    /// Resumes a device.
+    pub fn resume(&self, device: &str) -> Result<()> {
+        dmsetup(&["resume", device])?;
+        Ok(())
+    }
+
+    /// Removes drr from a thin device.
+    pub fn top_close(&self, name: &str) -> Result<()> {
+        let mut tops = self.tops.lock().unwrap();
+        self.keep_counters(name)?;
+        remove(&format!("c-{name}"))?;
+        tops.remove(name);
+        Ok(())
+    }
+
+    /// The counters of all devices, past and present.
+    pub fn counters(&self) -> Result<Counters> {
+        let tops = self.tops.lock().unwrap();
+        let mut sum = *self.past.lock().unwrap();
+        for name in tops.keys() {
+            sum.add(self.counters_of(name)?);
+        }
+        Ok(sum)
+    }
+
+    /// Pages and records that the module remembers, as any device's status tells.
+    pub fn remembered(&self) -> Result<(u64, u64)> {
+        if self.config.target == Target::Linear {
+            return Ok((0, 0));
+        }
+        let status = dmsetup(&["status", "--target", "drr"])?;
+        let line = status.lines().next().unwrap_or("");
+        let of = |name: &str| {
+            let words = line.split_whitespace();
+            let mut values = words.filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            values.next().and_then(|value| value.parse().ok())
+        };
+        match (of("tracked_pages"), of("records")) {
+            (Some(pages), Some(records)) => Ok((pages, records)),
+            _ => Err(Error::other(format!("odd status: {line}"))),
+        }
+    }
+
+    /// Removes everything, with no thin device active.
+    pub fn close(self) -> Result<()> {
+        remove("pool")?;
+        remove("data")?;
+        for name in [DATA_DISK, META_DISK] {
+            let directory = format!("/sys/kernel/config/nullb/{name}");
+            fs::write(format!("{directory}/power"), "0")?;
+            fs::remove_dir(directory)?;
+        }
+        Ok(())
+    }
+}
+
+fn create(device: &str, table: &str) -> Result<()> {
+    dmsetup(&["create", device, "--table", table])?;
+    Ok(())
+}
+
+/// The last closer of a device may be slow to let go of it.
+fn remove(device: &str) -> Result<()> {
+    dmsetup(&["remove", "--retry", device])?;
+    Ok(())
+}
