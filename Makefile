@@ -36,6 +36,10 @@ check:
 mutants:
 	@scripts/mutants.sh $(GUARDS)
 
+# TIME=600 SEED=1 KERNEL=debian
+torture:
+	@scripts/torture.sh
+
 toolbox:
 	@scripts/toolbox.sh --path
 
@@ -57,6 +61,8 @@ make test      all tests; SUITES="kunit reads" for some of them; KERNEL=debug or
 make kunit     unit tests of the pure parts, under User-mode Linux
 make check     rustfmt, clippy, checkpatch, rustdoc, shellcheck
 make mutants   switch the guards off one by one, and see the tests notice
+make torture   load siblings and check every byte they read; TIME=600 SEED=1
+               KERNEL=debian, uml or debug
 
 make modules   build both modules for Debian's kernel, into build/debian
 make toolbox   only the root with the compilers
@@ -73,4 +79,4 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: modules install demo test kunit check mutants toolbox kernels clean help
+.PHONY: modules install demo test kunit check mutants torture toolbox kernels clean help

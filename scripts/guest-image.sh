@@ -116,6 +116,16 @@ build_helpers() {
 	done
 }
 
+# Programs in Rust, as crates of tools/Cargo.toml, linked statically too.
+# $1: crate, $2: folder
+build_rust() {
+	local target=x86_64-unknown-linux-gnu
+	RUSTFLAGS='-C target-feature=+crt-static' "$scripts/cargo.sh" build --release --locked \
+		--target "$target" -p "$1"
+	mkdir -p "$2"
+	"$scripts/toolbox.sh" strip -o "$2/$1" "$DRR_TOP/build/cargo/$target/release/$1"
+}
+
 make_top() {
 	local top=$build/top dest
 	dest=$top/lib/modules/$release
@@ -132,6 +142,7 @@ make_top() {
 	cp -r "$DRR_TOP"/tools/testing/. "$top/drr/"
 	[[ ! -d $DRR_TOP/tools/demo ]] || cp -r "$DRR_TOP/tools/demo" "$top/drr/"
 	build_helpers "$top/drr/bin"
+	build_rust drr-torture "$top/drr/bin"
 	cp "$DRR_TOP/tools/testing/guest/init" "$top/init"
 	chmod +x "$top/init"
 	pack "$top" "$build/top.cpio"
