@@ -40,6 +40,10 @@ mutants:
 torture:
 	@scripts/torture.sh
 
+# every unsafe of the kernel code with its reason
+unsafe:
+	@scripts/unsafe.sh --list
+
 toolbox:
 	@scripts/toolbox.sh --path
 
@@ -61,6 +65,7 @@ make test      all tests; SUITES="kunit reads" for some of them; KERNEL=debug or
 make kunit     unit tests of the pure parts, under User-mode Linux
 make check     rustfmt, clippy, checkpatch, rustdoc, shellcheck
 make mutants   switch the guards off one by one, and see the tests notice
+make unsafe    every unsafe of the kernel code, with its reason
 make torture   load siblings and check every byte they read; TIME=600 SEED=1
                KERNEL=debian, uml or debug
 
@@ -79,4 +84,4 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: modules install demo test kunit check mutants torture toolbox kernels clean help
+.PHONY: modules install demo test kunit check mutants torture unsafe toolbox kernels clean help
