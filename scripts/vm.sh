@@ -159,7 +159,7 @@ qemu() {
 		image=$("$scripts/kernel.sh" "$kernel")/arch/x86/boot/bzImage
 		# KUnit cases run whenever our module is loaded; an emulated CPU with
 		# checkers is slow, and may get little of a busy host
-		extra="kunit.enable=1 drr.slow=4 watchdog_thresh=30"
+		extra="kunit.enable=1 kunit.autorun=1 drr.slow=4 watchdog_thresh=30"
 	fi
 	if [[ ${DRR_ACCEL:-} != tcg ]] && kvm_works; then
 		accel=(-accel kvm -cpu host)
