@@ -1,0 +1,37 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Tests the module's pure sources in user space (tools/host): their own cases, input by chance,
+# many threads, and with loom every order of a few threads' operations. Ends with the line
+# "N passed, N failed".
+#
+# usage: host.sh [tests|models]...	without arguments both
+
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+log=$DRR_TOP/build/out/host.log
+mkdir -p "${log%/*}"
+: >"$log"
+rc=0
+
+for part in "${@:-tests models}"; do
+	for kind in $part; do
+		echo "# host: $kind"
+		case $kind in
+		tests) "$DRR_TOP/scripts/cargo.sh" test --locked --release -p drr-host-dm -p drr-host ;;
+		# loom's atomics are another build; optimised, as there are many runs
+		models) RUSTFLAGS="--cfg loom" "$DRR_TOP/scripts/cargo.sh" test --locked --release \
+			--target-dir "$DRR_TOP/build/cargo/loom" -p drr-host-dm -p drr-host ;;
+		*) die "host.sh: unknown part '$kind' : use tests or models" ;;
+		esac 2>&1 | tee -a "$log" || rc=1
+	done
+done
+
+passed=0 failed=0
+while read -r good bad; do
+	((passed += good, failed += bad)) || true
+done < <(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed;.*/\1 \2/p' "$log")
+# what doesn't build, or ends early, has no result line
+((!rc || failed)) || failed=1
+echo "$passed passed, $failed failed"
+((!failed))

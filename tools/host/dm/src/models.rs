@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs of a few threads in every order of their atomic operations that the memory model allows.
+//!
+//! Where that is too much, a run has at most so many preemptions as the model says.
+
+use loom::thread;
+use std::sync::Arc;
+
+use kernel::{
+    prelude::*,
+    sync::rcu::{self, gone},
+};
+
+use crate::{
+    bits::PageBits,
+    directory::{Directory, Key},
+    folio::{LockedFolio, MappingId, PageCache},
+    index::{hash, Index, Keyed},
+};
+
+fn explore(preemptions: Option<usize>, run: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = preemptions;
+    model.max_branches = 100_000;
+    model.check(run);
+}
+
+fn join<T: 'static, const N: usize>(threads: [thread::JoinHandle<T>; N]) -> [T; N] {
+    threads.map(|thread| thread.join().expect("no thread panicked"))
+}
+
+/// A page is told gone once, and whoever takes the last one is alone in being told so.
+#[test]
+fn one_caller_is_told_that_the_run_died() {
+    explore(None, || {
+        let bits = Arc::new(PageBits::new(0b11));
+        let clear = |mask| {
+            let bits = bits.clone();
+            thread::spawn(move || bits.clear(mask))
+        };
+        let done = join([clear(0b01), clear(0b11), clear(0b10)]);
+        assert_eq!(done.iter().map(|one| one.pages.count_ones()).sum::<u32>(), 2);
+        assert_eq!(done.iter().filter(|one| one.died).count(), 1);
+        assert_eq!(bits.pages(), 0);
+        assert_eq!(bits.set(1), None);
+    });
+}
+
+/// A page that was added is there, in a run that isn't dead; or the run is and got none.
+#[test]
+fn no_page_is_added_to_a_dead_run() {
+    explore(None, || {
+        let bits = Arc::new(PageBits::new(0b01));
+        let other = bits.clone();
+        let adder = thread::spawn(move || other.set(0b10));
+        let other = bits.clone();
+        let second = thread::spawn(move || other.set(0b110));
+        let died = bits.clear(0b01).died;
+        let added = join([adder, second]);
+        let expected = added.iter().flatten().fold(0, |all, new| all | new);
+        assert_eq!(bits.pages(), expected);
+        assert_eq!(died, added.iter().all(Option::is_none));
+    });
+}
+
+struct Pair(u64, u64);
+
+impl Keyed for Pair {
+    fn forward(&self) -> u64 {
+        hash(self.0)
+    }
+
+    fn reverse(&self) -> u64 {
+        hash(self.1)
+    }
+}
+
+fn index_of(pairs: &[(u64, u64)]) -> Arc<Index<Pair>> {
+    let index = Index::new(1).expect("memory");
+    for pair in pairs {
+        let pair = Pair(pair.0, pair.1);
+        index.insert_unless(pair, GFP_KERNEL, |_| false).expect("memory");
+    }
+    Arc::new(index)
+}
+
+/// The second halves of the pairs whose first is `key`, as a reader finds them.
+fn read(index: &Index<Pair>, key: u64) -> Vec<u64> {
+    let guard = rcu::read_lock();
+    let mut found = Vec::new();
+    for pair in index.by_forward(&guard, hash(key)) {
+        assert!(!gone(pair), "a reader stands on freed memory");
+        if pair.0 == key {
+            found.push(pair.1);
+        }
+    }
+    found
+}
+
+fn remove(index: &Index<Pair>, key: u64) -> usize {
+    let guard = rcu::read_lock();
+    index
+        .by_reverse(&guard, hash(key))
+        .filter(|pair| {
+            assert!(!gone(*pair), "a remover stands on freed memory");
+            pair.1 == key
+        })
+        .filter(|pair| index.remove(pair))
+        .count()
+}
+
+/// What stays is found however its neighbours come and go.
+#[test]
+fn neighbours_go_while_a_reader_passes() {
+    explore(Some(3), || {
+        let index = index_of(&[(1, 10), (1, 11), (1, 12)]);
+        let remover = |key| {
+            let index = index.clone();
+            thread::spawn(move || remove(&index, key))
+        };
+        let removers = [remover(11), remover(12)];
+        let found = read(&index, 1);
+        assert_eq!(found.iter().filter(|key| **key == 10).count(), 1);
+        assert_eq!(join(removers), [1, 1]);
+        assert_eq!(read(&index, 1), [10]);
+    });
+}
+
+#[test]
+fn neighbours_come_while_a_reader_passes() {
+    explore(Some(3), || {
+        let index = index_of(&[(1, 10)]);
+        let other = index.clone();
+        let inserter = thread::spawn(move || {
+            let pair = Pair(1, 11);
+            other.insert_unless(pair, GFP_KERNEL, |_| false).expect("memory")
+        });
+        let found = read(&index, 1);
+        assert!(found == [10] || found == [11, 10]);
+        assert!(inserter.join().expect("no panic"));
+    });
+}
+
+#[test]
+fn an_entry_is_removed_once() {
+    explore(Some(3), || {
+        let index = index_of(&[(1, 10)]);
+        let remover = || {
+            let index = index.clone();
+            thread::spawn(move || remove(&index, 10))
+        };
+        let done = join([remover(), remover()]);
+        assert_eq!(done.iter().sum::<usize>(), 1);
+        assert_eq!(read(&index, 1), [0u64; 0]);
+    });
+}
+
+#[test]
+fn one_of_two_is_inserted() {
+    explore(Some(3), || {
+        let index = index_of(&[]);
+        let inserter = || {
+            let index = index.clone();
+            thread::spawn(move || {
+                let same = |pair: &Pair| pair.1 == 10;
+                index.insert_unless(Pair(1, 10), GFP_KERNEL, same).expect("memory")
+            })
+        };
+        let done = join([inserter(), inserter()]);
+        assert_eq!(done.iter().filter(|inserted| **inserted).count(), 1);
+        assert_eq!(read(&index, 1), [10]);
+    });
+}
+
+#[derive(Clone, Copy)]
+struct Content(u64);
+
+impl Key for Content {
+    fn same(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+
+    fn hash(&self) -> u64 {
+        hash(self.0)
+    }
+}
+
+/// A directory, and the page cache that it is about.
+struct World {
+    directory: Directory<Content>,
+    cache: MappingId,
+}
+
+const DISK: u64 = 7;
+const NEW: u64 = 8;
+
+impl World {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            directory: Directory::new(1).expect("memory"),
+            cache: PageCache::new(1, 1),
+        })
+    }
+
+    /// Reads the page from the disk, if it isn't there.
+    fn read(&self) {
+        if let Some(folio) = LockedFolio::try_new(self.cache, 0) {
+            if !folio.cached() {
+                folio.read(DISK, |pages| {
+                    self.directory.enter(Content(DISK), 0, &pages);
+                });
+            }
+        }
+    }
+
+    fn remove(&self) {
+        if let Some(folio) = LockedFolio::try_new(self.cache, 0) {
+            if folio.cached() {
+                folio.remove(&self.directory);
+            }
+        }
+    }
+
+    fn change(&self) {
+        if let Some(folio) = LockedFolio::try_new(self.cache, 0) {
+            if folio.cached() {
+                folio.change(NEW, &self.directory);
+            }
+        }
+    }
+
+    /// As `drr/copy.rs`: find, lock, look again, copy.
+    fn copy(&self, look_again: bool) -> Option<u64> {
+        let guard = rcu::read_lock();
+        let donor = self.directory.donors(&guard, Content(DISK)).next()?;
+        let folio = donor.folio(0)?.try_lock(donor.mapping())?;
+        if look_again && donor.pages_from(0) == 0 {
+            return None;
+        }
+        folio.clean().then(|| folio.content())
+    }
+}
+
+fn world_with(actor: fn(&World), look_again: bool) {
+    explore(Some(2), move || {
+        let world = World::new();
+        world.read();
+        let act = |what: fn(&World)| {
+            let world = world.clone();
+            thread::spawn(move || what(&world))
+        };
+        let threads = [act(actor), act(World::read)];
+        if let Some(content) = world.copy(look_again) {
+            assert_eq!(content, DISK, "a wrong page was served");
+        }
+        join(threads);
+        assert_eq!(world.directory.pages(), world.directory.runs());
+        // Whoever is left in the directory is right.
+        if let Some(content) = world.copy(true) {
+            assert_eq!(content, DISK, "a wrong page is on record");
+        }
+    });
+}
+
+#[test]
+fn a_page_goes_and_comes_while_it_is_copied() {
+    world_with(World::remove, true);
+}
+
+#[test]
+fn a_page_changes_while_it_is_copied() {
+    world_with(World::change, true);
+}
+
+/// Without the second look the model finds the wrong page: it can fail.
+#[test]
+#[should_panic(expected = "a wrong page was served")]
+fn without_a_second_look_a_changed_page_is_served() {
+    world_with(World::change, false);
+}

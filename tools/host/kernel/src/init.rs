@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Initialisers. Nothing here minds being moved, so a value is made and then put in its place.
+
+use crate::error::{Error, Result};
+
+/// Makes a value.
+pub trait PinInit<T, E = Error> {
+    /// Makes it.
+    fn make(self) -> Result<T, E>;
+}
+
+impl<T, E, F: FnOnce() -> Result<T, E>> PinInit<T, E> for F {
+    fn make(self) -> Result<T, E> {
+        self()
+    }
+}
+
+/// Makes an array.
+pub fn pin_init_array_from_fn<T, E, I: PinInit<T, E>, const N: usize>(
+    mut make: impl FnMut(usize) -> I,
+) -> impl PinInit<[T; N], E> {
+    move || {
+        let values: Result<Vec<T>, E> = (0..N).map(|at| make(at).make()).collect();
+        Ok(values?.try_into().unwrap_or_else(|_| unreachable!("N values")))
+    }
+}
+
+/// Allocates and initialises.
+pub trait InPlaceInit<T>: Sized {
+    /// Fails with what the initialiser fails with.
+    fn pin_init(init: impl PinInit<T>, flags: crate::alloc::Flags) -> Result<core::pin::Pin<Self>>;
+}
+
+/// A structure's initialiser.
+#[macro_export]
+macro_rules! try_pin_init {
+    ($name:ident { $($field:ident <- $init:expr),* $(,)? }) => {
+        move || -> $crate::error::Result<$name> {
+            Ok($name { $($field: $crate::init::PinInit::make($init)?),* })
+        }
+    };
+}
+
+/// A spinlock's initialiser.
+#[macro_export]
+macro_rules! new_spinlock_irq {
+    ($value:expr, $name:literal) => {
+        move || -> $crate::error::Result<_> { Ok($crate::sync::SpinLockIrq::new($value)) }
+    };
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kernel crate in user space, as far as the module's pure sources use it.
+//!
+//! They are compiled here from the very files that the module is built from, so that they can be
+//! fuzzed, run by many threads, and, with `--cfg loom`, be tried in every order of their atomic
+//! operations. Atomics, locks and RCU are then loom's.
+
+pub mod alloc;
+pub mod error;
+pub mod init;
+pub mod rcu;
+pub mod sync;
+
+/// What the sources call by their C names.
+pub mod bindings {
+    pub use crate::rcu::{kvfree_call_rcu, kvfree_rcu_head};
+}
+
+/// What every source uses.
+pub mod prelude {
+    pub use crate::{
+        alloc::{flags::*, KBox, KVVec, KVec},
+        error::{code::*, Error, Result},
+        init::{self as pin_init, InPlaceInit, PinInit},
+        new_spinlock_irq, pr_debug, pr_err, pr_warn, try_pin_init,
+    };
+    pub use core::{ffi::CStr, mem::size_of, pin::Pin};
+    pub use macros::{kunit_tests, pin_data};
+}
+
+/// Checks its arguments and says nothing.
+#[macro_export]
+macro_rules! pr_debug {
+    ($($arg:tt)*) => {{
+        let _ = core::format_args!($($arg)*);
+    }};
+}
+
+/// As [`pr_debug`].
+#[macro_export]
+macro_rules! pr_err {
+    ($($arg:tt)*) => { $crate::pr_debug!($($arg)*) };
+}
+
+/// As [`pr_debug`].
+#[macro_export]
+macro_rules! pr_warn {
+    ($($arg:tt)*) => { $crate::pr_debug!($($arg)*) };
+}
