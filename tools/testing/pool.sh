@@ -169,11 +169,15 @@ fs_make() {
 	esac
 }
 
-# fs_mount KIND NAME [DEVICE]: mounts NAME's drr device, or DEVICE, on /mnt/NAME. ext4 is
-# kept from reading its bitmaps in the background, which would disturb the counting.
+# fs_mount KIND NAME [DEVICE]: mounts NAME's drr device, or DEVICE, on /mnt/NAME. Both are
+# kept from work in the background that would disturb the counting: reading of bitmaps, and
+# the log's timers, whose writes make dm-thin copy (read) a block when sharing is broken.
 fs_mount() {
-	local options=noatime,nouuid
-	[[ $1 == xfs* ]] || options=noatime,no_prefetch_block_bitmaps
+	local options=noatime,no_prefetch_block_bitmaps,commit=600
+	if [[ $1 == xfs* ]]; then
+		options=noatime,nouuid
+		echo 720000 >/proc/sys/fs/xfs/xfssyncd_centisecs
+	fi
 	mkdir -p "/mnt/$2"
 	mount -t "${1%-*}" -o "$options" "${3:-/dev/mapper/$2}" "/mnt/$2"
 }
