@@ -87,6 +87,8 @@ pub(crate) struct Drr {
     claims: Atomic<u64>,
     /// Pages of the block device's own may be recorded.
     raw_records: Atomic<bool>,
+    /// Reads that failed.
+    failures: Atomic<u64>,
     stats: Stats,
 }
 
@@ -159,6 +161,7 @@ impl Target for Drr {
             layer: Atomic::new(Layer::new(info.pool, info.thin_id).number()),
             claims: Atomic::new(0),
             raw_records: Atomic::new(false),
+            failures: Atomic::new(0),
             stats: Stats::new(),
         };
         Ok(KBox::new(target, GFP_KERNEL)?)
@@ -181,10 +184,13 @@ impl Target for Drr {
         if !ok && Guard::ReadError.on() {
             // The folio doesn't become up to date, so its good pages will be read again, from
             // wherever the file's blocks are then.
-            for pages in passage.filled.pages(bio) {
-                self.member.table().forget_folio(&pages);
-            }
-            return;
+            self.failures.fetch_add(1, Full);
+            return self.forget(bio, &passage.filled);
+        }
+        if !bio.readahead() && Guard::Readahead.on() {
+            // On behalf of a write perhaps, which may change the page and then give up without
+            // making it dirty: a copy from user space that was cut short, and a fatal signal.
+            return self.forget(bio, &passage.filled);
         }
         if let Some(place) = &passage.place {
             self.record(bio, place, &passage.filled);
@@ -192,9 +198,7 @@ impl Target for Drr {
     }
 
     fn verified(&self, passage: &mut Passage, verdict: Verdict) {
-        let changed = passage
-            .place
-            .is_none_or(|place| !self.member.table().epochs.is_now(place.epoch));
+        let changed = passage.place.is_none_or(|place| !self.still_there(&place));
         match verdict {
             Verdict::Same => self.stats.verified(true),
             // What the disk has now is what the reader gets, as it would have without us.
@@ -329,7 +333,7 @@ impl Drr {
             &mut bio.writer(),
         );
         let sources = match served {
-            Ok(sources) if table.epochs.is_now(place.epoch) => sources,
+            Ok(sources) if self.still_there(&place) => sources,
             Ok(_) => return self.missed(bio, Miss::Changed),
             Err(Unserved::NoRecord) => return self.missed(bio, Miss::NoRecord),
             Err(Unserved::Busy) => return self.missed(bio, Miss::Busy),
@@ -412,22 +416,45 @@ impl Drr {
         Ok(())
     }
 
+    /// The mapping that `place` was looked up in is still the reader's.
+    ///
+    /// In this order: what can make a record for new content of the block, before the binding
+    /// says that the thin device has gone, is seen by the epoch's full ordering.
+    fn still_there(&self, place: &Place) -> bool {
+        self.member.table().epochs.is_now(place.epoch)
+            && (self.thin.thin().binding() == place.binding || !Guard::Binding.on())
+    }
+
+    /// Ends what is known of the folios that a read was for.
+    fn forget(&self, bio: &EndedBio<'_, Self>, filled: &Filled) {
+        for pages in filled.pages(bio) {
+            self.member.table().forget_folio(&pages);
+        }
+    }
+
     /// Records what a read has filled.
     fn record(&self, bio: &EndedBio<'_, Self>, place: &Place, filled: &Filled) {
-        let table = self.member.table();
-        let thin = self.thin.thin();
-        // The read went through the table that the mapping was looked up in.
-        let same_table = !Guard::Binding.on() || thin.binding() == place.binding;
-        if self.features.no_donate || !same_table || !table.epochs.is_now(place.epoch) {
+        if self.features.no_donate || !self.still_there(place) {
             return;
         }
+        let table = self.member.table();
         let claims = self.claims.load(Acquire);
+        let failures = self.failures.load(Acquire);
         let thin_id = self.layer().thin_id();
-        let (mut recorded, mut raw) = (0, false);
+        let (mut recorded, mut raw, mut partial) = (0, false, false);
         for pages in filled.pages(bio) {
+            let whole = pages.is_whole_folio();
             let Some(pages) = donor::recordable(pages, self.own.bdev()) else {
                 continue;
             };
+            if !whole {
+                // The other reads for this folio may have failed before: it won't be up to date
+                // then, and may become so without being read again as a whole.
+                if failures != 0 {
+                    continue;
+                }
+                partial = true;
+            }
             if pages.inode().is_block_device() {
                 raw = true;
                 // Before the record, so that whoever sees the device claimed looks for it.
@@ -437,15 +464,14 @@ impl Drr {
             recorded += table.record(&place.block, page, pages, self.member.device, thin_id);
         }
         self.stats.recorded(recorded);
-        // Changes and claims end only what is on record by then: one that came just before is
-        // noticed here, once for the whole read. Nobody has been served from these records
-        // meanwhile, as the reader holds the folios' locks until the read completes.
-        let changed = !table.epochs.is_now(place.epoch);
+        // Changes, claims and failures end only what is on record by then: one that came just
+        // before is noticed here, once for the whole read. Nobody has been served from these
+        // records meanwhile, as the reader holds the folios' locks until the read completes.
+        let changed = !self.still_there(place);
         let claimed = raw && self.claims.fetch_add(0, Full) != claims;
-        if changed || claimed {
-            for pages in filled.pages(bio) {
-                table.forget_folio(&pages);
-            }
+        let failed = partial && self.failures.fetch_add(0, Full) != failures;
+        if changed || claimed || failed {
+            self.forget(bio, filled);
         }
     }
 

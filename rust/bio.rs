@@ -200,6 +200,14 @@ impl<'a, T: Target> EndedBio<'a, T> {
         unsafe { &*per_bio_data::<T>(self.bio.as_ptr()) }
     }
 
+    /// It was submitted by readahead: its page-cache pages are in folios that were made for it.
+    ///
+    /// Any other read may be on behalf of a write, by whoever has the folio locked.
+    pub fn readahead(&self) -> bool {
+        // SAFETY: Valid by the type invariant.
+        unsafe { self.bio.as_ref() }.bi_opf & bindings::DM_RUST_READAHEAD != 0
+    }
+
     fn vecs(&self) -> *const bio_vec {
         // SAFETY: Valid by the type invariant.
         unsafe { self.bio.as_ref() }.bi_io_vec

@@ -107,10 +107,12 @@ impl<'g, K: Key> Donor<'g, K> {
 
     /// Takes a reference to the folio that holds page `page`.
     pub fn folio(&self, page: u32) -> Option<FolioRef> {
-        // SAFETY: The run was linked at some moment after the guard was taken (see
-        // `crate::index`). It was linked with at least one page in the page cache, and the last
-        // such page's removal unlinks it before the page is gone. So there was a moment since
-        // the guard was taken at which the mapping held a page, and was alive.
+        if self.pages_from(page) == 0 {
+            return None;
+        }
+        // SAFETY: The page was in the directory just now, that is since the guard was taken. So
+        // it was in the page cache, which it leaves only after it was taken out of the
+        // directory, and the mapping was alive. Its memory stays for as long as the guard does.
         unsafe { FolioRef::find(self.guard, self.run.mapping, self.index(page)) }
     }
 }

@@ -256,6 +256,11 @@ impl<'a> ReadPages<'a> {
         (index, index + self.cached.pages() - 1)
     }
 
+    /// They are all pages of the folio.
+    pub fn is_whole_folio(&self) -> bool {
+        u64::from(self.count) == self.cached.pages()
+    }
+
     /// The first `count` of the pages, and the rest if there is one.
     pub fn split(self, count: u32) -> (Self, Option<Self>) {
         let count = count.min(self.count);

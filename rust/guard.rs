@@ -47,6 +47,8 @@ pub enum Guard {
     Shared = 16,
     /// Records of a pool end when its metadata is rolled back.
     Rollback = 17,
+    /// Only what readahead reads is recorded; another read ends what is known of its folio.
+    Readahead = 18,
 }
 
 #[cfg(DRR_MUTANTS)]

@@ -34,6 +34,7 @@ mutants() {
 	ReadError	guards:failed reads
 	Shared	reads:unshared blocks
 	Rollback	held:rolled back
+	Readahead	guards:write cut short
 	EOF
 }
 

@@ -176,6 +176,7 @@ fs_mount() {
 	local options=noatime,no_prefetch_block_bitmaps,commit=600
 	if [[ $1 == xfs* ]]; then
 		options=noatime,nouuid
+		modprobe -q xfs || true	# built in, in some kernels
 		echo 720000 >/proc/sys/fs/xfs/xfssyncd_centisecs
 	fi
 	mkdir -p "/mnt/$2"

@@ -17,6 +17,9 @@
  *	while another reads the receiver's, which must equal the reference. The start of
  *	each is delayed by a random time below SPREAD_US.
  *
+ *   drr-helper short-write FILE OFFSET
+ *	Writes a few bytes there from a buffer that ends before they do.
+ *
  *   drr-helper rawrace DEVICE REFERENCE SECONDS
  *	One thread writes the device's own data back to it with O_DIRECT, others read and
  *	compare: the content never changes, the blocks behind it do.
@@ -62,6 +65,24 @@ static int open_or_die(const char *path, int flags)
 	if (fd < 0)
 		die("open %s", path);
 	return fd;
+}
+
+/* The kernel finds out that the buffer ends only when it copies. */
+static int short_write(const char *path, const char *offset)
+{
+	const size_t half = 100;
+	int fd = open_or_die(path, O_WRONLY);
+	char *buffer = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (buffer == MAP_FAILED)
+		die("mmap");
+	memset(buffer, 0x66, PAGE);
+	if (mprotect(buffer + PAGE, PAGE, PROT_NONE))
+		die("mprotect");
+	if (pwrite(fd, buffer + PAGE - half, 2 * half, atol(offset)) < 0)
+		die("%s", path);
+	return 0;
 }
 
 static size_t size_or_die(int fd, const char *path)
@@ -397,6 +418,8 @@ int main(int argc, char **argv)
 		return large_folios(argv[2]);
 	if ((argc == 7 || argc == 8) && !strcmp(argv[1], "race"))
 		return run_race(argc - 2, argv + 2);
+	if (argc == 4 && !strcmp(argv[1], "short-write"))
+		return short_write(argv[2], argv[3]);
 	if (argc == 5 && !strcmp(argv[1], "rawrace"))
 		return run_rawrace(argv + 2);
 	fprintf(stderr, "drr-helper: unknown command : see the top of drr-helper.c\n");

@@ -62,6 +62,33 @@ failed_reads() {
 	receive a small any
 }
 
+# A write reads the rest of its page first, and is killed meanwhile; then its buffer turns out
+# to be too short. The page is changed and yet clean: the file system takes the write for
+# none at all, and would do it again but for the signal.
+write_cut_short() {
+	local fs=$1 name=cut-$1 pid
+	[ $fs = ext4 ] || image_new $fs $name-base 320 small
+	thin_snap $name "$([ $fs = ext4 ] && echo base || echo $name-base)"
+	thin_snap $name-2 $name
+	drr_new $name
+	drr_new $name-2
+	fs_mount $fs $name
+	fs_mount $fs $name-2
+	on_exit "data_healthy; container_down $name; container_down $name-2"
+	settle /mnt/$name/small
+	data_table "0 $(sectors "/dev/$DATA_DISK") delay /dev/$DATA_DISK 0 3000"
+	"$HELPER" short-write /mnt/$name/small 0 &
+	pid=$!
+	wait_for 10 grep -q '^State:.D' /proc/$pid/status
+	kill -9 $pid
+	expect_fail wait $pid
+	data_healthy
+	expect_fail cmp -n 4096 "/mnt/$name/small" "$REF/small"
+	# just this page: a read is served whole or not at all
+	dd if="/mnt/$name-2/small" of="$WORK/page" iflag=direct bs=4k count=1 status=none
+	cmp -n 4096 "$WORK/page" "$REF/small"
+}
+
 # The receiver writes what it reads: the same bytes, so that only the blocks behind them
 # change, from shared ones that have donors to its own, in the middle of reads.
 receiver_writes_meanwhile() {
@@ -89,6 +116,8 @@ container_up ext4 b base paranoid
 run_case "raw reads of a mounted device" raw_reads_of_a_mounted_device
 run_case "ext2 never donates" ext2_never_donates
 run_case "failed reads aren't recorded" failed_reads
+run_case "ext4: write cut short" write_cut_short ext4
+run_case "xfs: write cut short" write_cut_short xfs
 run_case "receiver writes what it reads" receiver_writes_meanwhile
 run_case "nothing is remembered after unmount" all_down
 finish
