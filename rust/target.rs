@@ -20,6 +20,7 @@ use crate::{
     bindings,
     bio::{per_bio_data, Bio, EndedBio, Mapped},
     device::{BlockDevice, Device},
+    folio::PAGE_SECTORS,
     printer::Printer,
     verify::Verdict,
 };
@@ -464,5 +465,11 @@ impl<T: Target> Callbacks<T> {
         // SAFETY: Device-mapper's promise.
         let (target, limits) = unsafe { (Self::target(ti), &mut *limits) };
         limits.io_opt = limits.io_opt.max(target.optimal_io_bytes());
+        // Or I/O longer than that is split in the middle of a page; 255 is a common limit.
+        for max in [&mut limits.max_hw_sectors, &mut limits.max_sectors] {
+            if *max > PAGE_SECTORS {
+                *max &= !(PAGE_SECTORS - 1);
+            }
+        }
     }
 }

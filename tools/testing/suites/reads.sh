@@ -218,6 +218,19 @@ for ((i = 0; i < 12; i++)); do
 	random_file small/$i $(((i % 3 + 1) * 4096))
 done
 
+# Larger data blocks than a request of the disk, whose limit is no whole number of pages.
+large_blocks() {
+	local BLOCK_SECTORS=256
+	pool_up 512
+	on_exit all_down
+	image_new ext4 base 320
+	container_up ext4 a base
+	container_up ext4 b base
+	donate a big
+	receive b big "$(($(stat -c %s "$REF/big") / 512 * 9 / 10)).."
+}
+
+run_case "blocks of 128 KiB" large_blocks
 for fs in ext4 xfs; do
 	pool_up 512
 	image_new $fs base 320
