@@ -108,7 +108,7 @@ initrd=$build/initrd-$key
 # Small C programs of the tests and the demo are linked statically, one a file.
 build_helpers() {
 	local source
-	for source in "$DRR_TOP"/tools/{testing/helper,demo}/*.c; do
+	for source in "$DRR_TOP"/tools/{testing/helper,testing/faults,demo}/*.c; do
 		[[ -e $source ]] || continue
 		mkdir -p "$1"
 		"$scripts/toolbox.sh" gcc -O2 -Wall -Wextra -Werror -static -pthread -o \
