@@ -8,7 +8,8 @@
 #
 # A suite is a script in tools/testing/suites that prints TAP. A line of it that starts
 # with "# VM: " has options for vm.sh; with "# BUILD: mutants" it takes the build that can
-# hold threads up (rust/hold.rs), all guards on.
+# hold threads up (rust/hold.rs), all guards on; with "# KERNEL: " and a name it only makes
+# sense with that kernel, and otherwise runs only when it is named.
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -68,7 +69,9 @@ suites=("$@")
 if ((!$#)); then
 	suites=(kunit)
 	for file in "$DRR_TOP"/tools/testing/suites/*.sh; do
-		[[ ! -e $file ]] || suites+=("$(basename "$file" .sh)")
+		[[ -e $file ]] || continue
+		only=$(sed -n 's/^# KERNEL: //p' "$file")
+		[[ $only && $only != "$kernel" ]] || suites+=("$(basename "$file" .sh)")
 	done
 fi
 

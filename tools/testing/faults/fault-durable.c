@@ -290,8 +290,8 @@ static bool check_page(const struct side *side, const char *path, unsigned int f
 
 static bool check_hot(const struct side *side, unsigned int file)
 {
-	unsigned int wanted[HOT_PAGES] = {};
 	alignas(PAGE) char buffer[PAGE];
+	unsigned int wanted[HOT_PAGES] = {};
 	struct step next = step_of(side->number, side->durable + 1);
 	bool wrong = false;
 	char path[512];
