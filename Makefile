@@ -40,6 +40,10 @@ mutants:
 torture:
 	@scripts/torture.sh
 
+# N=5 SEED=1 DRR=none KERNEL=debian
+powercut:
+	@DRR=$(DRR) KERNEL=$(KERNEL) SEED=$(SEED) scripts/powercut.sh $(N)
+
 # every unsafe of the kernel code with its reason
 unsafe:
 	@scripts/unsafe.sh --list
@@ -68,6 +72,7 @@ make mutants   switch the guards off one by one, and see the tests notice
 make unsafe    every unsafe of the kernel code, with its reason
 make torture   load siblings and check every byte they read; TIME=600 SEED=1
                KERNEL=debian, uml or debug
+make powercut  cut the power of a guest under load, N=5 times, and look what is lost
 
 make modules   build both modules for Debian's kernel, into build/debian
 make toolbox   only the root with the compilers
@@ -84,4 +89,4 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: modules install demo test kunit check mutants torture unsafe toolbox kernels clean help
+.PHONY: modules install demo test kunit check mutants torture powercut unsafe toolbox kernels clean help

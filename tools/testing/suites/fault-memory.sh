@@ -30,10 +30,10 @@ killed_in() {
 	sed -n 's/^oom_kill //p' "$GROUPS_DIR/$1/memory.events"
 }
 
-# greedy FILE OOM_SCORE: reads all of a file at once, into memory that it hasn't got yet.
+# greedy FILE OOM_SCORE: reads much of a file at once, into memory that it hasn't got yet.
 greedy() {
 	echo "$2" >"/proc/$BASHPID/oom_score_adj"
-	exec dd if="$1" of=/dev/null bs=64M count=1 status=none
+	exec dd if="$1" of=/dev/null bs=160M count=1 status=none
 }
 
 # A reader's memory group is full halfway through its read, over and over.
@@ -82,7 +82,7 @@ machine_full() {
 	done
 	before=$(sed -n 's/^oom_kill //p' /proc/vmstat)
 	for ((i = 0; i < 6; i++)); do
-		(greedy /mnt/b/big 1000) &
+		(greedy /dev/mapper/b 1000) &
 		wait $! || true
 		evict /mnt/a/big
 	done
@@ -180,11 +180,13 @@ for fs in ext4 xfs; do
 	pool_up 512
 	image_new $fs base 320
 	run_case "$fs: readers are killed for want of memory" in_load $fs readers_killed
-	run_case "$fs: the machine is out of memory" in_load $fs machine_full
-	run_case "$fs: caches dropped, memory compacted" in_load $fs memory_turned_over
 	run_case "$fs: the module comes and goes" in_load $fs module_comes_and_goes
-	run_case "$fs: suspended in turn" in_load $fs suspended_in_turn
 	run_case "$fs: taken away by force" taken_away $fs
+	if [ $fs = ext4 ]; then	# what needs no second file system
+		run_case "$fs: the machine is out of memory" in_load $fs machine_full
+		run_case "$fs: caches dropped, memory compacted" in_load $fs memory_turned_over
+		run_case "$fs: suspended in turn" in_load $fs suspended_in_turn
+	fi
 	run_case "$fs: nothing is remembered after unmount" all_down
 done
 finish
