@@ -84,7 +84,7 @@ load_end() {
 # journals; then all files must be right, and the file systems be found clean.
 check_siblings() {
 	local name
-	check_served
+	stats_sane
 	for name in "${SIBLINGS[@]}"; do
 		umount "/mnt/$name"
 	done
@@ -106,7 +106,8 @@ check_served() {
 	expect "sectors served" $sum 512..
 }
 
-# check_content KIND: all files are right, and the file systems are clean. Unmounts them.
+# check_content KIND: all files are right, the siblings serve each other, and the file systems
+# are clean. Unmounts them.
 check_content() {
 	local name file
 	for name in "${SIBLINGS[@]}"; do
@@ -119,7 +120,7 @@ check_content() {
 		umount "/mnt/$name"
 		fs_check "$1" "/dev/mapper/$name"
 	done
-	stats_sane
+	check_served
 }
 
 # fs_check KIND DEVICE: finds an unmounted file system without a fault.

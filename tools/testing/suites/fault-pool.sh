@@ -105,7 +105,7 @@ in_service() {
 
 # back KIND HOW: the way back for a pool that needs repair; everything has to be there.
 back() {
-	check_served
+	stats_sane
 	out_of_service
 	repair "$2"
 	in_service "$1"
