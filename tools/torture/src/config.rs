@@ -122,8 +122,8 @@ impl Config {
             block_sectors: [128, 128, 256][rng.usize(..3)],
             zeroing: rng.bool(),
             passdown: rng.u8(..4) > 0,
-            disk_mib: 512,
-            pool_mib: 320,
+            disk_mib: 384,
+            pool_mib: 192,
             faults: options.faults && rng.bool(),
         }
     }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use crate::config::Config;
-use crate::content::{AUTHORS, PAGE};
+use crate::dm;
+use crate::content::AUTHORS;
 use crate::layer::{Image, Layer, Slot};
 use crate::memory;
 use crate::pool::Pool;
@@ -120,7 +121,7 @@ impl Controller<'_> {
         for slot in self.slots {
             let image = self.images[usize::from(slot.raw)];
             let image = image.copied_to(self.pool.thin_snap(image.thin)?);
-            self.put(slot, &mut slot.layer.write().unwrap(), &image)?;
+            self.put(slot, &mut slot.take(), &image)?;
         }
         Ok(())
     }
@@ -128,7 +129,7 @@ impl Controller<'_> {
     /// Closes all.
     pub fn empty(&mut self) -> Result<()> {
         for slot in self.slots {
-            if let Some(layer) = slot.layer.write().unwrap().take() {
+            if let Some(layer) = slot.take().take() {
                 self.close(layer)?;
             }
         }
@@ -154,12 +155,13 @@ impl Controller<'_> {
             });
             if let Some((_, name, operation)) = found {
                 self.run.begin(self.number, "controller", name);
-                match operation(self) {
-                    Ok(true) => self.run.count(name, |count| count.done += 1),
-                    Ok(false) => self.run.count(name, |count| count.unsupported += 1),
+                let result = operation(self);
+                let time = self.run.end(self.number);
+                match result {
+                    Ok(true) => self.run.count(name, time, |count| count.done += 1),
+                    Ok(false) => self.run.count(name, time, |count| count.unsupported += 1),
                     Err(error) => self.run.fail(format!("{name}: {error}")),
                 }
-                self.run.end(self.number);
             }
             self.check();
             let pause = self.pace.mul_f64(2.0 * self.rng.f64());
@@ -171,8 +173,8 @@ impl Controller<'_> {
     /// Ends the run if a paranoid device found a difference.
     pub fn check(&self) {
         match self.pool.counters() {
-            Ok(counters) if counters.mismatches > 0 => {
-                let text = format!("{} mismatches: see the kernel's log", counters.mismatches);
+            Ok(counters) if counters.of("mismatches") > 0 => {
+                let text = format!("{} mismatches: see the kernel's log", counters.of("mismatches"));
                 self.run.fail(text);
             }
             Ok(_) => {}
@@ -190,7 +192,7 @@ impl Controller<'_> {
     fn recreate(&mut self) -> Result<bool> {
         let index = self.any_slot();
         let slot = &self.slots[index];
-        let mut guard = slot.layer.write().unwrap();
+        let mut guard = slot.take();
         self.replace(slot, &mut guard)?;
         Ok(true)
     }
@@ -212,7 +214,7 @@ impl Controller<'_> {
             return Ok(false);
         }
         let slot = &self.slots[to];
-        let mut guard = slot.layer.write().unwrap();
+        let mut guard = slot.take();
         if let Some(layer) = guard.take() {
             let old = self.close(layer)?;
             self.pool.thin_delete(old.thin)?;
@@ -228,11 +230,11 @@ impl Controller<'_> {
                 origin.sync()?;
             }
             let (top, thin) = (format!("c-{}", origin.name), format!("t-{}", origin.name));
-            self.pool.suspend(&top, true)?;
-            self.pool.suspend(&thin, false)?;
+            dm::suspend(&top, true)?;
+            dm::suspend(&thin, false)?;
             let id = self.pool.thin_snap(origin.thin)?;
-            self.pool.resume(&thin)?;
-            self.pool.resume(&top)?;
+            dm::resume(&thin)?;
+            dm::resume(&top)?;
             origin.image(id)
         };
         self.put(slot, &mut guard, &image)?;
@@ -243,7 +245,7 @@ impl Controller<'_> {
     fn remount(&mut self) -> Result<bool> {
         let index = self.any_slot();
         let slot = &self.slots[index];
-        let mut guard = slot.layer.write().unwrap();
+        let mut guard = slot.take();
         if let Some(layer) = guard.take() {
             let image = self.close(layer)?;
             self.put(slot, &mut guard, &image)?;
@@ -280,38 +282,36 @@ impl Controller<'_> {
             1 => format!("t-{name}"),
             _ => format!("c-{name}"),
         };
-        self.pool
-            .suspend(&device, device.starts_with('c') && self.rng.bool())?;
+        dm::suspend(&device, device.starts_with('c') && self.rng.bool())?;
         self.pause(20);
-        self.pool.resume(&device)?;
+        dm::resume(&device)?;
         Ok(true)
     }
 
     // --- a pool in trouble ---
 
     /// Takes almost all of the pool's free blocks for a thin device that nobody reads; its id.
-    /// The siblings' own writes take the rest.
+    /// The siblings' own writes take the rest: if this thread had to wait for space itself, there
+    /// would be nobody to make some.
     fn take_space(&self) -> Result<u32> {
-        const LEFT: u64 = 16;
+        const LEFT: u64 = 12 * 2048;
+        let mut data = Buffer::new(1 << 20);
+        data.words_mut().fill(u64::MAX);
         let thin = self.pool.thin_new()?;
         let (used, all) = self.pool.usage()?;
-        let block = self.config.block_sectors;
-        let blocks = ((all - used) / block).saturating_sub(LEFT);
-        self.pool.thin_open("filler", thin, (blocks + 1) * block)?;
-        let device = sys::open(
-            sys::path("/dev/mapper/t-filler"),
-            libc::O_WRONLY | libc::O_DIRECT,
-        )?;
-        let mut data = Buffer::new(PAGE);
-        data.bytes_mut(PAGE).fill(0xff);
-        for index in 0..blocks {
-            match sys::pwrite(&device, data.bytes_mut(PAGE), index * block * 512, 0) {
+        self.pool.thin_open("filler", thin, all - used)?;
+        let path = sys::path("/dev/mapper/t-filler");
+        let device = sys::open(path, libc::O_WRONLY | libc::O_DIRECT)?;
+        let len = data.len();
+        for at in (0..(all - used) * 512).step_by(len) {
+            let (used, all) = self.pool.usage()?;
+            if all - used < LEFT {
+                break;
+            }
+            match sys::pwrite(&device, data.bytes_mut(len), at, 0) {
                 // the siblings took some meanwhile
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => break,
                 result => result?,
-            }
-            if index % 64 == 0 && self.is_full()? {
-                break;
             }
         }
         drop(device);
@@ -356,7 +356,7 @@ impl Controller<'_> {
     /// that change, only whose data they have is known then; the others stay readable.
     fn failing(&mut self, fault: Fault) -> Result<bool> {
         for slot in self.slots {
-            if let Some(layer) = &*slot.layer.write().unwrap() {
+            if let Some(layer) = &*slot.take() {
                 layer.sync()?;
                 layer.faulty.store(true, Relaxed);
             }
@@ -379,7 +379,7 @@ impl Controller<'_> {
             }
         };
         for slot in self.slots {
-            let mut guard = slot.layer.write().unwrap();
+            let mut guard = slot.take();
             self.replace(slot, &mut guard)?;
         }
         Ok(happened)

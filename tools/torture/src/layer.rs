@@ -14,8 +14,8 @@
 use std::fs;
 use std::io::Result;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, RwLock, RwLockWriteGuard};
 
 use crate::config::{Config, Fs, Journal};
 use crate::content::{Key, AUTHORS, UNIT};
@@ -237,6 +237,8 @@ pub struct Slot {
     pub raw: bool,
     /// What is there now.
     pub layer: RwLock<Option<Layer>>,
+    /// Somebody wants to replace it: long operations are to end early.
+    pub wanted: AtomicBool,
 }
 
 impl Slot {
@@ -246,7 +248,16 @@ impl Slot {
             name,
             raw,
             layer: RwLock::new(None),
+            wanted: AtomicBool::new(false),
         }
+    }
+
+    /// Takes it from those who use it.
+    pub fn take(&self) -> RwLockWriteGuard<'_, Option<Layer>> {
+        self.wanted.store(true, Relaxed);
+        let guard = self.layer.write().unwrap();
+        self.wanted.store(false, Relaxed);
+        guard
     }
 }
 

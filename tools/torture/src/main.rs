@@ -7,6 +7,7 @@
 mod config;
 mod content;
 mod control;
+mod dm;
 mod layer;
 mod memory;
 mod ops;
@@ -54,7 +55,7 @@ fn round(run: &Run, config: &Config, rng: &mut Rng, until: Instant) -> Result<Co
         images: [&images[0], &images[1]],
         authors: &authors,
         rng: rng.fork(),
-        pace: Duration::from_millis(200),
+        pace: Duration::from_millis(80),
         number: 0,
     };
     controller.fill()?;
@@ -63,8 +64,8 @@ fn round(run: &Run, config: &Config, rng: &mut Rng, until: Instant) -> Result<Co
         let mut number = 1;
         for slot in &slots {
             for _ in 0..if slot.raw { 1 } else { config.threads } {
-                let worker = Worker::new(run, config, number, rng.u64(..));
-                scope.spawn(move || worker.work(slot));
+                let worker = Worker::new(run, config, slot, number, rng.u64(..));
+                scope.spawn(move || worker.work());
                 number += 1;
             }
         }
@@ -122,7 +123,7 @@ fn write_result(options: &Options, run: &Run, totals: &Totals) -> Result<()> {
     let operations: serde_json::Map<String, serde_json::Value> = counts
         .iter()
         .map(|(name, count)| {
-            let mut value = json!({ "done": count.done });
+            let mut value = json!({ "done": count.done, "seconds": count.time.as_secs_f64() });
             for (key, number) in [("unsupported", count.unsupported), ("failed", count.failed)] {
                 if number > 0 {
                     value[key] = json!(number);
@@ -134,20 +135,18 @@ fn write_result(options: &Options, run: &Run, totals: &Totals) -> Result<()> {
     let counters = &totals.counters;
     let sectors = (PAGE / 512) as u64;
     let verified = run.verified.load(Relaxed) / PAGE as u64;
-    let served = counters.hit / sectors;
-    let wrong = run.wrong.load(Relaxed) + counters.mismatches;
+    let served = counters.of("hit_sectors") / sectors;
+    let wrong = run.wrong.load(Relaxed) + counters.of("mismatches");
     let result = json!({
         "verified": verified,
         "served_by_drr": served,
-        "read_through_drr": counters.read / sectors,
         "wrong": wrong,
-        "compared_by_paranoid": counters.compared,
-        "mismatches": counters.mismatches,
         "seed": options.seed,
         "seconds": run.start.elapsed().as_secs(),
         "kernel": options.kernel,
         "failures": run.reports(),
         "rounds": totals.rounds,
+        "drr": counters.all(),
         "operations": operations,
     });
     fs::write(&options.output, format!("{result:#}\n"))?;
@@ -170,12 +169,12 @@ fn rounds(options: &Options, run: &Run) -> Result<Totals> {
         let length = Duration::from_secs(options.round_seconds);
         let before = run.verified.load(Relaxed);
         let counters = round(run, &config, &mut rng, end.min(Instant::now() + length))?;
-        totals.counters.add(counters);
+        totals.counters.add(&counters);
         let verified = (run.verified.load(Relaxed) - before) / PAGE as u64;
-        let share = 100 * counters.hit / counters.read.max(1);
+        let share = 100 * counters.of("hit_sectors") / counters.of("read_sectors").max(1);
         let text = format!(
             "{config}: {verified} pages verified, {} served by drr ({share} % of its reads)",
-            counters.hit / 8
+            counters.of("hit_sectors") / 8
         );
         run.say(format_args!("round {number} done: {text}"));
         totals.rounds.push(text);

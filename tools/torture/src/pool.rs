@@ -14,6 +14,7 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use crate::config::{Config, Target};
+use crate::dm;
 
 const DATA_DISK: &str = "nullb0";
 const META_DISK: &str = "nullb1";
@@ -32,46 +33,37 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<String> {
     )))
 }
 
-fn dmsetup(arguments: &[&str]) -> Result<String> {
-    run("dmsetup", arguments)
-}
+/// The numbers of drr devices' status lines, added up.
+#[derive(Default, Clone)]
+pub struct Counters(BTreeMap<String, u64>);
 
-/// Counters of drr devices that are gone, or gone over to another table.
-#[derive(Default, Clone, Copy)]
-pub struct Counters {
-    /// Sectors read through drr.
-    pub read: u64,
-    /// Sectors served by it.
-    pub hit: u64,
-    /// Hits that paranoid devices compared.
-    pub compared: u64,
-    /// Those that differed.
-    pub mismatches: u64,
-}
+/// Those that say how it is now, not how often something was.
+const STATES: [&str; 4] = ["thin", "records", "tracked_pages", "table_bytes"];
 
 impl Counters {
-    fn parse(status: &str) -> Self {
-        let of = |name: &str| -> u64 {
-            let value = status.split_whitespace().find_map(|word| {
-                let (key, value) = word.split_once('=')?;
-                (key == name).then(|| value.parse().unwrap_or(0))
-            });
-            value.unwrap_or(0)
-        };
-        Counters {
-            read: of("read_sectors"),
-            hit: of("hit_sectors"),
-            compared: of("verified"),
-            mismatches: of("mismatches"),
+    fn add_status(&mut self, status: &str) {
+        for (name, value) in status.split_whitespace().filter_map(|word| word.split_once('=')) {
+            if let (Ok(value), false) = (value.parse::<u64>(), STATES.contains(&name)) {
+                *self.0.entry(name.to_owned()).or_default() += value;
+            }
         }
     }
 
     /// Sum.
-    pub fn add(&mut self, other: Counters) {
-        self.read += other.read;
-        self.hit += other.hit;
-        self.compared += other.compared;
-        self.mismatches += other.mismatches;
+    pub fn add(&mut self, other: &Counters) {
+        for (name, value) in &other.0 {
+            *self.0.entry(name.clone()).or_default() += value;
+        }
+    }
+
+    /// One of them.
+    pub fn of(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &BTreeMap<String, u64> {
+        &self.0
     }
 }
 
@@ -140,8 +132,8 @@ impl Pool {
             past: Mutex::default(),
             tops: Mutex::default(),
         };
-        dmsetup(&["create", "data", "--table", &pool.data_table()])?;
-        dmsetup(&["create", "pool", "--table", &pool.pool_table()])?;
+        dm::create("data", &pool.data_table())?;
+        dm::create("pool", &pool.pool_table())?;
         Ok(pool)
     }
 
@@ -163,16 +155,15 @@ impl Pool {
         )
     }
 
-    fn reload(device: &str, table: &str, options: &[&str]) -> Result<()> {
-        dmsetup(&["load", device, "--table", table])?;
-        dmsetup(&[&["suspend"], options, &[device]].concat())?;
-        dmsetup(&["resume", device])?;
-        Ok(())
+    fn reload(device: &str, table: &str) -> Result<()> {
+        dm::load(device, table)?;
+        dm::suspend(device, false)?;
+        dm::resume(device)
     }
 
     /// Loads the pool's table again, under load.
     pub fn reload_pool(&self) -> Result<()> {
-        Self::reload("pool", &self.pool_table(), &[])
+        Self::reload("pool", &self.pool_table())
     }
 
     /// Adds a feature to the pool, or takes it away again.
@@ -195,7 +186,7 @@ impl Pool {
         }
         *sectors = larger;
         drop(sectors);
-        Self::reload("data", &self.data_table(), &["--nolockfs"])?;
+        Self::reload("data", &self.data_table())?;
         self.reload_pool()?;
         Ok(true)
     }
@@ -205,7 +196,7 @@ impl Pool {
         let status = self.status()?;
         let blocks = status
             .split_whitespace()
-            .nth(5)
+            .nth(2)
             .and_then(|word| word.split_once('/'));
         let number = |text: &str| text.parse::<u64>().unwrap_or(0) * self.config.block_sectors;
         let (used, all) = blocks.ok_or_else(|| Error::other(format!("odd status: {status}")))?;
@@ -214,7 +205,7 @@ impl Pool {
 
     /// The pool's status line.
     pub fn status(&self) -> Result<String> {
-        dmsetup(&["status", "pool"])
+        dm::status("pool", true)
     }
 
     fn new_id(&self, reuse: bool) -> u32 {
@@ -229,7 +220,7 @@ impl Pool {
     /// A new, empty thin device: its id.
     pub fn thin_new(&self) -> Result<u32> {
         let id = self.new_id(false);
-        dmsetup(&["message", "pool", "0", &format!("create_thin {id}")])?;
+        dm::message("pool", &format!("create_thin {id}"))?;
         Ok(id)
     }
 
@@ -237,18 +228,13 @@ impl Pool {
     /// one that was deleted.
     pub fn thin_snap(&self, origin: u32) -> Result<u32> {
         let id = self.new_id(true);
-        dmsetup(&[
-            "message",
-            "pool",
-            "0",
-            &format!("create_snap {id} {origin}"),
-        ])?;
+        dm::message("pool", &format!("create_snap {id} {origin}"))?;
         Ok(id)
     }
 
     /// Deletes a thin device that isn't active.
     pub fn thin_delete(&self, id: u32) -> Result<()> {
-        dmsetup(&["message", "pool", "0", &format!("delete {id}")])?;
+        dm::message("pool", &format!("delete {id}"))?;
         self.ids.lock().unwrap().free.push(id);
         Ok(())
     }
@@ -259,21 +245,17 @@ impl Pool {
 
     /// Activates a thin device.
     pub fn thin_open(&self, name: &str, id: u32, sectors: u64) -> Result<()> {
-        create(&format!("t-{name}"), &Self::thin_table(id, sectors))
+        dm::create(&format!("t-{name}"), &Self::thin_table(id, sectors))
     }
 
     /// Loads a thin device's table again, under load.
     pub fn thin_reload(&self, name: &str, id: u32, sectors: u64) -> Result<()> {
-        Self::reload(
-            &format!("t-{name}"),
-            &Self::thin_table(id, sectors),
-            &["--nolockfs"],
-        )
+        Self::reload(&format!("t-{name}"), &Self::thin_table(id, sectors))
     }
 
     /// Deactivates it.
     pub fn thin_close(&self, name: &str) -> Result<()> {
-        remove(&format!("t-{name}"))
+        dm::remove(&format!("t-{name}"))
     }
 
     fn top_table(&self, name: &str, sectors: u64, features: &[&str]) -> String {
@@ -291,7 +273,7 @@ impl Pool {
 
     /// Puts drr on a thin device.
     pub fn top_open(&self, name: &str, sectors: u64, features: &[&str]) -> Result<()> {
-        create(
+        dm::create(
             &format!("c-{name}"),
             &self.top_table(name, sectors, features),
         )?;
@@ -302,55 +284,33 @@ impl Pool {
     /// Loads drr's table again, under load.
     pub fn top_reload(&self, name: &str, features: &[&str], lockfs: bool) -> Result<()> {
         let device = format!("c-{name}");
-        let mut tops = self.tops.lock().unwrap();
+        let tops = self.tops.lock().unwrap();
         let sectors = *tops
             .get(name)
             .ok_or_else(|| Error::other("no such device"))?;
         let table = self.top_table(name, sectors, features);
-        dmsetup(&["load", &device, "--table", &table])?;
-        let options: &[&str] = if lockfs { &[] } else { &["--nolockfs"] };
-        dmsetup(&[&["suspend"], options, &[&device]].concat())?;
+        dm::load(&device, &table)?;
+        dm::suspend(&device, lockfs)?;
         self.keep_counters(name)?;
-        dmsetup(&["resume", &device])?;
-        tops.insert(name.to_owned(), sectors);
-        Ok(())
+        dm::resume(&device)
     }
 
-    fn counters_of(&self, name: &str) -> Result<Counters> {
-        if self.config.target == Target::Linear {
-            return Ok(Counters::default());
+    fn add_counters(&self, sum: &mut Counters, name: &str) -> Result<()> {
+        if self.config.target == Target::Drr {
+            sum.add_status(&dm::status(&format!("c-{name}"), false)?);
         }
-        Ok(Counters::parse(&dmsetup(&[
-            "status",
-            "--noflush",
-            &format!("c-{name}"),
-        ])?))
+        Ok(())
     }
 
     fn keep_counters(&self, name: &str) -> Result<()> {
-        let counters = self.counters_of(name)?;
-        self.past.lock().unwrap().add(counters);
-        Ok(())
-    }
-
-    /// Suspends a device; `lockfs` freezes the file system.
-    pub fn suspend(&self, device: &str, lockfs: bool) -> Result<()> {
-        let options: &[&str] = if lockfs { &[] } else { &["--nolockfs"] };
-        dmsetup(&[&["suspend"], options, &[device]].concat())?;
-        Ok(())
-    }
-
-    /// Resumes a device.
-    pub fn resume(&self, device: &str) -> Result<()> {
-        dmsetup(&["resume", device])?;
-        Ok(())
+        self.add_counters(&mut self.past.lock().unwrap(), name)
     }
 
     /// Removes drr from a thin device.
     pub fn top_close(&self, name: &str) -> Result<()> {
         let mut tops = self.tops.lock().unwrap();
         self.keep_counters(name)?;
-        remove(&format!("c-{name}"))?;
+        dm::remove(&format!("c-{name}"))?;
         tops.remove(name);
         Ok(())
     }
@@ -358,9 +318,9 @@ impl Pool {
     /// The counters of all devices, past and present.
     pub fn counters(&self) -> Result<Counters> {
         let tops = self.tops.lock().unwrap();
-        let mut sum = *self.past.lock().unwrap();
+        let mut sum = self.past.lock().unwrap().clone();
         for name in tops.keys() {
-            sum.add(self.counters_of(name)?);
+            self.add_counters(&mut sum, name)?;
         }
         Ok(sum)
     }
@@ -370,8 +330,9 @@ impl Pool {
         if self.config.target == Target::Linear {
             return Ok((0, 0));
         }
-        let status = dmsetup(&["status", "--target", "drr"])?;
-        let line = status.lines().next().unwrap_or("");
+        let tops = self.tops.lock().unwrap();
+        let name = tops.keys().next().ok_or_else(|| Error::other("no device"))?;
+        let line = dm::status(&format!("c-{name}"), false)?;
         let of = |name: &str| {
             let words = line.split_whitespace();
             let mut values = words.filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
@@ -385,8 +346,8 @@ impl Pool {
 
     /// Removes everything, with no thin device active.
     pub fn close(self) -> Result<()> {
-        remove("pool")?;
-        remove("data")?;
+        dm::remove("pool")?;
+        dm::remove("data")?;
         for name in [DATA_DISK, META_DISK] {
             let directory = format!("/sys/kernel/config/nullb/{name}");
             fs::write(format!("{directory}/power"), "0")?;
@@ -394,15 +355,4 @@ impl Pool {
         }
         Ok(())
     }
-}
-
-fn create(device: &str, table: &str) -> Result<()> {
-    dmsetup(&["create", device, "--table", table])?;
-    Ok(())
-}
-
-/// The last closer of a device may be slow to let go of it.
-fn remove(device: &str) -> Result<()> {
-    dmsetup(&["remove", "--retry", device])?;
-    Ok(())
 }

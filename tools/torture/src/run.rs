@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Why an operation did not end well.
 pub enum Trouble {
@@ -31,6 +31,8 @@ pub struct Count {
     pub unsupported: u64,
     /// It failed while the pool failed.
     pub failed: u64,
+    /// How long all of them took.
+    pub time: Duration,
 }
 
 /// What somebody is doing.
@@ -104,8 +106,11 @@ impl Run {
     }
 
     /// Counts an operation.
-    pub fn count(&self, name: &'static str, count: impl FnOnce(&mut Count)) {
-        count(self.counts.lock().unwrap().entry(name).or_default());
+    pub fn count(&self, name: &'static str, time: Duration, count: impl FnOnce(&mut Count)) {
+        let mut counts = self.counts.lock().unwrap();
+        let entry = counts.entry(name).or_default();
+        entry.time += time;
+        count(entry);
     }
 
     /// The counts of all operations.
@@ -123,9 +128,10 @@ impl Run {
         self.doing.lock().unwrap().insert(thread, doing);
     }
 
-    /// It has ended.
-    pub fn end(&self, thread: usize) {
-        self.doing.lock().unwrap().remove(&thread);
+    /// It has ended: how long it took.
+    pub fn end(&self, thread: usize) -> Duration {
+        let doing = self.doing.lock().unwrap().remove(&thread);
+        doing.map_or(Duration::ZERO, |doing| doing.since.elapsed())
     }
 
     /// What takes longer than that, if anything.

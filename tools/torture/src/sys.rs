@@ -278,6 +278,17 @@ fn ioctl<T>(file: &File, request: u64, argument: &mut T) -> Result<usize> {
     check(unsafe { libc::ioctl(file.as_raw_fd(), request, argument) }.into())
 }
 
+/// A device-mapper command: its structure has a header of that size.
+pub fn device_mapper(
+    control: &File,
+    command: u64,
+    header: usize,
+    argument: &mut crate::dm::Request,
+) -> Result<()> {
+    ioctl(control, request(3, 0xfd, command, header), argument)?;
+    Ok(())
+}
+
 /// FICLONERANGE: lets `to` share the blocks of `from`.
 pub fn clone_range(from: &File, at: u64, len: u64, to: &File, to_at: u64) -> Result<()> {
     let mut argument = [from.as_raw_fd() as u64, at, len, to_at];

@@ -43,11 +43,18 @@ pub struct Worker<'a> {
     keys: Vec<Key>,
     operation: &'static str,
     number: usize,
+    slot: &'a Slot,
 }
 
 impl<'a> Worker<'a> {
     /// A thread with this number.
-    pub fn new(run: &'a Run, config: &'a Config, number: usize, seed: u64) -> Self {
+    pub fn new(
+        run: &'a Run,
+        config: &'a Config,
+        slot: &'a Slot,
+        number: usize,
+        seed: u64,
+    ) -> Self {
         Worker {
             run,
             config,
@@ -57,17 +64,23 @@ impl<'a> Worker<'a> {
             keys: Vec::new(),
             operation: "",
             number,
+            slot,
         }
     }
 
+    /// Whether an operation should end early: the round does, or the layer is to be replaced.
+    pub fn hurried(&self) -> bool {
+        self.run.stopping() || self.slot.wanted.load(Relaxed)
+    }
+
     /// Does operations on whatever is in the slot, until the round ends.
-    pub fn work(mut self, slot: &Slot) {
+    pub fn work(mut self) {
         while !self.run.stopping() {
-            let guard = slot.layer.read().unwrap();
+            let guard = self.slot.layer.read().unwrap();
             match &*guard {
                 Some(layer) => {
-                    for _ in 0..self.rng.usize(1..8) {
-                        if self.run.stopping() {
+                    for _ in 0..self.rng.usize(1..4) {
+                        if self.hurried() {
                             break;
                         }
                         self.step(layer);
@@ -92,21 +105,22 @@ impl<'a> Worker<'a> {
         } else {
             (operation.run)(self, layer, file)
         };
-        self.run.end(self.number);
-        self.judge(layer, file, operation.name, result);
+        let time = self.run.end(self.number);
+        self.judge(layer, file, time, result);
     }
 
     /// Counts a result, or ends the run.
-    fn judge(&self, layer: &Layer, file: &File, name: &'static str, result: Result<(), Trouble>) {
+    fn judge(&self, layer: &Layer, file: &File, time: Duration, result: Result<(), Trouble>) {
+        let name = self.operation;
         match result {
-            Ok(()) => self.run.count(name, |count| count.done += 1),
+            Ok(()) => self.run.count(name, time, |count| count.done += 1),
             Err(Trouble::Wrong) => {}
             Err(Trouble::Io(error)) => {
                 let number = error.raw_os_error();
                 if matches!(number, Some(libc::EOPNOTSUPP | libc::ENOTTY | libc::ENOSYS)) {
-                    self.run.count(name, |count| count.unsupported += 1);
+                    self.run.count(name, time, |count| count.unsupported += 1);
                 } else if layer.faulty.load(Relaxed) {
-                    self.run.count(name, |count| count.failed += 1);
+                    self.run.count(name, time, |count| count.failed += 1);
                 } else {
                     self.run
                         .fail(format!("{name}: {}: {error}", layer.path(file).display()));

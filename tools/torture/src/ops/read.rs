@@ -25,18 +25,15 @@ pub fn bytes(units: &Range<usize>) -> (u64, usize) {
 /// Drops a file's clean pages, then reads it from its beginning to its end: what siblings do
 /// that start one after the other.
 pub fn cold(worker: &mut Worker<'_>, layer: &Layer, file: &File) -> Result<(), Trouble> {
-    let handle = worker.open(layer, file, libc::O_RDONLY)?;
     let piece = BUFFER_UNITS >> worker.rng.u32(..6);
     let advice = [
         libc::POSIX_FADV_NORMAL,
         libc::POSIX_FADV_RANDOM,
         libc::POSIX_FADV_SEQUENTIAL,
     ];
-    sys::fadvise(&handle, 0, 0, libc::POSIX_FADV_DONTNEED)?;
-    sys::fadvise(&handle, 0, 0, advice[worker.rng.usize(..3)])?;
-    drop(handle);
+    let advice = advice[worker.rng.usize(..3)];
     let mut start = 0;
-    while !worker.run.stopping() {
+    while !worker.hurried() {
         let _layout = file.layout.read().unwrap();
         let units = start..file.units().min(start + piece);
         if units.is_empty() {
@@ -44,6 +41,10 @@ pub fn cold(worker: &mut Worker<'_>, layer: &Layer, file: &File) -> Result<(), T
         }
         // opened anew: the file may have been replaced
         let handle = worker.open(layer, file, libc::O_RDONLY)?;
+        if start == 0 {
+            sys::fadvise(&handle, 0, 0, libc::POSIX_FADV_DONTNEED)?;
+        }
+        sys::fadvise(&handle, 0, 0, advice)?;
         let (at, len) = bytes(&units);
         start = units.end;
         worker.read(layer, file, units, |worker| {
