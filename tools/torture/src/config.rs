@@ -119,11 +119,11 @@ impl Config {
             containers: rng.usize(3..=5),
             raws: 2,
             threads: 2,
-            block_sectors: [128, 128, 256][rng.usize(..3)],
+            block_sectors: [128, 128, 128, 256][rng.usize(..4)],
             zeroing: rng.bool(),
             passdown: rng.u8(..4) > 0,
-            disk_mib: 384,
-            pool_mib: 192,
+            disk_mib: 512,
+            pool_mib: 80,
             faults: options.faults && rng.bool(),
         }
     }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use crate::config::Config;
-use crate::dm;
 use crate::content::AUTHORS;
+use crate::dm;
 use crate::layer::{Image, Layer, Slot};
 use crate::memory;
 use crate::pool::Pool;
@@ -30,7 +30,8 @@ const OPERATIONS: &[(u32, &str, Operation)] = &[
     (3, "compact", |_| memory::compact()),
     (1, "huge pages", |it| memory::huge_pages(&mut it.rng)),
     (14, "recreate from the image", |it| it.recreate()),
-    (10, "snapshot of a running layer", |it| it.snapshot()),
+    (24, "snapshot of a running layer", |it| it.snapshot()),
+    (4, "new image", |it| it.new_image()),
     (8, "remount", |it| it.remount()),
     (8, "reload drr", |it| it.reload_top()),
     (4, "reload thin", |it| it.reload_thin()),
@@ -82,7 +83,7 @@ pub struct Controller<'a> {
     /// The siblings.
     pub slots: &'a [Slot],
     /// The file systems' and the raw devices' first image.
-    pub images: [&'a Image; 2],
+    pub images: [Image; 2],
     /// Numbers for those who write.
     pub authors: &'a Authors,
     /// Picks everything.
@@ -119,7 +120,7 @@ impl Controller<'_> {
     /// Opens a layer in each slot.
     pub fn fill(&mut self) -> Result<()> {
         for slot in self.slots {
-            let image = self.images[usize::from(slot.raw)];
+            let image = &self.images[usize::from(slot.raw)];
             let image = image.copied_to(self.pool.thin_snap(image.thin)?);
             self.put(slot, &mut slot.take(), &image)?;
         }
@@ -174,7 +175,10 @@ impl Controller<'_> {
     pub fn check(&self) {
         match self.pool.counters() {
             Ok(counters) if counters.of("mismatches") > 0 => {
-                let text = format!("{} mismatches: see the kernel's log", counters.of("mismatches"));
+                let text = format!(
+                    "{} mismatches: see the kernel's log",
+                    counters.of("mismatches")
+                );
                 self.run.fail(text);
             }
             Ok(_) => {}
@@ -202,7 +206,7 @@ impl Controller<'_> {
             let old = self.close(layer)?;
             self.pool.thin_delete(old.thin)?;
         }
-        let image = self.images[usize::from(slot.raw)];
+        let image = &self.images[usize::from(slot.raw)];
         let image = image.copied_to(self.pool.thin_snap(image.thin)?);
         self.put(slot, guard, &image)
     }
@@ -223,21 +227,37 @@ impl Controller<'_> {
         let Some(origin) = &*origin else {
             return Ok(false);
         };
-        let image = {
-            let _mutate = origin.mutate.write().unwrap();
-            if origin.raw {
-                // no file system that a suspend would freeze
-                origin.sync()?;
-            }
-            let (top, thin) = (format!("c-{}", origin.name), format!("t-{}", origin.name));
-            dm::suspend(&top, true)?;
-            dm::suspend(&thin, false)?;
-            let id = self.pool.thin_snap(origin.thin)?;
-            dm::resume(&thin)?;
-            dm::resume(&top)?;
-            origin.image(id)
-        };
+        let image = self.take_image(origin)?;
         self.put(slot, &mut guard, &image)?;
+        Ok(true)
+    }
+
+    /// A snapshot of a layer whose readers go on.
+    fn take_image(&self, origin: &Layer) -> Result<Image> {
+        let _mutate = origin.mutate.write().unwrap();
+        if origin.raw {
+            origin.sync()?; // no file system that a suspend would freeze
+        }
+        let (top, thin) = (format!("c-{}", origin.name), format!("t-{}", origin.name));
+        dm::suspend(&top, true)?;
+        dm::suspend(&thin, false)?;
+        let id = self.pool.thin_snap(origin.thin)?;
+        dm::resume(&thin)?;
+        dm::resume(&top)?;
+        Ok(origin.image(id))
+    }
+
+    /// Lets later layers be made of a running one, and deletes the image they were made of till
+    /// now: so blocks of the image become free too.
+    fn new_image(&mut self) -> Result<bool> {
+        let index = self.any_slot();
+        let origin = self.slots[index].layer.read().unwrap();
+        let Some(origin) = &*origin else {
+            return Ok(false);
+        };
+        let image = self.take_image(origin)?;
+        let old = std::mem::replace(&mut self.images[usize::from(origin.raw)], image);
+        self.pool.thin_delete(old.thin)?;
         Ok(true)
     }
 
@@ -277,13 +297,14 @@ impl Controller<'_> {
     fn suspend(&mut self) -> Result<bool> {
         let index = self.any_slot();
         let name = &self.slots[index].name;
-        let device = match self.rng.u8(..3) {
-            0 => "pool".to_owned(),
-            1 => format!("t-{name}"),
-            _ => format!("c-{name}"),
+        let pause = Duration::from_millis(self.rng.u64(..20));
+        let (device, lockfs) = match self.rng.u8(..3) {
+            0 => return self.pool.pause(pause).map(|()| true),
+            1 => (format!("t-{name}"), false),
+            _ => (format!("c-{name}"), self.rng.bool()),
         };
-        dm::suspend(&device, device.starts_with('c') && self.rng.bool())?;
-        self.pause(20);
+        dm::suspend(&device, lockfs)?;
+        std::thread::sleep(pause);
         dm::resume(&device)?;
         Ok(true)
     }
@@ -340,6 +361,7 @@ impl Controller<'_> {
 
     /// The pool has no space, and whoever writes waits until it has. Nothing is lost.
     fn full_queueing(&mut self) -> Result<bool> {
+        let _scarce = self.pool.scarce.lock().unwrap();
         let thin = self.take_space()?;
         let full = self.wait_until_full()?;
         self.pause(1000);
@@ -363,6 +385,7 @@ impl Controller<'_> {
         }
         let happened = match fault {
             Fault::Full => {
+                let _scarce = self.pool.scarce.lock().unwrap();
                 self.pool.pool_feature("error_if_no_space", true)?;
                 let thin = self.take_space()?;
                 let full = self.wait_until_full()?;

@@ -65,7 +65,10 @@ fn ask(command: u64, name: &str, flags: u32, fill: impl FnOnce(&mut Request)) ->
     };
     request.name[..name.len()].copy_from_slice(name.as_bytes());
     fill(&mut request);
-    let control = File::options().read(true).write(true).open("/dev/mapper/control")?;
+    let control = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/mapper/control")?;
     sys::device_mapper(&control, command, HEADER, &mut request)?;
     Ok(request)
 }
@@ -100,13 +103,19 @@ pub fn remove(name: &str) -> Result<()> {
         }
         sleep(Duration::from_millis(50));
     }
-    Err(Error::other(format!("remove {name}: still in use after 5 s")))
+    Err(Error::other(format!(
+        "remove {name}: still in use after 5 s"
+    )))
 }
 
 /// Loads a table, `START LENGTH TARGET ARGUMENTS`, to be active from the next resume on.
 pub fn load(name: &str, table: &str) -> Result<()> {
     let mut words = table.splitn(4, ' ');
-    let mut next = || words.next().ok_or_else(|| Error::other(format!("odd table: {table}")));
+    let mut next = || {
+        words
+            .next()
+            .ok_or_else(|| Error::other(format!("odd table: {table}")))
+    };
     let (start, length, target, arguments) = (next()?, next()?, next()?, next()?);
     let number = |text: &str| text.parse::<u64>().map_err(Error::other);
     let (start, length) = (number(start)?, number(length)?);
@@ -142,7 +151,10 @@ pub fn status(name: &str, flush: bool) -> Result<String> {
     let flags = if flush { 0 } else { NOFLUSH };
     let answer = explain("status", name, ask(STATUS, name, flags, |_| ()))?;
     let text = &answer.data[answer.data_start as usize - HEADER + SPEC..];
-    let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+    let end = text
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(text.len());
     Ok(String::from_utf8_lossy(&text[..end]).into_owned())
 }
 

@@ -52,7 +52,7 @@ fn round(run: &Run, config: &Config, rng: &mut Rng, until: Instant) -> Result<Co
         config,
         pool: &pool,
         slots: &slots,
-        images: [&images[0], &images[1]],
+        images,
         authors: &authors,
         rng: rng.fork(),
         pace: Duration::from_millis(80),
@@ -69,6 +69,14 @@ fn round(run: &Run, config: &Config, rng: &mut Rng, until: Instant) -> Result<Co
                 number += 1;
             }
         }
+        scope.spawn(|| {
+            while !run.stopping() {
+                if let Err(error) = pool.keep_space() {
+                    run.fail(format!("grow pool: {error}"));
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
         controller.work(until);
     });
     if run.has_failed() {
@@ -87,7 +95,7 @@ fn round(run: &Run, config: &Config, rng: &mut Rng, until: Instant) -> Result<Co
 fn finish(run: &Run, config: &Config, controller: &mut Controller<'_>) -> Result<()> {
     let pool = controller.pool;
     // status is a device's, so one is made that nobody uses
-    let image = controller.images[0];
+    let image = &controller.images[0];
     pool.thin_open("last", image.thin, layer::FS_SECTORS)?;
     pool.top_open("last", layer::FS_SECTORS, &[])?;
     let remembered = pool.remembered()?;

@@ -12,6 +12,7 @@ use std::fs;
 use std::io::{Error, Result};
 use std::process::Command;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use crate::config::{Config, Target};
 use crate::dm;
@@ -42,7 +43,10 @@ const STATES: [&str; 4] = ["thin", "records", "tracked_pages", "table_bytes"];
 
 impl Counters {
     fn add_status(&mut self, status: &str) {
-        for (name, value) in status.split_whitespace().filter_map(|word| word.split_once('=')) {
+        for (name, value) in status
+            .split_whitespace()
+            .filter_map(|word| word.split_once('='))
+        {
             if let (Ok(value), false) = (value.parse::<u64>(), STATES.contains(&name)) {
                 *self.0.entry(name.to_owned()).or_default() += value;
             }
@@ -70,6 +74,10 @@ impl Counters {
 /// A pool, and what stands on it.
 pub struct Pool {
     config: Config,
+    /// Held while a lack of space is wanted. Comes first.
+    pub scarce: Mutex<()>,
+    /// Held while the pool's own table is changed, or it is suspended.
+    table: Mutex<()>,
     data_sectors: Mutex<u64>,
     features: Mutex<Vec<&'static str>>,
     ids: Mutex<Ids>,
@@ -126,6 +134,8 @@ impl Pool {
         }
         let pool = Pool {
             config: config.clone(),
+            scarce: Mutex::default(),
+            table: Mutex::default(),
             data_sectors: Mutex::new(config.pool_mib * 2048),
             features: Mutex::new(features),
             ids: Mutex::default(),
@@ -163,7 +173,29 @@ impl Pool {
 
     /// Loads the pool's table again, under load.
     pub fn reload_pool(&self) -> Result<()> {
+        let _table = self.table.lock().unwrap();
         Self::reload("pool", &self.pool_table())
+    }
+
+    /// Suspends the pool for a while.
+    pub fn pause(&self, time: Duration) -> Result<()> {
+        let _table = self.table.lock().unwrap();
+        dm::suspend("pool", false)?;
+        std::thread::sleep(time);
+        dm::resume("pool")
+    }
+
+    /// Keeps the pool small, so that freed blocks are soon used again, but not too small: who
+    /// waits for space in a suspended device would keep it from being resumed.
+    pub fn keep_space(&self) -> Result<()> {
+        let Ok(_scarce) = self.scarce.try_lock() else {
+            return Ok(());
+        };
+        let (used, all) = self.usage()?;
+        if all - used < 16 * 2048 && !self.grow(16)? {
+            return Err(Error::other("the disk is full"));
+        }
+        Ok(())
     }
 
     /// Adds a feature to the pool, or takes it away again.
@@ -179,6 +211,7 @@ impl Pool {
 
     /// Makes the pool's data device larger, as far as its disk goes.
     pub fn grow(&self, mib: u64) -> Result<bool> {
+        let _table = self.table.lock().unwrap();
         let mut sectors = self.data_sectors.lock().unwrap();
         let larger = (*sectors + mib * 2048).min(self.config.disk_mib * 2048);
         if larger == *sectors {
@@ -187,7 +220,7 @@ impl Pool {
         *sectors = larger;
         drop(sectors);
         Self::reload("data", &self.data_table())?;
-        self.reload_pool()?;
+        Self::reload("pool", &self.pool_table())?;
         Ok(true)
     }
 
@@ -331,7 +364,10 @@ impl Pool {
             return Ok((0, 0));
         }
         let tops = self.tops.lock().unwrap();
-        let name = tops.keys().next().ok_or_else(|| Error::other("no device"))?;
+        let name = tops
+            .keys()
+            .next()
+            .ok_or_else(|| Error::other("no device"))?;
         let line = dm::status(&format!("c-{name}"), false)?;
         let of = |name: &str| {
             let words = line.split_whitespace();

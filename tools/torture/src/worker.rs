@@ -48,13 +48,7 @@ pub struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     /// A thread with this number.
-    pub fn new(
-        run: &'a Run,
-        config: &'a Config,
-        slot: &'a Slot,
-        number: usize,
-        seed: u64,
-    ) -> Self {
+    pub fn new(run: &'a Run, config: &'a Config, slot: &'a Slot, number: usize, seed: u64) -> Self {
         Worker {
             run,
             config,
