@@ -44,6 +44,9 @@ torture:
 powercut:
 	@DRR=$(DRR) KERNEL=$(KERNEL) SEED=$(SEED) scripts/powercut.sh $(N)
 
+model:
+	@scripts/model.sh
+
 # every unsafe of the kernel code with its reason
 unsafe:
 	@scripts/unsafe.sh --list
@@ -69,6 +72,7 @@ make test      all tests; SUITES="kunit reads" for some of them; KERNEL=debug or
 make kunit     unit tests of the pure parts, under User-mode Linux
 make check     rustfmt, clippy, checkpatch, rustdoc, shellcheck
 make mutants   switch the guards off one by one, and see the tests notice
+make model     the models of Documentation/formal, with SPIN
 make unsafe    every unsafe of the kernel code, with its reason
 make torture   load siblings and check every byte they read; TIME=600 SEED=1
                KERNEL=debian, uml or debug
