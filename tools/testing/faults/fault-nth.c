@@ -4,9 +4,11 @@
  * the call needs no more of them. For kernels with fault injection.
  *
  *   fault-nth load NAME SECTORS TYPE PARAMETERS
- *	A new device NAME is given a table; it is removed after each attempt.
+ *	A new device NAME is given a table; it is removed after each attempt. The first 100
+ *	allocations, where the constructor's are, one by one; of the device's queue and pools
+ *	after that, one in thirteen.
  *   fault-nth reload NAME SECTORS TYPE PARAMETERS
- *	An active device is given a table, which is cleared after each attempt.
+ *	An active device is given a table, which is cleared after each attempt. As above.
  *   fault-nth resume NAME
  *	A device is resumed, having been suspended before each attempt.
  *   fault-nth status NAME
@@ -34,7 +36,8 @@
 #include "page.h"
 
 #define MANY 1000000
-#define OWN_ALLOCATIONS 200
+#define INIT_ALLOCATIONS 200
+#define CONSTRUCTOR_ALLOCATIONS 100
 #define STRIDE 13
 #define READ_BYTES (16 * PAGE)
 
@@ -231,6 +234,14 @@ static int attempt(const struct operation *op, int nth, int *result)
 	return rest;
 }
 
+/* Is the allocation one of somebody else's, with many more like it? */
+static bool is_foreign(const struct operation *op, int nth, int total)
+{
+	if (!strcmp(op->name, "insmod"))
+		return nth < total - INIT_ALLOCATIONS;
+	return strstr(op->name, "load") && nth > CONSTRUCTOR_ALLOCATIONS;
+}
+
 static int run(const struct operation *op)
 {
 	int result, survived = 0, faults = 0, nth, total = MANY - attempt(op, MANY, &result);
@@ -240,7 +251,7 @@ static int run(const struct operation *op)
 		return 1;
 	}
 	for (nth = 1;; nth++) {
-		if (!strcmp(op->name, "insmod") && nth < total - OWN_ALLOCATIONS)
+		if (is_foreign(op, nth, total))
 			nth += STRIDE - 1;
 		if (attempt(op, nth, &result))
 			break;

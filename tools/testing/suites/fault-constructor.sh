@@ -36,7 +36,6 @@ drr_parameters() { echo "/dev/mapper/t-a $*"; }
 constructor() {
 	local sectors
 	sectors=$(thin_sectors a)
-	every_allocation load new "$sectors" drr "$(drr_parameters)"
 	every_allocation load new "$sectors" drr "$(drr_parameters 2 paranoid no_donate)"
 	# The same table twice on one thin device.
 	drr_new a

@@ -38,7 +38,7 @@ greedy() {
 
 # A reader's memory group is full halfway through its read, over and over.
 readers_killed() {
-	local i before
+	local i before name readers
 	mountpoint -q $GROUPS_DIR || mount -t cgroup2 none $GROUPS_DIR
 	grep -qw memory $GROUPS_DIR/cgroup.controllers || skip "no memory controller"
 	echo +memory >$GROUPS_DIR/cgroup.subtree_control
@@ -46,22 +46,19 @@ readers_killed() {
 	on_exit "rmdir $GROUPS_DIR/small"
 	echo 6M >$GROUPS_DIR/small/memory.max
 	before=$(killed_in small)
-	for ((i = 0; i < 12; i++)); do
+	for ((i = 0; i < 5; i++)); do
+		readers=()
 		for name in b c; do
 			(
 				echo $BASHPID >$GROUPS_DIR/small/cgroup.procs
 				greedy "/mnt/$name/big" 0
 			) &
+			readers+=($!)
 		done
-		wait -n || true
+		wait "${readers[@]}" || true
 		evict /mnt/b/big
 	done
-	wait_for 30 group_empty
 	expect "readers killed" $(($(killed_in small) - before)) 6..
-}
-
-group_empty() {
-	[ -z "$(<$GROUPS_DIR/small/cgroup.procs)" ]
 }
 
 # free_mib: what could be had without taking anything from anybody.
@@ -71,11 +68,10 @@ free_mib() {
 
 # The machine has no memory left: everything reclaims, and the greedy are killed.
 machine_full() {
-	local i before after
+	local i=0 before after
 	mkdir -p /tmp/full
 	mount -t tmpfs -o size=100% tmpfs /tmp/full
-	on_exit "umount /tmp/full"
-	i=0
+	on_exit "! mountpoint -q /tmp/full || umount /tmp/full"
 	while (($(free_mib) > 48)); do
 		fallocate -l 16M "/tmp/full/$i"
 		((++i))
