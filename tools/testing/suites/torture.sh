@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # VM: --mem 2G
 #
-# A short run of the torture on each kind of file system; `make torture` is the long one.
+# A short run of the torture on each kind of file system, with a pool that doesn't fail;
+# `make torture` is the long one.
 
 # shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
@@ -14,7 +15,8 @@ SEED=${SEED:-1}
 torture() {
 	local target=drr json=$WORK/$1.json
 	[ "$DRR" = drr ] || target=linear
-	"$TORTURE" --fs "$1" --time 25 --round 60 --seed "$SEED" --target $target --output "$json" ||
+	"$TORTURE" --fs "$1" --time 25 --round 60 --seed "$SEED" --target $target --no-faults \
+		--output "$json" ||
 		flunk "the torture failed; see above, SEED=$SEED"
 	expect "wrong" "$(jq .wrong "$json")" 0
 	expect "pages verified" "$(jq .verified "$json")" 1000..
