@@ -53,11 +53,6 @@ fn inside_file(inode: &Inode<'_>, first: u64) -> u64 {
 
 /// Cuts `pages`, just read through the device `own`, down to those that may be recorded.
 pub(crate) fn recordable<'a>(pages: ReadPages<'a>, own: BlockDevice<'_>) -> Option<ReadPages<'a>> {
-    // A dirty folio raises no further dirty event: a page read into it now could be overwritten
-    // unnoticed.
-    if Guard::DirtyFolio.on() && pages.state().dirty_or_writeback() {
-        return None;
-    }
     let inode = pages.inode();
     // Something between the file system and us (dm-crypt, say) may change in place what we read.
     let direct = !Guard::DirectlyMounted.on() || inode.device() == Some(own);
@@ -73,8 +68,8 @@ pub(crate) fn recordable<'a>(pages: ReadPages<'a>, own: BlockDevice<'_>) -> Opti
 
 /// How many pages from file index `first` on may be copied out of a locked folio.
 pub(crate) fn copyable(state: State, inode: &Inode<'_>, first: u64) -> u64 {
-    let dirty = Guard::DirtyFolio.on() && state.dirty_or_writeback();
-    if !state.uptodate() || dirty || state.poisoned() {
+    // Dirty it can't be, as its record has ended then; it costs nothing to look.
+    if !state.uptodate() || state.dirty_or_writeback() || state.poisoned() {
         return 0;
     }
     if !inode_donates(inode) || claimed(inode) {

@@ -119,6 +119,11 @@ impl<'g, K: Key> Donor<'g, K> {
 
 const INTEREST: usize = 4096;
 
+/// Runs of one key that are known at the same time, about.
+const MOST_RUNS: u32 = 256;
+/// Of these, runs with the same pages.
+const MOST_ALIKE: u32 = 16;
+
 /// Reads a counter that is below zero for a moment when something is ended by one CPU before
 /// another has counted it.
 fn count(counter: &Atomic<u64>) -> u64 {
@@ -200,6 +205,9 @@ impl<K: Key> Directory<K> {
         if known {
             return mask.count_ones();
         }
+        if self.has_enough(&guard, &key, mask) {
+            return 0;
+        }
 
         // Counted before it can be found, so that an event can't miss it: the folio is locked.
         self.interest(mapping).add(1, Relaxed);
@@ -222,6 +230,22 @@ impl<K: Key> Directory<K> {
             Ok(false) | Err(_) => self.interest(mapping).add(1u32.wrapping_neg(), Relaxed),
         }
         inserted.map_or(0, |_| mask.count_ones())
+    }
+
+    /// There are runs enough with the pages of `mask`, or for the key at all.
+    ///
+    /// One content can be in any number of pages: thousands of page caches, or of files that
+    /// share their blocks. Whoever looks for it walks them all.
+    fn has_enough(&self, guard: &rcu::Guard, key: &K, mask: u32) -> bool {
+        let (mut runs, mut alike) = (0, 0);
+        self.index
+            .by_forward(guard, key.hash())
+            .filter(|run| run.key.same(key))
+            .any(|run| {
+                runs += 1;
+                alike += u32::from(run.bits.pages() & mask == mask);
+                runs == MOST_RUNS || alike == MOST_ALIKE
+            })
     }
 
     /// Adds pages to a run; false if it is dead.

@@ -15,8 +15,8 @@ pub enum Guard {
     RemovalHook = 0,
     /// Records end when their page is dirtied.
     DirtyHook = 1,
-    /// Pages of a dirty folio, or of one under writeback, are neither recorded nor copied.
-    DirtyFolio = 2,
+    /// Only what readahead reads is recorded; another read ends what is known of its folio.
+    Readahead = 2,
     /// A record is looked at again under the donor's locks.
     Recheck = 3,
     /// The donor's `invalidate_lock` is held while it is copied.
@@ -47,8 +47,6 @@ pub enum Guard {
     Shared = 16,
     /// Records of a pool end when its metadata is rolled back.
     Rollback = 17,
-    /// Only what readahead reads is recorded; another read ends what is known of its folio.
-    Readahead = 18,
 }
 
 #[cfg(DRR_MUTANTS)]

@@ -24,8 +24,8 @@ use core::{cell::UnsafeCell, marker::PhantomData, ops::Deref, ptr};
 use kernel::{
     alloc::{flags::*, Flags, KVVec},
     bindings::kvfree_rcu_head,
-    new_spinlock_irq,
     prelude::*,
+    static_lock_class,
     sync::{
         atomic::{Acquire, Atomic, Relaxed, Release},
         rcu, SpinLockIrq,
@@ -95,6 +95,10 @@ impl<T> Deref for Entry<T> {
 }
 
 const STRIPES: usize = 64;
+
+// lockdep compares the names of a class by address, so all instances of `Index` share these.
+static FORWARD: &CStr = c"dm_index_forward";
+static REVERSE: &CStr = c"dm_index_reverse";
 
 #[pin_data]
 struct Stripes {
@@ -255,12 +259,14 @@ impl<T: Keyed> Index<T> {
                 "entries are freed, not dropped"
             )
         };
-        // Two call sites, so that lockdep knows the sides apart and the order between them.
+        // Two classes, so that lockdep knows the sides apart and the order between them.
         let forward = try_pin_init!(Stripes {
-            locks <- pin_init::pin_init_array_from_fn(|_| new_spinlock_irq!((), "dm_index_forward")),
+            locks <- pin_init::pin_init_array_from_fn(
+                |_| SpinLockIrq::new((), FORWARD, static_lock_class!())),
         });
         let reverse = try_pin_init!(Stripes {
-            locks <- pin_init::pin_init_array_from_fn(|_| new_spinlock_irq!((), "dm_index_reverse")),
+            locks <- pin_init::pin_init_array_from_fn(
+                |_| SpinLockIrq::new((), REVERSE, static_lock_class!())),
         });
         Ok(Self {
             forward: Table::new(bits, forward)?,

@@ -18,7 +18,7 @@ mutants() {
 	cat <<-'EOF'
 	RemovalHook	device-events:O_DIRECT write	page-events:rename over
 	DirtyHook	page-events:write, written back
-	DirtyFolio	page-events:page read into a dirty folio
+	Readahead	guards:write cut short	page-events:page read into a dirty folio
 	Recheck	held:record ends
 	InvalidateLock	page-events:hole punch stopped midway
 	BlockSize	filesystems:1 KiB blocks
@@ -34,7 +34,6 @@ mutants() {
 	ReadError	guards:failed reads
 	Shared	reads:unshared blocks
 	Rollback	held:rolled back
-	Readahead	guards:write cut short
 	EOF
 }
 

@@ -23,7 +23,7 @@ pub mod prelude {
         alloc::{flags::*, KBox, KVVec, KVec},
         error::{code::*, Error, Result},
         init::{self as pin_init, InPlaceInit, PinInit},
-        new_spinlock_irq, pr_debug, pr_err, pr_warn, try_pin_init,
+        pr_debug, pr_err, pr_warn, try_pin_init,
     };
     pub use core::{ffi::CStr, mem::size_of, pin::Pin};
     pub use macros::{kunit_tests, pin_data};

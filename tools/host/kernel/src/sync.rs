@@ -6,6 +6,12 @@ pub mod atomic;
 
 pub use crate::rcu;
 
+use crate::{
+    error::{Error, Result},
+    init::PinInit,
+};
+use core::ffi::CStr;
+
 #[cfg(loom)]
 use loom::sync::{Mutex, MutexGuard};
 #[cfg(not(loom))]
@@ -16,9 +22,9 @@ use std::sync::{Mutex, MutexGuard};
 pub struct SpinLockIrq<T>(Mutex<T>);
 
 impl<T> SpinLockIrq<T> {
-    /// An unlocked one.
-    pub fn new(value: T) -> Self {
-        Self(Mutex::new(value))
+    /// Initialises an unlocked one.
+    pub fn new(value: T, _name: &'static CStr, _class: ()) -> impl PinInit<Self, Error> {
+        move || -> Result<Self> { Ok(Self(Mutex::new(value))) }
     }
 
     /// Locks it.
