@@ -29,6 +29,14 @@ test:
 kunit:
 	@scripts/kunit.sh
 
+# PARTS="tests" or "models" for one of them
+host-test:
+	@scripts/host.sh $(PARTS)
+
+# TARGETS="table_line access_table" takes only these; TIME= is seconds for each
+fuzz:
+	@TIME=$(TIME) scripts/fuzz.sh $(TARGETS)
+
 check:
 	@scripts/check.sh
 
@@ -70,6 +78,8 @@ make demo      four containers of one image, with DRR and without
 make test      all tests; SUITES="kunit reads" for some of them; KERNEL=debug or kcsan
                for guests with KASAN, lockdep, kmemleak... or the data race detector
 make kunit     unit tests of the pure parts, under User-mode Linux
+make host-test the pure parts in user space: loom's models, many threads, odd input
+make fuzz      fuzz the parsers and the table in user space; TIME=60
 make check     rustfmt, clippy, checkpatch, rustdoc, shellcheck
 make mutants   switch the guards off one by one, and see the tests notice
 make model     the models of Documentation/formal, with SPIN
@@ -93,4 +103,4 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: modules install demo test kunit check mutants torture powercut unsafe toolbox kernels clean help
+.PHONY: modules install demo test kunit host-test fuzz check mutants torture powercut unsafe toolbox kernels clean help

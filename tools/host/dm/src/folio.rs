@@ -202,9 +202,7 @@ impl FolioRef {
     /// The page cache is there.
     pub unsafe fn find(_guard: &rcu::Guard, mapping: MappingId, index: u64) -> Option<Self> {
         let page = mapping.cache().pages.get(usize::try_from(index).ok()?)?;
-        page.cached
-            .load(Relaxed)
-            .then_some(Self { index })
+        page.cached.load(Relaxed).then_some(Self { index })
     }
 
     /// Locks the folio if it isn't locked and is still there.

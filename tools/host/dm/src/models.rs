@@ -40,7 +40,10 @@ fn one_caller_is_told_that_the_run_died() {
             thread::spawn(move || bits.clear(mask))
         };
         let done = join([clear(0b01), clear(0b11), clear(0b10)]);
-        assert_eq!(done.iter().map(|one| one.pages.count_ones()).sum::<u32>(), 2);
+        assert_eq!(
+            done.iter().map(|one| one.pages.count_ones()).sum::<u32>(),
+            2
+        );
         assert_eq!(done.iter().filter(|one| one.died).count(), 1);
         assert_eq!(bits.pages(), 0);
         assert_eq!(bits.set(1), None);
@@ -80,7 +83,9 @@ fn index_of(pairs: &[(u64, u64)]) -> Arc<Index<Pair>> {
     let index = Index::new(1).expect("memory");
     for pair in pairs {
         let pair = Pair(pair.0, pair.1);
-        index.insert_unless(pair, GFP_KERNEL, |_| false).expect("memory");
+        index
+            .insert_unless(pair, GFP_KERNEL, |_| false)
+            .expect("memory");
     }
     Arc::new(index)
 }
@@ -134,7 +139,9 @@ fn neighbours_come_while_a_reader_passes() {
         let other = index.clone();
         let inserter = thread::spawn(move || {
             let pair = Pair(1, 11);
-            other.insert_unless(pair, GFP_KERNEL, |_| false).expect("memory")
+            other
+                .insert_unless(pair, GFP_KERNEL, |_| false)
+                .expect("memory")
         });
         let found = read(&index, 1);
         assert!(found == [10] || found == [11, 10]);
@@ -164,7 +171,9 @@ fn one_of_two_is_inserted() {
             let index = index.clone();
             thread::spawn(move || {
                 let same = |pair: &Pair| pair.1 == 10;
-                index.insert_unless(Pair(1, 10), GFP_KERNEL, same).expect("memory")
+                index
+                    .insert_unless(Pair(1, 10), GFP_KERNEL, same)
+                    .expect("memory")
             })
         };
         let done = join([inserter(), inserter()]);

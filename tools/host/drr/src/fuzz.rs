@@ -247,11 +247,7 @@ impl Both {
         let page = source.below(BLOCK_PAGES);
         let count = 1 + source.below((BLOCK_PAGES - page).min(40));
         let device = source.below(DEVICES) as u32;
-        let pages = ReadPages::new(
-            MappingId::made_up(mapping + 1),
-            first,
-            count as u32,
-        );
+        let pages = ReadPages::new(MappingId::made_up(mapping + 1), first, count as u32);
         let name = Block::new(pool, block).expect("small numbers");
         let recorded = self
             .table
@@ -292,7 +288,11 @@ impl Both {
                 }
             }
         }
-        assert_eq!(found, self.model.len(), "a page that is known was not found");
+        assert_eq!(
+            found,
+            self.model.len(),
+            "a page that is known was not found"
+        );
         let (_, pages, _) = self.table.usage();
         assert_eq!(pages, self.model.len() as u64);
     }
@@ -335,8 +335,19 @@ mod tests {
     /// As a fuzzer's start: bytes by chance, and pieces of right input.
     fn try_with(seed: u64, count: usize, target: fn(&[u8])) {
         let pieces: [&[u8]; 13] = [
-            b"253:1", b"0", b"1", b"2", b"3", b"+1", b"01", b"no_donate", b"no_receive",
-            b"paranoid", b"", b"\0", b"reset_stats",
+            b"253:1",
+            b"0",
+            b"1",
+            b"2",
+            b"3",
+            b"+1",
+            b"01",
+            b"no_donate",
+            b"no_receive",
+            b"paranoid",
+            b"",
+            b"\0",
+            b"reset_stats",
         ];
         let mut random = Random(seed);
         for _ in 0..count {

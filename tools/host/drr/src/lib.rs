@@ -22,3 +22,7 @@ pub mod fuzz;
 #[cfg(all(test, loom))]
 mod models;
 pub mod random;
+#[cfg(not(loom))]
+pub mod scale;
+#[cfg(not(loom))]
+pub mod stress;

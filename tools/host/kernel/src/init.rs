@@ -22,7 +22,9 @@ pub fn pin_init_array_from_fn<T, E, I: PinInit<T, E>, const N: usize>(
 ) -> impl PinInit<[T; N], E> {
     move || {
         let values: Result<Vec<T>, E> = (0..N).map(|at| make(at).make()).collect();
-        Ok(values?.try_into().unwrap_or_else(|_| unreachable!("N values")))
+        Ok(values?
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("N values")))
     }
 }
 

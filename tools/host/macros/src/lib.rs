@@ -7,7 +7,9 @@ use proc_macro::{Delimiter, Group, TokenStream, TokenTree};
 /// KUnit cases are ordinary tests here.
 #[proc_macro_attribute]
 pub fn kunit_tests(_name: TokenStream, module: TokenStream) -> TokenStream {
-    let mut tokens: TokenStream = "#[cfg(all(test, not(loom)))]".parse().expect("an attribute");
+    let mut tokens: TokenStream = "#[cfg(all(test, not(loom)))]"
+        .parse()
+        .expect("an attribute");
     tokens.extend(module);
     tokens
 }

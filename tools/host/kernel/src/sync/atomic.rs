@@ -41,9 +41,30 @@ macro_rules! ordering {
 }
 
 ordering!(Relaxed, Relaxed, Relaxed, Relaxed, false, "Not ordered.");
-ordering!(Acquire, Acquire, Relaxed, Acquire, false, "Before what follows.");
-ordering!(Release, Relaxed, Release, Release, false, "After what precedes.");
-ordering!(Full, Acquire, Release, AcqRel, true, "A full barrier on both sides.");
+ordering!(
+    Acquire,
+    Acquire,
+    Relaxed,
+    Acquire,
+    false,
+    "Before what follows."
+);
+ordering!(
+    Release,
+    Relaxed,
+    Release,
+    Release,
+    false,
+    "After what precedes."
+);
+ordering!(
+    Full,
+    Acquire,
+    Release,
+    AcqRel,
+    true,
+    "A full barrier on both sides."
+);
 
 /// What can be atomic.
 pub trait AtomicType: Copy {

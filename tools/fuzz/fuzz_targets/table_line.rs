@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A table line's arguments, with zero bytes between them.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| drr::fuzz::table_line(data));

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The access table in user space, by hand.
+//!
+//! ```text
+//! drr-host stress [SECONDS [SEED [THREADS]]]
+//! drr-host scale [SECONDS]       a measurement's, of which there are 120
+//! ```
+
+#![forbid(unsafe_code)]
+
+#[cfg(loom)]
+fn main() {}
+
+#[cfg(not(loom))]
+fn main() {
+    use std::{env, process, time::Duration};
+
+    let words: Vec<String> = env::args().skip(1).collect();
+    let number = |at: usize, default: u64| {
+        words.get(at).map_or(default, |word| {
+            word.parse().unwrap_or_else(|_| {
+                eprintln!("drr-host: {word} is no number : see the head of drr-host.rs");
+                process::exit(2)
+            })
+        })
+    };
+    match words.first().map(String::as_str) {
+        Some("stress") => {
+            let (seed, threads) = (number(2, 1), number(3, 64));
+            println!("seed {seed}, {threads} threads");
+            let time = Duration::from_secs(number(1, 10));
+            let figures = drr::stress::run(threads, time, seed, true);
+            println!("{figures:?}");
+            process::exit(i32::from(figures.wrong != 0));
+        }
+        Some("scale") => drr::scale::run(Duration::from_millis(number(1, 1) * 1000)),
+        _ => {
+            eprintln!("drr-host: nothing to do : say stress or scale");
+            process::exit(2)
+        }
+    }
+}
