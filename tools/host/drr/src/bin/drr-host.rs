@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! drr-host stress [SECONDS [SEED [THREADS]]]
-//! drr-host scale [SECONDS]       a measurement's, of which there are 120
+//! drr-host scale [TENTHS [MOST]]    tenths of a second for a measurement, of which there are 12 a
+//!                                   row; no rows of more than MOST records
 //! ```
 
 #![forbid(unsafe_code)]
@@ -34,7 +35,10 @@ fn main() {
             println!("{figures:?}");
             process::exit(i32::from(figures.wrong != 0));
         }
-        Some("scale") => drr::scale::run(Duration::from_millis(number(1, 1) * 1000)),
+        Some("scale") => {
+            let time = Duration::from_millis(number(1, 10) * 100);
+            drr::scale::run(time, number(2, u64::MAX));
+        }
         _ => {
             eprintln!("drr-host: nothing to do : say stress or scale");
             process::exit(2)
