@@ -247,23 +247,46 @@ impl Both {
         let page = source.below(BLOCK_PAGES);
         let count = 1 + source.below((BLOCK_PAGES - page).min(40));
         let device = source.below(DEVICES) as u32;
+        let run = u64::from(bits::PAGES);
+        // Each stretch is recorded, or not, by itself.
+        let mut done = 0;
+        while done < count {
+            let part = (run - (page + done) % run).min(count - done);
+            let content = (pool, block, page + done, device);
+            self.record_stretch((mapping, first + done), content, part);
+            done += part;
+        }
+    }
+
+    fn record_stretch(&mut self, (mapping, first): CachePage, content: Content, count: u64) {
+        let (pool, block, page, device) = content;
         let pages = ReadPages::new(MappingId::made_up(mapping + 1), first, count as u32);
         let name = Block::new(pool, block).expect("small numbers");
         let recorded = self
             .table
             .record(&name, page as u32, pages, device, device + 100);
+        let range = first..first + count;
+        let holds = |model: &HashMap<_, Content>, (mapping, at), page| {
+            let held: Option<&Content> = model.get(&(mapping, at));
+            held.is_some_and(|held| (held.0, held.1, held.2) == (pool, block, page))
+        };
+        if recorded == 0 {
+            self.forget(|it, _| it.0 == mapping && range.contains(&it.1));
+            // Only if there are donors enough.
+            let starts = self.model.keys().filter(|(cache, at)| {
+                (0..count).all(|step| holds(&self.model, (*cache, at + step), page + step))
+            });
+            assert!(starts.count() >= 16, "a page was not recorded");
+            return;
+        }
         assert_eq!(u64::from(recorded), count);
-        for at in 0..count {
-            let content = (pool, block, page + at, device);
-            let entry = self.model.entry((mapping, first + at));
+        for (step, at) in range.enumerate() {
             // A run keeps the device that it was made for.
-            entry
-                .and_modify(|old| {
-                    if (old.0, old.1, old.2) != (pool, block, page + at) {
-                        *old = content;
-                    }
-                })
-                .or_insert(content);
+            let page = page + step as u64;
+            if !holds(&self.model, (mapping, at), page) {
+                self.model
+                    .insert((mapping, at), (pool, block, page, device));
+            }
         }
     }
 
