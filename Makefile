@@ -103,4 +103,4 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: modules install demo test kunit host-test fuzz check mutants torture powercut unsafe toolbox kernels clean help
+.PHONY: modules install demo test kunit host-test fuzz check model mutants torture powercut unsafe toolbox kernels clean help
