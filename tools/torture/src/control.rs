@@ -311,11 +311,9 @@ impl Controller<'_> {
 
     // --- a pool in trouble ---
 
-    /// Takes almost all of the pool's free blocks for a thin device that nobody reads; its id.
-    /// The siblings' own writes take the rest: if this thread had to wait for space itself, there
-    /// would be nobody to make some.
-    fn take_space(&self) -> Result<u32> {
-        const LEFT: u64 = 12 * 2048;
+    /// Takes the pool's free blocks, but for `left` sectors, for a thin device that nobody reads;
+    /// its id.
+    fn take_space(&self, left: u64) -> Result<u32> {
         let mut data = Buffer::new(1 << 20);
         data.words_mut().fill(u64::MAX);
         let thin = self.pool.thin_new()?;
@@ -326,7 +324,7 @@ impl Controller<'_> {
         let len = data.len();
         for at in (0..(all - used) * 512).step_by(len) {
             let (used, all) = self.pool.usage()?;
-            if all - used < LEFT {
+            if all - used <= left {
                 break;
             }
             match sys::pwrite(&device, data.bytes_mut(len), at, 0) {
@@ -346,7 +344,7 @@ impl Controller<'_> {
 
     /// Waits a while for the siblings to take the rest of the space.
     fn wait_until_full(&self) -> Result<bool> {
-        for _ in 0..100 {
+        for _ in 0..300 {
             if self.is_full()? {
                 return Ok(true);
             }
@@ -362,7 +360,9 @@ impl Controller<'_> {
     /// The pool has no space, and whoever writes waits until it has. Nothing is lost.
     fn full_queueing(&mut self) -> Result<bool> {
         let _scarce = self.pool.scarce.lock().unwrap();
-        let thin = self.take_space()?;
+        // The siblings' own writes take the rest: if this thread had to wait for space itself,
+        // there would be nobody to make some.
+        let thin = self.take_space(6 * 2048)?;
         let full = self.wait_until_full()?;
         self.pause(1000);
         // either way there is space again
@@ -387,7 +387,7 @@ impl Controller<'_> {
             Fault::Full => {
                 let _scarce = self.pool.scarce.lock().unwrap();
                 self.pool.pool_feature("error_if_no_space", true)?;
-                let thin = self.take_space()?;
+                let thin = self.take_space(0)?;
                 let full = self.wait_until_full()?;
                 self.pause(2000);
                 self.pool.thin_delete(thin)?;
