@@ -23,17 +23,23 @@ siblings_away() {
 	load_stop
 	for name in "${SIBLINGS[@]}"; do
 		[ -e "$THINS/$name" ] || continue
+		unmount "$name"
 		container_down "$name"
 		thin_delete "$name"
 		rm -f "$THINS/$name"
 	done
 }
 
+# unmount NAME: also a file system that has shut down, of which mountpoint can't tell.
+unmount() {
+	! grep -q " /mnt/$1 " /proc/mounts || umount "/mnt/$1"
+}
+
 # siblings_end: the orderly end of a case; nothing may be remembered of them.
 siblings_end() {
 	local name
 	for name in "${SIBLINGS[@]}"; do
-		! mountpoint -q "/mnt/$name" || umount "/mnt/$name"
+		unmount "$name"
 	done
 	[ "$DRR" = none ] || records_gone
 	siblings_away

@@ -61,6 +61,7 @@ out_of_service() {
 	local name
 	meta_healthy
 	for name in "${SIBLINGS[@]}"; do
+		unmount "$name"
 		container_down "$name"
 	done
 	[ ! -e /dev/mapper/t-base ] || dm_remove t-base
