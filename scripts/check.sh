@@ -118,7 +118,7 @@ check_spdx() {
 			echo "no SPDX line: $file"
 			bad=1
 		}
-	done < <(files | grep -vE '\.(patch|md|rst|svg|json|txt)$|^COPYING$')
+	done < <(files | grep -vE '\.(patch|md|rst|svg|json|txt|lock)$|^COPYING$')
 	return $bad
 }
 

@@ -131,7 +131,7 @@ static void put_word(const char *word)
 
 static void put_number(long long number)
 {
-	static const char *const forms[] = { "+%lld", "0%lld", "%lld.", "%lld\\ ", "0x%lld" };
+	static const char *const forms[] = { "+%lld", "0%lld", "%lld.", "%lld\\ ", "#%lld" };
 	char text[32];
 
 	snprintf(text, sizeof(text), one_in(20) ? pick(forms, ELEMENTS(forms)) : "%lld", number);

@@ -67,21 +67,21 @@ failed_reads() {
 # none at all, and would do it again but for the signal.
 write_cut_short() {
 	local fs=$1 name=cut-$1 pid
-	[ $fs = ext4 ] || image_new $fs $name-base 320 small
-	thin_snap $name "$([ $fs = ext4 ] && echo base || echo $name-base)"
-	thin_snap $name-2 $name
-	drr_new $name
-	drr_new $name-2
-	fs_mount $fs $name
-	fs_mount $fs $name-2
+	[ "$fs" = ext4 ] || image_new "$fs" "$name-base" 320 small
+	thin_snap "$name" "$([ "$fs" = ext4 ] && echo base || echo "$name-base")"
+	thin_snap "$name-2" "$name"
+	drr_new "$name"
+	drr_new "$name-2"
+	fs_mount "$fs" "$name"
+	fs_mount "$fs" "$name-2"
 	on_exit "data_healthy; container_down $name; container_down $name-2"
-	settle /mnt/$name/small
+	settle "/mnt/$name/small"
 	data_table "0 $(sectors "/dev/$DATA_DISK") delay /dev/$DATA_DISK 0 3000"
-	"$HELPER" short-write /mnt/$name/small 0 &
+	"$HELPER" short-write "/mnt/$name/small" 0 &
 	pid=$!
 	wait_for 10 grep -q '^State:.D' /proc/$pid/status
-	kill -9 $pid
-	expect_fail wait $pid
+	kill -9 "$pid"
+	expect_fail wait "$pid"
 	data_healthy
 	expect_fail cmp -n 4096 "/mnt/$name/small" "$REF/small"
 	# just this page: a read is served whole or not at all

@@ -227,7 +227,7 @@ large_blocks() {
 	container_up ext4 a base
 	container_up ext4 b base
 	donate a big
-	receive b big "$(($(stat -c %s "$REF/big") / 512 * 9 / 10)).."
+	receive b big "$(($(stat -c %s "$REF/big") * 9 / 5120)).."
 }
 
 run_case "blocks of 128 KiB" large_blocks
