@@ -87,8 +87,6 @@ pub(crate) struct Drr {
     claims: Atomic<u64>,
     /// Pages of the block device's own may be recorded.
     raw_records: Atomic<bool>,
-    /// Reads that failed.
-    failures: Atomic<u64>,
     stats: Stats,
 }
 
@@ -161,7 +159,6 @@ impl Target for Drr {
             layer: Atomic::new(Layer::new(info.pool, info.thin_id).number()),
             claims: Atomic::new(0),
             raw_records: Atomic::new(false),
-            failures: Atomic::new(0),
             stats: Stats::new(),
         };
         Ok(KBox::new(target, GFP_KERNEL)?)
@@ -184,8 +181,10 @@ impl Target for Drr {
         if !ok && Guard::ReadError.on() {
             // The folio doesn't become up to date, so its good pages will be read again, from
             // wherever the file's blocks are then.
-            self.failures.fetch_add(1, Full);
-            return self.forget(bio, &passage.filled);
+            for pages in passage.filled.pages(bio) {
+                self.member.table().directory().read_failed(&pages);
+            }
+            return;
         }
         if !bio.readahead() && Guard::Readahead.on() {
             // On behalf of a write perhaps, which may change the page and then give up without
@@ -439,22 +438,18 @@ impl Drr {
         }
         let table = self.member.table();
         let claims = self.claims.load(Acquire);
-        let failures = self.failures.load(Acquire);
         let thin_id = self.layer().thin_id();
         let (mut recorded, mut raw, mut partial) = (0, false, false);
         for pages in filled.pages(bio) {
             let whole = pages.is_whole_folio();
+            // Then the folio won't be up to date, and may become so without being read again.
+            if table.directory().may_be_incomplete(&pages) {
+                continue;
+            }
             let Some(pages) = donor::recordable(pages, self.own.bdev()) else {
                 continue;
             };
-            if !whole {
-                // The other reads for this folio may have failed before: it won't be up to date
-                // then, and may become so without being read again as a whole.
-                if failures != 0 {
-                    continue;
-                }
-                partial = true;
-            }
+            partial |= !whole;
             if pages.inode().is_block_device() {
                 raw = true;
                 // Before the record, so that whoever sees the device claimed looks for it.
@@ -469,9 +464,11 @@ impl Drr {
         // records meanwhile, as the reader holds the folios' locks until the read completes.
         let changed = !self.still_there(place);
         let claimed = raw && self.claims.fetch_add(0, Full) != claims;
-        let failed = partial && self.failures.fetch_add(0, Full) != failures;
-        if changed || claimed || failed {
-            self.forget(bio, filled);
+        for pages in filled.pages(bio) {
+            let failed = partial && table.directory().may_be_incomplete(&pages);
+            if changed || claimed || failed {
+                table.forget_folio(&pages);
+            }
         }
     }
 

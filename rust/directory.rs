@@ -28,7 +28,7 @@ use kernel::{
     alloc::{flags::*, KVVec},
     prelude::*,
     sync::{
-        atomic::{Atomic, Relaxed},
+        atomic::{Atomic, Full, Relaxed},
         rcu,
     },
 };
@@ -119,6 +119,8 @@ impl<'g, K: Key> Donor<'g, K> {
 
 const INTEREST: usize = 4096;
 
+const FAILED: usize = 4096;
+
 /// Runs of one key that are known at the same time, about.
 const MOST_RUNS: u32 = 256;
 /// Of these, runs with the same pages.
@@ -131,11 +133,22 @@ fn count(counter: &Atomic<u64>) -> u64 {
     (counter.load(Relaxed) as i64).max(0) as u64
 }
 
+fn counters(number: usize) -> Result<KVVec<Atomic<u32>>> {
+    let mut counters = KVVec::with_capacity(number, GFP_KERNEL)?;
+    for _ in 0..number {
+        counters.push(Atomic::new(0), GFP_KERNEL)?;
+    }
+    Ok(counters)
+}
+
 /// See the [module](self).
 pub struct Directory<K: Key> {
     index: Index<Run<K>>,
     /// Runs by hashed mapping: page caches that have none are passed over at the cost of a load.
     interest: KVVec<Atomic<u32>>,
+    /// Not zero for a folio, by a hash, of which a part couldn't be read. Never goes back: a hash
+    /// stands for others, too.
+    failed: KVVec<Atomic<u32>>,
     runs: Atomic<u64>,
     pages: Atomic<u64>,
 }
@@ -143,13 +156,10 @@ pub struct Directory<K: Key> {
 impl<K: Key> Directory<K> {
     /// Makes a directory with 2^`bits` buckets for runs. Fails with `ENOMEM`.
     pub fn new(bits: u32) -> Result<Self> {
-        let mut interest = KVVec::with_capacity(INTEREST, GFP_KERNEL)?;
-        for _ in 0..INTEREST {
-            interest.push(Atomic::new(0), GFP_KERNEL)?;
-        }
         Ok(Self {
             index: Index::new(bits)?,
-            interest,
+            interest: counters(INTEREST)?,
+            failed: counters(FAILED)?,
             runs: Atomic::new(0),
             pages: Atomic::new(0),
         })
@@ -168,13 +178,34 @@ impl<K: Key> Directory<K> {
     /// Bytes of memory that the directory takes.
     pub fn bytes(&self) -> u64 {
         // CAST: Sizes fit.
-        let fixed = self.index.table_bytes() + INTEREST * size_of::<Atomic<u32>>();
+        let fixed = self.index.table_bytes() + (INTEREST + FAILED) * size_of::<Atomic<u32>>();
         fixed as u64 + self.runs() * Index::<Run<K>>::ENTRY_BYTES as u64
     }
 
     fn interest(&self, mapping: MappingId) -> &Atomic<u32> {
         // CAST: Twelve bits.
         &self.interest[(hash(mapping.number()) >> (u64::BITS - INTEREST.trailing_zeros())) as usize]
+    }
+
+    fn failures(&self, pages: &ReadPages<'_>) -> &Atomic<u32> {
+        let folio = window_hash(pages.mapping(), pages.folio_range().0);
+        // CAST: Twelve bits.
+        &self.failed[(folio >> (u64::BITS - FAILED.trailing_zeros())) as usize]
+    }
+
+    /// The folio of `pages` couldn't be read as a whole: what is known of it ends, and of folios
+    /// like it only those that are read in one piece are entered from now on.
+    pub fn read_failed(&self, pages: &ReadPages<'_>) {
+        // Before the end: whoever enters other pages of the folio and is too late for it sees
+        // this.
+        self.failures(pages).fetch_add(1, Full);
+        let (first, last) = pages.folio_range();
+        self.end_range(pages.mapping(), first..=last);
+    }
+
+    /// Other pages of the folio of `pages` may have failed to be read.
+    pub fn may_be_incomplete(&self, pages: &ReadPages<'_>) -> bool {
+        !pages.is_whole_folio() && self.failures(pages).fetch_add(0, Full) != 0
     }
 
     /// Enters `pages`, the first of which holds page `page` of what `key` stands for.

@@ -140,6 +140,11 @@ impl ReadPages<'_> {
         self.folio
     }
 
+    /// They are all pages of the folio.
+    pub fn is_whole_folio(&self) -> bool {
+        u64::from(self.count) == self.folio.1 - self.folio.0 + 1
+    }
+
     /// The first `count` of the pages, and the rest if there is one.
     pub fn split(self, count: u32) -> (Self, Option<Self>) {
         let count = count.min(self.count);
