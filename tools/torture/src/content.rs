@@ -39,11 +39,11 @@ impl Key {
         debug_assert!(author > 0 && usize::from(author) < AUTHORS - 1);
         debug_assert!(u32::from(file) < 1 << FILE_BITS && unit < 1 << UNIT_BITS);
         let version = u64::from(version) & ((1 << VERSION_BITS) - 1);
-        Key(
-            ((u64::from(author) << FILE_BITS | u64::from(file)) << VERSION_BITS | version)
-                << UNIT_BITS
-                | unit as u64,
-        )
+        let mut key = u64::from(author);
+        key = (key << FILE_BITS) | u64::from(file);
+        key = (key << VERSION_BITS) | version;
+        key = (key << UNIT_BITS) | unit as u64;
+        Key(key)
     }
 
     /// Who wrote it.

@@ -76,7 +76,8 @@ pub struct Pool {
     config: Config,
     /// Held while a lack of space is wanted. Comes first.
     pub scarce: Mutex<()>,
-    /// Held while the pool's own table is changed, or it is suspended.
+    /// Held while the pool's own table is changed, or it is suspended: messages and new thin
+    /// devices fail then.
     table: Mutex<()>,
     data_sectors: Mutex<u64>,
     features: Mutex<Vec<&'static str>>,
@@ -250,10 +251,15 @@ impl Pool {
         ids.next - 1
     }
 
+    fn message(&self, text: &str) -> Result<()> {
+        let _table = self.table.lock().unwrap();
+        dm::message("pool", text)
+    }
+
     /// A new, empty thin device: its id.
     pub fn thin_new(&self) -> Result<u32> {
         let id = self.new_id(false);
-        dm::message("pool", &format!("create_thin {id}"))?;
+        self.message(&format!("create_thin {id}"))?;
         Ok(id)
     }
 
@@ -261,13 +267,13 @@ impl Pool {
     /// one that was deleted.
     pub fn thin_snap(&self, origin: u32) -> Result<u32> {
         let id = self.new_id(true);
-        dm::message("pool", &format!("create_snap {id} {origin}"))?;
+        self.message(&format!("create_snap {id} {origin}"))?;
         Ok(id)
     }
 
     /// Deletes a thin device that isn't active.
     pub fn thin_delete(&self, id: u32) -> Result<()> {
-        dm::message("pool", &format!("delete {id}"))?;
+        self.message(&format!("delete {id}"))?;
         self.ids.lock().unwrap().free.push(id);
         Ok(())
     }
@@ -278,12 +284,19 @@ impl Pool {
 
     /// Activates a thin device.
     pub fn thin_open(&self, name: &str, id: u32, sectors: u64) -> Result<()> {
+        let _table = self.table.lock().unwrap();
         dm::create(&format!("t-{name}"), &Self::thin_table(id, sectors))
     }
 
     /// Loads a thin device's table again, under load.
     pub fn thin_reload(&self, name: &str, id: u32, sectors: u64) -> Result<()> {
-        Self::reload(&format!("t-{name}"), &Self::thin_table(id, sectors))
+        let device = format!("t-{name}");
+        {
+            let _table = self.table.lock().unwrap();
+            dm::load(&device, &Self::thin_table(id, sectors))?;
+        }
+        dm::suspend(&device, false)?;
+        dm::resume(&device)
     }
 
     /// Deactivates it.

@@ -269,7 +269,7 @@ pub fn syncfs(file: &File) -> Result<()> {
 
 /// The `_IOC` numbers of requests that the crate doesn't have.
 const fn request(direction: u64, kind: u8, number: u64, size: usize) -> u64 {
-    direction << 30 | (size as u64) << 16 | (kind as u64) << 8 | number
+    (direction << 30) | ((size as u64) << 16) | ((kind as u64) << 8) | number
 }
 
 fn ioctl<T>(file: &File, request: u64, argument: &mut T) -> Result<usize> {
