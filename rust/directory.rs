@@ -119,6 +119,7 @@ impl<'g, K: Key> Donor<'g, K> {
 
 const INTEREST: usize = 4096;
 
+/// Words of 32 bits.
 const FAILED: usize = 4096;
 
 /// Runs of one key that are known at the same time, about.
@@ -146,8 +147,8 @@ pub struct Directory<K: Key> {
     index: Index<Run<K>>,
     /// Runs by hashed mapping: page caches that have none are passed over at the cost of a load.
     interest: KVVec<Atomic<u32>>,
-    /// Not zero for a folio, by a hash, of which a part couldn't be read. Never goes back: a hash
-    /// stands for others, too.
+    /// A bit for a folio, by a hash, of which a part couldn't be read. Never cleared: it stands for
+    /// others, too.
     failed: KVVec<Atomic<u32>>,
     runs: Atomic<u64>,
     pages: Atomic<u64>,
@@ -187,10 +188,12 @@ impl<K: Key> Directory<K> {
         &self.interest[(hash(mapping.number()) >> (u64::BITS - INTEREST.trailing_zeros())) as usize]
     }
 
-    fn failures(&self, pages: &ReadPages<'_>) -> &Atomic<u32> {
+    /// The word and the bit for the folio of `pages`.
+    fn failures(&self, pages: &ReadPages<'_>) -> (&Atomic<u32>, u32) {
         let folio = window_hash(pages.mapping(), pages.folio_range().0);
         // CAST: Twelve bits.
-        &self.failed[(folio >> (u64::BITS - FAILED.trailing_zeros())) as usize]
+        let word = &self.failed[(folio >> (u64::BITS - FAILED.trailing_zeros())) as usize];
+        (word, 1 << (folio % u64::from(u32::BITS)))
     }
 
     /// The folio of `pages` couldn't be read as a whole: what is known of it ends, and of folios
@@ -198,14 +201,19 @@ impl<K: Key> Directory<K> {
     pub fn read_failed(&self, pages: &ReadPages<'_>) {
         // Before the end: whoever enters other pages of the folio and is too late for it sees
         // this.
-        self.failures(pages).fetch_add(1, Full);
+        let (word, bit) = self.failures(pages);
+        let mut old = word.load(Relaxed);
+        while let Err(now) = word.cmpxchg(old, old | bit, Full) {
+            old = now;
+        }
         let (first, last) = pages.folio_range();
         self.end_range(pages.mapping(), first..=last);
     }
 
     /// Other pages of the folio of `pages` may have failed to be read.
     pub fn may_be_incomplete(&self, pages: &ReadPages<'_>) -> bool {
-        !pages.is_whole_folio() && self.failures(pages).fetch_add(0, Full) != 0
+        let (word, bit) = self.failures(pages);
+        !pages.is_whole_folio() && word.fetch_add(0, Full) & bit != 0
     }
 
     /// Enters `pages`, the first of which holds page `page` of what `key` stands for.
