@@ -107,6 +107,8 @@ pub struct Config {
     pub pool_mib: u64,
     /// Whether the pool will have no space, fail writes, or be made read-only.
     pub faults: bool,
+    /// Operations that are left out.
+    pub without: Vec<String>,
 }
 
 impl Config {
@@ -125,6 +127,7 @@ impl Config {
             disk_mib: 512,
             pool_mib: 80,
             faults: options.faults && rng.bool(),
+            without: options.without.clone(),
         }
     }
 }
@@ -170,6 +173,8 @@ pub struct Options {
     pub file_systems: Vec<Fs>,
     /// Whether the pool may fail.
     pub faults: bool,
+    /// Operations that are left out.
+    pub without: Vec<String>,
     /// An operation that takes longer is a hang.
     pub patience: u64,
     /// Where the result goes.
@@ -179,7 +184,7 @@ pub struct Options {
 }
 
 const USAGE: &str = "usage: drr-torture [--seed N] [--time SECONDS] [--round SECONDS]
-	[--target drr|linear] [--fs NAME[,NAME]...] [--no-faults] [--patience SECONDS]
+	[--target drr|linear] [--fs NAME[,NAME]...] [--no-faults] [--without OPERATION]... [--patience SECONDS]
 	[--output FILE] [--kernel NAME]";
 
 impl Options {
@@ -192,6 +197,7 @@ impl Options {
             target: Target::Drr,
             file_systems: FILE_SYSTEMS.to_vec(),
             faults: true,
+            without: Vec::new(),
             patience: 120,
             output: "/out/result.json".to_owned(),
             kernel: "unknown".to_owned(),
@@ -215,6 +221,7 @@ impl Options {
                 "--target" if value == "drr" => options.target = Target::Drr,
                 "--target" if value == "linear" => options.target = Target::Linear,
                 "--fs" => options.file_systems = named(&value)?,
+                "--without" => options.without.push(value),
                 "--output" => options.output = value,
                 "--kernel" => options.kernel = value,
                 _ => return Err(USAGE.to_owned()),

@@ -85,6 +85,9 @@ const OPERATIONS: &[Operation] = operations! {
 
 impl Operation {
     fn fits(&self, config: &Config, raw: bool) -> bool {
+        if config.without.iter().any(|name| name == self.name) {
+            return false;
+        }
         match self.on {
             On::All => true,
             On::Files => !raw,
