@@ -241,26 +241,6 @@ writers_fail() {
 
 reads_since() { (($(stat_of a reads) > $1 + 20)); }
 
-# Snapshots eat the metadata until there is no room for one more mapping.
-no_metadata_space() {
-	local i=0 id
-	pool_with "$1" 256 1280
-	load_start
-	load_promises_nothing
-	until ! pool_is rw; do
-		id=$((1000 + i++))
-		dmsetup suspend --nolockfs a || true
-		dmsetup message pool 0 "create_snap $id $(thin_id a)" || true
-		dmsetup resume a
-		((i < 500)) || flunk "500 snapshots, and still room: $(dmsetup status pool)"
-	done
-	echo "$i snapshots: $(dmsetup status pool)"
-	load_until write_errors
-	sleep 0.5
-	load_end
-	back "$1" "$2"
-}
-
 random_file one 1M
 random_file two 512K
 random_file odd 333333
@@ -273,6 +253,5 @@ for fs in ext4 xfs; do
 	run_case "$fs: mappings are rolled back" rolled_back $fs repair
 	run_case "$fs: out of data space, writers wait in vain" no_data_space $fs 2
 	run_case "$fs: out of data space, writers fail" no_data_space $fs 60 error_if_no_space
-	run_case "$fs: out of metadata space" no_metadata_space $fs check
 done
 finish
