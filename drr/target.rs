@@ -170,7 +170,8 @@ impl Target for Drr {
             Op::Read => self.read(bio),
             Op::Change => {
                 // Zeroing a part of a page of the device's own leaves it clean.
-                let whole = (bio.sector() | u64::from(bio.sectors())) % u64::from(PAGE_SECTORS) == 0;
+                let whole =
+                    (bio.sector() | u64::from(bio.sectors())) % u64::from(PAGE_SECTORS) == 0;
                 if !whole && self.raw_records.load(Acquire) {
                     self.member.table().forget_device(self.member.device);
                 }
