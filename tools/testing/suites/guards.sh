@@ -70,7 +70,7 @@ write_cut_short() {
 	[ "$fs" = ext4 ] || image_new "$fs" "$name-base" 320 small
 	thin_snap "$name" "$([ "$fs" = ext4 ] && echo base || echo "$name-base")"
 	thin_snap "$name-2" "$name"
-	drr_new "$name"
+	drr_new "$name" no_receive	# or the other cases' donors would serve it
 	drr_new "$name-2"
 	fs_mount "$fs" "$name"
 	fs_mount "$fs" "$name-2"
