@@ -47,6 +47,8 @@ pub enum Guard {
     Shared = 16,
     /// Records of a pool end when its metadata is rolled back.
     Rollback = 17,
+    /// Records of a device's own pages end when a part of a page is changed on it.
+    PartOfPage = 18,
 }
 
 #[cfg(DRR_MUTANTS)]

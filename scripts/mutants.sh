@@ -34,6 +34,7 @@ mutants() {
 	ReadError	guards:failed reads
 	Shared	reads:unshared blocks
 	Rollback	held:rolled back
+	PartOfPage	guards:parts of raw
 	EOF
 }
 

@@ -89,6 +89,23 @@ write_cut_short() {
 	cmp -n 4096 "$WORK/page" "$REF/small"
 }
 
+# Zeroing a range of a raw device zeroes parts of cached pages, too, without an event.
+parts_of_raw_pages() {
+	local name
+	for name in zeroed other; do
+		thin_snap $name base
+		drr_new $name
+	done
+	on_exit "exec 7<&-; container_down zeroed; container_down other"
+	exec 7</dev/mapper/zeroed
+	dd if=/dev/mapper/zeroed of=/dev/null bs=64k count=4 status=none
+	expect_drr "sectors to donate" "$(stat_of zeroed recorded_sectors)" 8..
+	blkdiscard -f -z -o 1024 -l 2048 /dev/mapper/zeroed
+	dd if=/dev/mapper/other of="$WORK/drr" iflag=direct bs=64k count=1 status=none
+	dd if=/dev/mapper/t-other of="$WORK/thin" iflag=direct bs=64k count=1 status=none
+	same "$WORK/drr" "$WORK/thin"
+}
+
 # The receiver writes what it reads: the same bytes, so that only the blocks behind them
 # change, from shared ones that have donors to its own, in the middle of reads.
 receiver_writes_meanwhile() {
@@ -118,6 +135,7 @@ run_case "ext2 never donates" ext2_never_donates
 run_case "failed reads aren't recorded" failed_reads
 run_case "ext4: write cut short" write_cut_short ext4
 run_case "xfs: write cut short" write_cut_short xfs
+run_case "parts of raw pages" parts_of_raw_pages
 run_case "receiver writes what it reads" receiver_writes_meanwhile
 run_case "nothing is remembered after unmount" all_down
 finish
