@@ -126,11 +126,11 @@ fn serve_some(
 /// Copies up to `want` pages from page `page` of the donor's run on; 0 if it can't now.
 fn copy_from(donor: &Donor<'_, Stretch>, page: u32, want: u32, writer: &mut Writer<'_>) -> u32 {
     let known = donor.pages_from(page);
+    let Some(folio) = donor.folio(page) else {
+        return 0;
+    };
     hold::Place::RecordFound.pass();
-    let Some(folio) = donor
-        .folio(page)
-        .and_then(|folio| folio.try_lock(donor.mapping()))
-    else {
+    let Some(folio) = folio.try_lock(donor.mapping()) else {
         return 0;
     };
     let Some(stable) = folio.try_invalidate_lock() else {
