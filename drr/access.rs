@@ -12,6 +12,8 @@
 //! holds, even if the layer has moved on to another block. What does end records is that their
 //! page goes or changes (the directory's business), and the events of the pool, here.
 
+use core::ops::Range;
+
 use kernel::{
     prelude::*,
     sync::{
@@ -22,13 +24,15 @@ use kernel::{
 
 use dm::{
     bits,
+    device::BlockDevice,
     directory::{Directory, Donor, Key},
     event::{Event, Events},
-    folio::ReadPages,
+    folio::{ReadPages, PAGE_SHIFT},
     guard::Guard,
     hold,
-    index::{hash, Index, Keyed},
+    index::{hash, Entry, Index, Keyed},
     sched,
+    truncation::TruncationEvents,
 };
 
 use crate::epoch::{Epochs, Layer};
@@ -91,6 +95,11 @@ impl Block {
 /// A target that may donate, and how much it has.
 pub(crate) struct Giver {
     device: u32,
+    /// [`BlockDevice::id`] of the device that the target is a part of.
+    bdev: u64,
+    /// The device's own page cache may hold pages that were zeroed in part. Never reset: a page
+    /// that is on its way to be recorded may become one of them.
+    zeroed_in_part: Atomic<bool>,
     sectors: Atomic<u64>,
 }
 
@@ -100,7 +109,7 @@ impl Keyed for Giver {
     }
 
     fn reverse(&self) -> u64 {
-        hash(self.device.into())
+        hash(self.bdev)
     }
 }
 
@@ -111,6 +120,8 @@ const GIVERS_BITS: u32 = 8;
 pub(crate) struct AccessTable {
     directory: Arc<Directory<Stretch>>,
     givers: Index<Giver>,
+    /// Truncations of block devices' page caches come to our notice.
+    truncations_seen: Atomic<bool>,
     /// Changes of mappings.
     pub(crate) epochs: Epochs,
     /// No block has more pages than this.
@@ -124,6 +135,7 @@ impl AccessTable {
         Ok(Self {
             directory: Arc::new(Directory::new(bits)?, GFP_KERNEL)?,
             givers: Index::new(GIVERS_BITS)?,
+            truncations_seen: Atomic::new(false),
             epochs: Epochs::new()?,
             most_pages: Atomic::new(0),
         })
@@ -182,10 +194,18 @@ impl AccessTable {
         self.directory.end_where(|stretch| stretch.device == device);
     }
 
-    /// Has a new target, which may donate. Fails with `ENOMEM`.
-    pub(crate) fn add_giver(&self, device: u32) -> Result {
+    /// Truncations are watched: block devices' own pages may donate from now on.
+    pub(crate) fn sees_truncations(&self) {
+        self.truncations_seen.store(true, Relaxed);
+    }
+
+    /// Has a new target of the block device that [`BlockDevice::id`] calls `bdev`, which may donate.
+    /// Fails with `ENOMEM`.
+    pub(crate) fn add_giver(&self, device: u32, bdev: u64) -> Result {
         let giver = Giver {
             device,
+            bdev,
+            zeroed_in_part: Atomic::new(false),
             sectors: Atomic::new(0),
         };
         self.givers.insert_unless(giver, GFP_KERNEL, |_| false)?;
@@ -195,20 +215,49 @@ impl AccessTable {
     /// A target goes.
     pub(crate) fn remove_giver(&self, device: u32) {
         let guard = rcu::read_lock();
-        for giver in self.givers.by_reverse(&guard, hash(device.into())) {
-            if giver.device == device {
-                self.givers.remove(giver);
-            }
+        for giver in self.giver(&guard, device) {
+            self.givers.remove(giver);
         }
+    }
+
+    /// The target, unless it is gone.
+    fn giver<'g>(
+        &'g self,
+        guard: &'g rcu::Guard,
+        device: u32,
+    ) -> impl Iterator<Item = &'g Entry<Giver>> {
+        self.givers
+            .by_forward(guard, hash(device.into()))
+            .filter(move |giver| giver.device == device)
     }
 
     /// Calls `visit` with the sectors that a target has donated, unless it is gone.
     pub(crate) fn with_donated(&self, device: u32, visit: impl Fn(&Atomic<u64>)) {
         let guard = rcu::read_lock();
-        self.givers
-            .by_forward(&guard, hash(device.into()))
-            .filter(|giver| giver.device == device)
+        self.giver(&guard, device)
             .for_each(|giver| visit(&giver.sectors));
+    }
+
+    /// The block device that a target is a part of may donate its own pages.
+    ///
+    /// For a copy, to be asked with the device's `invalidate_lock` held: whoever has zeroed a page
+    /// in part did so under the lock, after [`TruncationEvents::truncates`].
+    pub(crate) fn raw_donates(&self, guard: &rcu::Guard, device: u32) -> bool {
+        self.truncations_seen.load(Relaxed)
+            && self
+                .giver(guard, device)
+                .any(|giver| !giver.zeroed_in_part.load(Relaxed))
+    }
+
+    fn truncated(&self, bdev: u64, bytes: Range<u64>) {
+        if (bytes.start | bytes.end) % (1 << PAGE_SHIFT) == 0 {
+            return;
+        }
+        let guard = rcu::read_lock();
+        self.givers
+            .by_reverse(&guard, hash(bdev))
+            .filter(|giver| giver.bdev == bdev)
+            .for_each(|giver| giver.zeroed_in_part.store(true, Relaxed));
     }
 
     /// Donors of page `page` of `block`, the newest first, and the page's number in their runs.
@@ -259,6 +308,14 @@ impl Events for AccessTable {
     }
 }
 
+impl TruncationEvents for AccessTable {
+    fn truncates(&self, device: BlockDevice<'_>, bytes: Range<u64>) {
+        if Guard::PartOfPage.on() {
+            self.truncated(device.id(), bytes);
+        }
+    }
+}
+
 #[kunit_tests(drr_access)]
 mod tests {
     use super::*;
@@ -296,6 +353,30 @@ mod tests {
         assert!(Block::new(u64::from(u32::MAX) + 1, 0).is_none());
         assert!(Block::new(0, u64::MAX).is_none());
         assert!(Block::new(0, 1 << 51).is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn pages_zeroed_in_part_do_not_donate() -> Result {
+        let table = AccessTable::new()?;
+        let donates = |device| table.raw_donates(&rcu::read_lock(), device);
+        // Two targets of a block device, and one of another.
+        for (device, bdev) in [(1, 10), (2, 10), (3, 30)] {
+            table.add_giver(device, bdev)?;
+        }
+        assert!(!donates(1));
+        table.sees_truncations();
+        assert!(donates(1) && donates(2) && donates(3) && !donates(4));
+        table.truncated(10, 4096..1 << 40);
+        table.truncated(40, 1..2);
+        assert!(donates(1) && donates(2) && donates(3));
+        table.truncated(10, 4096..8191);
+        assert!(!donates(1) && !donates(2) && donates(3));
+        table.truncated(30, 512..8192);
+        assert!(!donates(3));
+        table.remove_giver(3);
+        table.add_giver(4, 30)?;
+        assert!(!donates(3) && donates(4));
         Ok(())
     }
 }

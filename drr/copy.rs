@@ -115,7 +115,7 @@ fn serve_some(
         if donor.pages_from(at) == 0 {
             continue;
         }
-        match copy_from(&donor, at, want, writer) {
+        match copy_from(table, guard, &donor, at, want, writer) {
             0 => unserved = Unserved::Busy,
             pages => return Ok((*donor.key(), pages)),
         }
@@ -124,7 +124,14 @@ fn serve_some(
 }
 
 /// Copies up to `want` pages from page `page` of the donor's run on; 0 if it can't now.
-fn copy_from(donor: &Donor<'_, Stretch>, page: u32, want: u32, writer: &mut Writer<'_>) -> u32 {
+fn copy_from(
+    table: &AccessTable,
+    guard: &rcu::Guard,
+    donor: &Donor<'_, Stretch>,
+    page: u32,
+    want: u32,
+    writer: &mut Writer<'_>,
+) -> u32 {
     let known = donor.pages_from(page);
     let Some(folio) = donor.folio(page) else {
         return 0;
@@ -143,6 +150,9 @@ fn copy_from(donor: &Donor<'_, Stretch>, page: u32, want: u32, writer: &mut Writ
     };
     let index = donor.index(page);
     let inode = folio.inode();
+    if inode.is_block_device() && !table.raw_donates(guard, donor.key().device) {
+        return 0;
+    }
     let count = donor::copyable(folio.state(), &inode, index)
         .min(folio.pages_from(index))
         .min(u64::from(still_known.min(want)));

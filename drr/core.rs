@@ -13,7 +13,7 @@ use kernel::{
     },
 };
 
-use dm::thin::Subscription;
+use dm::{device::BlockDevice, thin::Subscription};
 
 use crate::access::AccessTable;
 
@@ -47,8 +47,8 @@ impl Core {
         )
     }
 
-    /// Makes a target a member. Fails with `ENOMEM`, or `ENOENT` without a patched dm-thin-pool.
-    pub(crate) fn join(self: &Arc<Self>) -> Result<Membership> {
+    /// Makes a target of `bdev` a member. Fails with `ENOMEM`, or `ENOENT` without a patched dm-thin-pool.
+    pub(crate) fn join(self: &Arc<Self>, bdev: BlockDevice<'_>) -> Result<Membership> {
         let mut pools = self.pools.lock();
         if pools.targets == 0 {
             pools.events = Some(Subscription::new(self.table.clone())?);
@@ -62,7 +62,7 @@ impl Core {
         };
         drop(pools);
         // If this fails, the membership goes again.
-        self.table.add_giver(member.device)?;
+        self.table.add_giver(member.device, bdev.id())?;
         Ok(member)
     }
 }

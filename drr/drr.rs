@@ -30,7 +30,7 @@ mod target;
 
 use kernel::{prelude::*, sync::Arc};
 
-use dm::{directory::Directory, target::Registration, tracepoint::Hooks};
+use dm::{directory::Directory, target::Registration, tracepoint::Hooks, truncation::Truncations};
 
 #[cfg(not(DRR_MUTANTS))]
 module! {
@@ -62,6 +62,7 @@ module! {
 struct Module {
     _target: Registration<target::Drr>,
     _events: Hooks<Directory<access::Stretch>>,
+    _truncations: Option<Truncations<access::AccessTable>>,
 }
 
 impl kernel::Module for Module {
@@ -71,10 +72,28 @@ impl kernel::Module for Module {
 
         let table = Arc::new(access::AccessTable::new()?, GFP_KERNEL)?;
         let events = Hooks::new(table.directory().clone())?;
+        let truncations = watch_truncations(&table);
         let core = core::Core::new(table)?;
         Ok(Self {
             _target: Registration::new(module, core)?,
             _events: events,
+            _truncations: truncations,
         })
+    }
+}
+
+/// Block devices' own pages donate only if truncations can be watched; file systems' always do.
+fn watch_truncations(table: &Arc<access::AccessTable>) -> Option<Truncations<access::AccessTable>> {
+    match Truncations::new(table.clone()) {
+        Ok(truncations) => {
+            table.sees_truncations();
+            Some(truncations)
+        }
+        Err(error) => {
+            pr_info!(
+                "raw devices won't donate, files will: no kprobe on truncate_bdev_range(): {error:?}\n"
+            );
+            None
+        }
     }
 }

@@ -22,7 +22,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Acquire, Atomic, Full, Relaxed},
-        Arc,
+        rcu, Arc,
     },
 };
 
@@ -148,7 +148,7 @@ impl Target for Drr {
         core.table
             .expect_blocks_of(info.block_sectors >> PAGE_SECTORS_SHIFT);
         let member = core
-            .join()
+            .join(own.bdev())
             .map_err(|error| ctor.fail(c"Cannot watch the pool", error))?;
         let target = Self {
             member,
@@ -169,7 +169,6 @@ impl Target for Drr {
         match bio.op() {
             Op::Read => self.read(bio),
             Op::Change => {
-                self.watch_parts(&bio);
                 self.mappings_change(&bio);
                 self.forward(bio)
             }
@@ -452,6 +451,9 @@ impl Drr {
             };
             partial |= !whole;
             if pages.inode().is_block_device() {
+                if !table.raw_donates(&rcu::read_lock(), self.member.device) {
+                    continue;
+                }
                 raw = true;
                 // Before the record, so that whoever sees the device claimed looks for it.
                 self.raw_records.store(true, Relaxed);
@@ -488,19 +490,6 @@ impl Drr {
         let counted = self.claims.cmpxchg(seen, seen + 1, Full).is_ok();
         if counted && claimed && self.raw_records.load(Relaxed) {
             self.raw_records.store(false, Relaxed);
-            self.member.table().forget_device(self.member.device);
-        }
-    }
-
-    /// Ends the records of the block device's own pages when a part of a page is changed.
-    ///
-    /// The ioctls that zero or discard a range zero the rest of its first and last page in the
-    /// page cache, without an event. They hold `invalidate_lock` from before that until their
-    /// I/O has come through here. One that is killed in between, or refused, doesn't get here:
-    /// see the open points in Documentation/design.rst.
-    fn watch_parts(&self, bio: &Bio<'_, Self>) {
-        let whole = (bio.sector() | u64::from(bio.sectors())) % u64::from(PAGE_SECTORS) == 0;
-        if !whole && self.raw_records.load(Acquire) && Guard::PartOfPage.on() {
             self.member.table().forget_device(self.member.device);
         }
     }

@@ -43,6 +43,12 @@ impl<'a> BlockDevice<'a> {
         self.0.as_ptr()
     }
 
+    /// A number that no other device has as long as this one is there.
+    pub fn id(self) -> u64 {
+        // CAST: Addresses fit.
+        self.0.as_ptr().addr() as u64
+    }
+
     /// Somebody has it open exclusively: a mounted file system, device-mapper, swap.
     #[inline]
     pub fn claimed(self) -> bool {

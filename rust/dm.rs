@@ -7,7 +7,8 @@
 //! - [`target`], [`device`], [`bio`], [`printer`]: a device-mapper target and the I/O that
 //!   passes it,
 //! - [`thin`], [`event`]: where a thin device is mapped, and what happens to its mappings,
-//! - [`folio`], [`tracepoint`]: page-cache pages, and the events that end what is known of them,
+//! - [`folio`], [`tracepoint`], [`truncation`]: page-cache pages, and the events that end what is
+//!   known of them,
 //! - [`bits`], [`index`], [`directory`]: an RCU-read directory of page-cache pages by content,
 //!   kept exact by those events,
 //! - [`guard`], [`hold`]: switches for single guards, and places to hold a read up, in test
@@ -33,4 +34,5 @@ pub mod sched;
 pub mod target;
 pub mod thin;
 pub mod tracepoint;
+pub mod truncation;
 pub mod verify;

@@ -47,7 +47,7 @@ pub enum Guard {
     Shared = 16,
     /// Records of a pool end when its metadata is rolled back.
     Rollback = 17,
-    /// Records of a device's own pages end when a part of a page is changed on it.
+    /// A block device's own pages don't donate once one of them was zeroed in part.
     PartOfPage = 18,
 }
 

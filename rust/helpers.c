@@ -6,11 +6,14 @@
 #include <linux/blk-integrity.h>
 #include <linux/blkdev.h>
 #include <linux/device-mapper.h>
+#include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
+#include <linux/kprobes.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/sched.h>
+#include <linux/slab.h>
 #include <linux/tracepoint.h>
 #include "helpers.h"
 
@@ -197,3 +200,60 @@ void dm_rust_tracepoint_synchronize(void)
 {
 	tracepoint_synchronize_unregister();
 }
+
+#ifdef CONFIG_KPROBES
+struct dm_rust_truncations {
+	struct kprobe kprobe;
+	dm_rust_truncates_fn truncates;
+	void *data;
+};
+
+/* int truncate_bdev_range(bdev, mode, lstart, lend), lend included */
+static int truncates(struct kprobe *kprobe, struct pt_regs *regs)
+{
+	struct dm_rust_truncations *watch =
+		container_of(kprobe, struct dm_rust_truncations, kprobe);
+
+	watch->truncates(watch->data,
+			 (struct block_device *)regs_get_kernel_argument(regs, 0),
+			 regs_get_kernel_argument(regs, 2),
+			 regs_get_kernel_argument(regs, 3));
+	return 0;
+}
+
+struct dm_rust_truncations *dm_rust_watch_truncations(dm_rust_truncates_fn fn,
+						      void *data)
+{
+	struct dm_rust_truncations *watch = kzalloc_obj(*watch);
+	int error;
+
+	if (!watch)
+		return ERR_PTR(-ENOMEM);
+	watch->kprobe.symbol_name = "truncate_bdev_range";
+	watch->kprobe.pre_handler = truncates;
+	watch->truncates = fn;
+	watch->data = data;
+	error = register_kprobe(&watch->kprobe);
+	if (error) {
+		kfree(watch);
+		return ERR_PTR(error);
+	}
+	return watch;
+}
+
+void dm_rust_unwatch_truncations(struct dm_rust_truncations *watch)
+{
+	unregister_kprobe(&watch->kprobe);
+	kfree(watch);
+}
+#else
+struct dm_rust_truncations *dm_rust_watch_truncations(dm_rust_truncates_fn fn,
+						      void *data)
+{
+	return ERR_PTR(-EOPNOTSUPP);
+}
+
+void dm_rust_unwatch_truncations(struct dm_rust_truncations *watch)
+{
+}
+#endif

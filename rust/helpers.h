@@ -94,4 +94,13 @@ bool dm_rust_may_warn(void);
 void dm_rust_cond_resched(void);
 void dm_rust_tracepoint_synchronize(void);
 
+struct dm_rust_truncations;
+typedef void (*dm_rust_truncates_fn)(void *data, struct block_device *bdev,
+				     loff_t first, loff_t last);
+
+/* Calls fn on entry to truncate_bdev_range(), as a kprobe's handler. */
+struct dm_rust_truncations *dm_rust_watch_truncations(dm_rust_truncates_fn fn,
+						      void *data);
+void dm_rust_unwatch_truncations(struct dm_rust_truncations *watch);
+
 #endif /* _DM_RUST_HELPERS_H */

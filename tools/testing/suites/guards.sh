@@ -89,7 +89,8 @@ write_cut_short() {
 	cmp -n 4096 "$WORK/page" "$REF/small"
 }
 
-# Zeroing a range of a raw device zeroes parts of cached pages, too, without an event.
+# Zeroing a range of a raw device zeroes parts of cached pages, too, without an event: also if
+# dm-thin refuses the request, as it does a hole.
 parts_of_raw_pages() {
 	local name
 	for name in zeroed other; do
@@ -100,10 +101,16 @@ parts_of_raw_pages() {
 	exec 7</dev/mapper/zeroed
 	dd if=/dev/mapper/zeroed of=/dev/null bs=64k count=4 status=none
 	expect_drr "sectors to donate" "$(stat_of zeroed recorded_sectors)" 8..
-	blkdiscard -f -z -o 1024 -l 2048 /dev/mapper/zeroed
+	"$@" /dev/mapper/zeroed
 	dd if=/dev/mapper/other of="$WORK/drr" iflag=direct bs=64k count=1 status=none
 	dd if=/dev/mapper/t-other of="$WORK/thin" iflag=direct bs=64k count=1 status=none
 	same "$WORK/drr" "$WORK/thin"
+}
+
+refused_hole() {
+	expect_fail fallocate -p -o 1024 -l 2048 "$1"
+	# zeroed all the same, in this device's page cache
+	expect_fail cmp -n 4096 "$1" /dev/mapper/t-zeroed
 }
 
 # The receiver writes what it reads: the same bytes, so that only the blocks behind them
@@ -135,7 +142,8 @@ run_case "ext2 never donates" ext2_never_donates
 run_case "failed reads aren't recorded" failed_reads
 run_case "ext4: write cut short" write_cut_short ext4
 run_case "xfs: write cut short" write_cut_short xfs
-run_case "parts of raw pages" parts_of_raw_pages
+run_case "parts of raw pages zeroed" parts_of_raw_pages blkdiscard -f -z -o 1024 -l 2048
+run_case "parts of raw pages zeroed by a refused hole" parts_of_raw_pages refused_hole
 run_case "receiver writes what it reads" receiver_writes_meanwhile
 run_case "nothing is remembered after unmount" all_down
 finish

@@ -14,6 +14,9 @@ use kernel::sync::{
 
 use crate::tracepoint::FolioEvents;
 
+/// log2 of the page size.
+pub const PAGE_SHIFT: u32 = 12;
+
 /// What a page holds that is in no state to be copied.
 pub const GARBAGE: u64 = u64::MAX;
 

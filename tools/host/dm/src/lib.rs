@@ -21,8 +21,10 @@ pub mod printer;
 pub mod sched;
 
 mod bindings;
+pub mod device;
 pub mod folio;
 pub mod tracepoint;
+pub mod truncation;
 
 /// Where the module has them.
 pub mod target {
