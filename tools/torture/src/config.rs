@@ -68,6 +68,14 @@ impl Fs {
             Fs::Xfs(_) => "nouuid",
         }
     }
+
+    /// Mount options that change nothing on the device.
+    pub fn read_only_options(self) -> &'static str {
+        match self {
+            Fs::Ext4(..) => "ro,noload",
+            Fs::Xfs(_) => "ro,norecovery,nouuid",
+        }
+    }
 }
 
 impl fmt::Display for Fs {

@@ -74,6 +74,8 @@ pub struct FileImage {
 pub struct Image {
     /// The thin device.
     pub thin: u32,
+    /// The one that it is a snapshot of, or itself.
+    origin: u32,
     /// Whose data may be in it.
     pub lineage: Vec<bool>,
     files: Vec<FileImage>,
@@ -84,6 +86,7 @@ impl Image {
     pub fn copied_to(&self, thin: u32) -> Self {
         Image {
             thin,
+            origin: self.thin,
             ..self.clone()
         }
     }
@@ -95,6 +98,8 @@ pub struct Layer {
     pub name: String,
     /// Its thin id.
     pub thin: u32,
+    /// The thin device that it was made of; it may be gone.
+    pub origin: u32,
     /// What it writes is marked with this.
     pub author: u16,
     /// Whose data it may have.
@@ -154,6 +159,7 @@ impl Layer {
         };
         Image {
             thin,
+            origin: self.thin,
             lineage: self.lineage.clone(),
             files: self.files.iter().map(of).collect(),
         }
@@ -177,6 +183,7 @@ impl Layer {
         Ok(Layer {
             name: name.to_owned(),
             thin: image.thin,
+            origin: image.origin,
             author,
             lineage,
             raw,
@@ -358,6 +365,7 @@ pub fn make_image(pool: &Pool, config: &Config, rng: &mut fastrand::Rng) -> Resu
     pool.thin_close("base")?;
     Ok(Image {
         thin,
+        origin: thin,
         lineage: lineage(),
         files,
     })
@@ -383,6 +391,7 @@ pub fn make_raw_image(pool: &Pool) -> Result<Image> {
     }];
     Ok(Image {
         thin,
+        origin: thin,
         lineage: lineage(),
         files,
     })

@@ -7,6 +7,7 @@
 mod config;
 mod content;
 mod control;
+mod diagnose;
 mod dm;
 mod layer;
 mod memory;

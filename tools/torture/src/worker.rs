@@ -5,7 +5,6 @@
 use std::fs;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use fastrand::Rng;
 
 use crate::config::Config;
 use crate::content::{fill, first_wrong, is_mixture, Key, PAGE, UNIT, WORDS};
+use crate::diagnose;
 use crate::layer::{File, Layer, Slot};
 use crate::ops;
 use crate::run::{Run, Trouble};
@@ -288,7 +288,7 @@ impl<'a> Worker<'a> {
             };
             text += &format!("\n  at {:#x}: expected {expected}, got {what}", unit * UNIT);
         }
-        text += &diagnose(layer, &path, first * UNIT);
+        text += &diagnose::diagnose(self.config, layer, &path, first * UNIT);
         self.run.fail(text);
         Err(Trouble::Wrong)
     }
@@ -356,53 +356,4 @@ impl<'a> Worker<'a> {
 /// Whether a unit may be in a layer at all.
 fn own(layer: &Layer, key: Key) -> bool {
     key == Key::ZERO || layer.lineage.get(key.author()).copied().unwrap_or(false)
-}
-
-/// What other ways of reading a wrong unit give: is it the page cache, or the disk?
-fn diagnose(layer: &Layer, path: &Path, offset: usize) -> String {
-    let mut buffer = Buffer::new(PAGE);
-    let page = offset / PAGE * PAGE;
-    let mut say = |how: &str, path: &Path, flags: i32, page: u64, within: usize| {
-        buffer.words_mut().fill(0);
-        let read = sys::open(path, flags)
-            .and_then(|file| sys::pread(&file, buffer.bytes_mut(PAGE), page, 0));
-        let words = &buffer.words()[within / 8..][..WORDS];
-        let what = match (Key::of(words), read) {
-            (_, Err(error)) if error.kind() != io::ErrorKind::UnexpectedEof => error.to_string(),
-            (Some(key), _) => key.to_string(),
-            (None, _) => format!("no unit: {words:016x?}"),
-        };
-        format!("\n  {how}: {what}")
-    };
-    let within = offset - page;
-    let mut text = say("read again", path, libc::O_RDONLY, page as u64, within);
-    text += &say(
-        "O_DIRECT",
-        path,
-        libc::O_RDONLY | libc::O_DIRECT,
-        page as u64,
-        within,
-    );
-    let physical = if layer.raw {
-        Some(offset as u64)
-    } else {
-        let file = sys::open(path, libc::O_RDONLY);
-        file.and_then(|file| sys::physical(&file, offset as u64))
-            .ok()
-            .flatten()
-    };
-    if let Some(physical) = physical {
-        let thin = format!("/dev/mapper/t-{}", layer.name);
-        let page = physical / PAGE as u64 * PAGE as u64;
-        let within = (physical - page) as usize;
-        let how = format!("thin device, at {physical:#x}");
-        text += &say(
-            &how,
-            sys::path(&thin),
-            libc::O_RDONLY | libc::O_DIRECT,
-            page,
-            within,
-        );
-    }
-    text
 }
