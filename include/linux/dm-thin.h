@@ -101,7 +101,8 @@ struct dm_thin_event_data {
  * The caller holds @bdev open until it closes the handle.
  *
  * Returns -ENODEV if @bdev is not a device-mapper device, -EINVAL if it is
- * not a single, active thin target, -ENOMEM.
+ * not a single thin target, -EAGAIN if it has none that is active yet, or is
+ * suspended, be it by its pool, -ENOMEM.
  */
 struct dm_thin_handle *dm_thin_open(struct block_device *bdev);
 void dm_thin_close(struct dm_thin_handle *h);

@@ -23,6 +23,9 @@
  *   drr-helper rawrace DEVICE REFERENCE SECONDS
  *	One thread writes the device's own data back to it with O_DIRECT, others read and
  *	compare: the content never changes, the blocks behind it do.
+ *
+ *   drr-helper refused DEVICE REFERENCE SECONDS
+ *	The same with other data, which the device must refuse. Prints how often it did.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -347,6 +350,7 @@ struct rawrace {
 	const char *good;
 	size_t size;
 	time_t deadline;
+	bool refused;
 	int wrong;
 };
 
@@ -354,18 +358,24 @@ static void *raw_writer(void *arg)
 {
 	struct rawrace *race = arg;
 	int fd = open_or_die(race->device, O_RDWR | O_DIRECT);
-	unsigned int seed = 3;
+	unsigned int seed = 3, count = 0;
 	char *buffer;
 
 	if (posix_memalign((void **)&buffer, PAGE, 8 * PAGE))
 		die("memory");
-	while (time(NULL) < race->deadline) {
+	for (; time(NULL) < race->deadline; count++) {
 		off_t at = rand_r(&seed) % (race->size / PAGE - 8) * PAGE;
 
-		memcpy(buffer, race->good + at, 8 * PAGE);
-		if (pwrite(fd, buffer, 8 * PAGE, at) != (ssize_t)(8 * PAGE))
-			die("write %s", race->device);
+		if (race->refused)
+			memset(buffer, count, 8 * PAGE);
+		else
+			memcpy(buffer, race->good + at, 8 * PAGE);
+		if ((pwrite(fd, buffer, 8 * PAGE, at) < 0) != race->refused)
+			die("write %s, %s", race->device,
+			    race->refused ? "not refused" : "refused");
 	}
+	if (race->refused)
+		printf("%u writes refused\n", count);
 	return NULL;
 }
 
@@ -392,10 +402,14 @@ static void *raw_reader(void *arg)
 	return NULL;
 }
 
-static int run_rawrace(char **argv)
+static int run_rawrace(char **argv, bool refused)
 {
 	int reference = open_or_die(argv[1], O_RDONLY);
-	struct rawrace race = { .device = argv[0], .deadline = time(NULL) + atoi(argv[2]) };
+	struct rawrace race = {
+		.device = argv[0],
+		.deadline = time(NULL) + atoi(argv[2]),
+		.refused = refused,
+	};
 	pthread_t threads[3];
 
 	race.size = size_or_die(reference, argv[1]);
@@ -421,7 +435,9 @@ int main(int argc, char **argv)
 	if (argc == 4 && !strcmp(argv[1], "short-write"))
 		return short_write(argv[2], argv[3]);
 	if (argc == 5 && !strcmp(argv[1], "rawrace"))
-		return run_rawrace(argv + 2);
+		return run_rawrace(argv + 2, false);
+	if (argc == 5 && !strcmp(argv[1], "refused"))
+		return run_rawrace(argv + 2, true);
 	fprintf(stderr, "drr-helper: unknown command : see the top of drr-helper.c\n");
 	return 2;
 }

@@ -221,6 +221,30 @@ no_data_space() {
 	check_siblings "$kind"
 }
 
+# A read takes no write along to the block that it shares: not when the pool can't give the
+# write one of its own either.
+shared_blocks_stay() {
+	local mode=$1
+	pool_with ext4 64
+	thin_new origin 1
+	head -c 256K /dev/urandom >"$WORK/shared"
+	dd if="$WORK/shared" of=/dev/mapper/t-origin bs=64k oflag=direct status=none
+	dm_remove t-origin
+	thin_snap copy origin
+	thin_snap other origin
+	if [ "$mode" = full ]; then
+		pool_table "$(sectors "/dev/$DATA_DISK")" error_if_no_space
+		thin_new filler 128
+		fill 0 2000
+		wait_for 60 pool_is out_of_data_space
+	else
+		pool_table "$(sectors "/dev/$DATA_DISK")" read_only
+	fi
+	"$HELPER" refused /dev/mapper/t-copy "$WORK/shared" 10
+	dd if=/dev/mapper/t-other of="$WORK/other" bs=64k count=4 iflag=direct status=none
+	same "$WORK/other" "$WORK/shared"
+}
+
 # free_blocks: that the pool has left.
 free_blocks() {
 	local fields
@@ -252,6 +276,8 @@ for fs in ext4 xfs; do
 	[ $fs = ext4 ] || continue	# what needs no second file system
 	run_case "$fs: mappings are rolled back" rolled_back $fs repair
 	run_case "$fs: out of data space, writers wait in vain" no_data_space $fs 2
+	run_case "read-only: shared blocks stay as they are" shared_blocks_stay read_only
+	run_case "out of data space: shared blocks stay as they are" shared_blocks_stay full
 	run_case "$fs: out of data space, writers fail" no_data_space $fs 60 error_if_no_space
 done
 finish
