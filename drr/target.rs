@@ -115,7 +115,7 @@ impl Target for Drr {
             ctor.fail(c"Cannot open device", error)
         })?;
         let device_sectors = device.bdev().sectors();
-        let thin = ThinDevice::new(device).map_err(|error| match error {
+        let (thin, info) = ThinDevice::new(device).map_err(|error| match error {
             OpenError::NoInterface => ctor.fail(
                 c"dm-thin-pool without stacking support loaded: load the patched one",
                 EOPNOTSUPP,
@@ -124,6 +124,11 @@ impl Target for Drr {
                 pr_err!("{}: {} is not a thin device\n", own.name(), args.device);
                 ctor.fail(c"Device is not a device-mapper thin device", error)
             }
+            OpenError::Suspended => {
+                pr_err!("{}: {} is suspended\n", own.name(), args.device);
+                ctor.fail(c"Thin device is suspended: resume it, or its pool", EAGAIN)
+            }
+            OpenError::NoInfo(error) => ctor.fail(c"Cannot read the thin device's metadata", error),
         })?;
         if ctor.sectors() > device_sectors {
             pr_err!(
@@ -138,10 +143,6 @@ impl Target for Drr {
                 EINVAL,
             ));
         }
-        let info = thin
-            .thin()
-            .info()
-            .map_err(|error| ctor.fail(c"Cannot read the thin device's metadata", error))?;
         ctor.split_at(info.block_sectors)?;
         ctor.pass_flush_and_discard();
 

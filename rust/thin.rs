@@ -16,6 +16,7 @@ use kernel::{
     ffi::{c_int, c_ulong, c_void},
     prelude::*,
     sync::Arc,
+    time::{delay::fsleep, Delta},
     types::Opaque,
 };
 
@@ -116,8 +117,12 @@ impl Api {
 pub enum OpenError {
     /// dm-thin-pool is not loaded, or lacks the interface for stacked targets.
     NoInterface,
-    /// The device is not an active thin device.
+    /// The device is not a thin device.
     NotThin(Error),
+    /// The thin device is suspended, or was never active.
+    Suspended,
+    /// What it is can't be told.
+    NoInfo(Error),
 }
 
 /// Where a sector is mapped (`struct dm_thin_mapping`).
@@ -178,8 +183,12 @@ impl Thin {
     unsafe fn open(device: &Device) -> core::result::Result<Self, OpenError> {
         let api = Api::get().ok_or(OpenError::NoInterface)?;
         // SAFETY: The device is open.
-        let handle = from_err_ptr(unsafe { (api.open)(device.bdev().as_ptr()) })
-            .map_err(OpenError::NotThin)?;
+        let handle = from_err_ptr(unsafe { (api.open)(device.bdev().as_ptr()) }).map_err(
+            |error| match error {
+                EAGAIN => OpenError::Suspended,
+                error => OpenError::NotThin(error),
+            },
+        )?;
         // INVARIANT: Just opened; `device` stays open by the safety requirements.
         NonNull::new(handle)
             .map(|handle| Self { api, handle })
@@ -243,12 +252,36 @@ pub struct ThinDevice {
     device: Device,
 }
 
+/// How long, and how often, to wait for a thin device that is suspended.
+const PATIENCE: (Delta, u32) = (Delta::from_millis(20), 100);
+
 impl ThinDevice {
-    /// Opens `device` as a thin device. Process context.
-    pub fn new(device: Device) -> core::result::Result<Self, OpenError> {
-        // SAFETY: The fields are dropped in the order in which they are declared.
-        let thin = unsafe { Thin::open(&device) }?;
-        Ok(Self { thin, device })
+    /// Opens `device` as a thin device, and tells what it is. Process context.
+    ///
+    /// Waits two seconds for a device that is suspended: all thin devices of a pool are for a
+    /// moment when the pool grows.
+    pub fn new(device: Device) -> core::result::Result<(Self, Info), OpenError> {
+        let (pause, times) = PATIENCE;
+        let mut opened = Self::try_open(&device);
+        for _ in 0..times {
+            if opened.as_ref().err() != Some(&OpenError::Suspended) || current!().signal_pending() {
+                break;
+            }
+            fsleep(pause);
+            opened = Self::try_open(&device);
+        }
+        opened.map(|(thin, info)| (Self { thin, device }, info))
+    }
+
+    fn try_open(device: &Device) -> core::result::Result<(Thin, Info), OpenError> {
+        // SAFETY: `new` drops what it gets before the device, and so does the value: its fields
+        // are dropped in the order in which they are declared.
+        let thin = unsafe { Thin::open(device) }?;
+        let info = thin.info().map_err(|error| match error {
+            ENXIO => OpenError::Suspended,
+            error => OpenError::NoInfo(error),
+        })?;
+        Ok((thin, info))
     }
 
     /// The thin device.

@@ -61,6 +61,23 @@ bad_devices() {
 	refused "0 $SECTORS drr /dev/mapper/halves" "not a device-mapper thin device"
 }
 
+# All thin devices are suspended for a moment when their pool's table is replaced, as it is to
+# make it grow: that is waited for. Not for ever.
+suspended_device() {
+	local table="0 $SECTORS drr /dev/mapper/t-thin" resumer
+	dmsetup suspend t-thin
+	on_exit "dmsetup resume t-thin"
+	refused "$table" "Thin device is suspended: resume it, or its pool" "/dev/mapper/t-thin"
+	dmsetup resume t-thin
+	dmsetup suspend pool
+	on_exit "dmsetup resume pool"
+	(sleep 0.5; dmsetup resume pool) &
+	resumer=$!
+	dmsetup create late --table "$table"
+	wait "$resumer"
+	dm_remove late
+}
+
 bad_lengths() {
 	refused "0 $((SECTORS + 8)) drr /dev/mapper/t-thin" "too long" "$SECTORS"
 	refused "0 $((1 << 40)) drr /dev/mapper/t-thin" "too long"
@@ -137,6 +154,7 @@ thin_new thin 64
 modprobe dm-drr
 run_case "arguments" bad_arguments
 run_case "devices" bad_devices
+run_case "suspended" suspended_device
 run_case "lengths" bad_lengths
 run_case "device in use" busy_device
 run_case "messages" bad_messages
