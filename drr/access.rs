@@ -131,7 +131,7 @@ pub(crate) struct AccessTable {
 impl AccessTable {
     /// Makes an empty table, with a bucket for each 32 pages of memory. Fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
-        let bits = (sched::total_ram_pages() / 32).max(1).ilog2().clamp(8, 20);
+        let bits = (sched::total_ram_pages() / 32).max(1).ilog2().clamp(8, 26);
         Ok(Self {
             directory: Arc::new(Directory::new(bits)?, GFP_KERNEL)?,
             givers: Index::new(GIVERS_BITS)?,

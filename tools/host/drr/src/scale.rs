@@ -197,6 +197,7 @@ pub fn run(time: Duration, most: u64) {
         (128, 1_000_000, 10),
         (128, 1_000_000, 16),
         (128, 10_000_000, 1),
+        (1024, 10_000_000, 1),
         // Each page of the machine is a record: the longest chains that there can be.
         (4, 1_000_000, 1),
         (40, 10_000_000, 1),
