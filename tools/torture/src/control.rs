@@ -383,9 +383,10 @@ impl Controller<'_> {
                 layer.faulty.store(true, Relaxed);
             }
         }
+        // Nor does anybody make a read-only pool larger: dm-thin adds to its size each time.
+        let scarce = self.pool.scarce.lock().unwrap();
         let happened = match fault {
             Fault::Full => {
-                let _scarce = self.pool.scarce.lock().unwrap();
                 self.pool.pool_feature("error_if_no_space", true)?;
                 let thin = self.take_space(0)?;
                 let full = self.wait_until_full()?;
@@ -401,6 +402,7 @@ impl Controller<'_> {
                 true
             }
         };
+        drop(scarce);
         for slot in self.slots {
             let mut guard = slot.take();
             self.replace(slot, &mut guard)?;
