@@ -26,16 +26,18 @@ use dm::{
     bits,
     device::BlockDevice,
     directory::{Directory, Donor, Key},
-    event::{Event, Events},
+    event::Event,
     folio::{ReadPages, PAGE_SHIFT},
     guard::Guard,
-    hold,
     index::{hash, Entry, Index, Keyed},
     sched,
     truncation::TruncationEvents,
 };
 
-use crate::epoch::{Epochs, Layer};
+use crate::{
+    epoch::Epochs,
+    layer::{Layer, Who},
+};
 
 /// A stretch of a data block, and whose page cache it was read into.
 #[derive(Clone, Copy)]
@@ -45,8 +47,8 @@ pub(crate) struct Stretch {
     pool: u32,
     /// The target that it passed.
     pub(crate) device: u32,
-    /// The thin device that it was read from.
-    pub(crate) thin_id: u32,
+    /// The layer that it was read from.
+    pub(crate) layer: Who,
 }
 
 impl Key for Stretch {
@@ -79,14 +81,24 @@ impl Block {
         })
     }
 
+    /// The pool.
+    pub(crate) fn pool(&self) -> u64 {
+        self.pool.into()
+    }
+
+    /// For tables of blocks.
+    pub(crate) fn hash(&self) -> u64 {
+        hash(self.number ^ (u64::from(self.pool) << 44))
+    }
+
     /// The stretch that holds page `page` of the block, for a page read by `device` from
-    /// `thin_id`, and the page's number in it.
-    fn stretch(&self, page: u32, device: u32, thin_id: u32) -> (Stretch, u32) {
+    /// `layer`, and the page's number in it.
+    fn stretch(&self, page: u32, device: u32, layer: Who) -> (Stretch, u32) {
         let stretch = Stretch {
             number: self.number << STRETCHES_BITS | u64::from(page / bits::PAGES),
             pool: self.pool,
             device,
-            thin_id,
+            layer,
         };
         (stretch, page % bits::PAGES)
     }
@@ -153,12 +165,12 @@ impl AccessTable {
         mut page: u32,
         pages: ReadPages<'_>,
         device: u32,
-        thin_id: u32,
+        layer: Who,
     ) -> u32 {
         let mut recorded = 0;
         let mut rest = Some(pages);
         while let Some(pages) = rest {
-            let (stretch, at) = block.stretch(page, device, thin_id);
+            let (stretch, at) = block.stretch(page, device, layer);
             let (now, later) = pages.split(bits::PAGES - at);
             recorded += self.directory.enter(stretch, at, &now);
             page += now.count();
@@ -179,7 +191,8 @@ impl AccessTable {
     fn forget_block(&self, block: &Block) {
         let pages = self.most_pages.load(Relaxed);
         for page in (0..pages).step_by(bits::PAGES as usize) {
-            self.directory.end_content(&block.stretch(page, 0, 0).0);
+            self.directory
+                .end_content(&block.stretch(page, 0, Who::default()).0);
         }
     }
 
@@ -267,7 +280,7 @@ impl AccessTable {
         block: &Block,
         page: u32,
     ) -> (impl Iterator<Item = Donor<'g, Stretch>>, u32) {
-        let (stretch, at) = block.stretch(page, 0, 0);
+        let (stretch, at) = block.stretch(page, 0, Who::default());
         (self.directory.donors(guard, stretch), at)
     }
 
@@ -278,13 +291,13 @@ impl AccessTable {
     }
 }
 
-impl Events for AccessTable {
-    /// Of the events only these three matter:
+impl AccessTable {
+    /// Something happened in a pool. Only these three matter:
     ///
     /// - a mapping changed: whoever reads through it at this moment must notice;
     /// - a block was allocated: it is going to get new content;
     /// - the metadata was rolled back: blocks may be unshared, or free, that were shared.
-    fn event(&self, event: Event) {
+    pub(crate) fn event(&self, event: Event) {
         match event {
             Event::Unmapped {
                 pool,
@@ -302,8 +315,7 @@ impl Events for AccessTable {
                 self.directory
                     .end_where(|stretch| u64::from(stretch.pool) == pool);
             }
-            Event::Created { .. } => hold::Place::LayerCreated.pass(),
-            Event::Allocated { .. } | Event::Aborted { .. } | Event::Deleted { .. } => {}
+            _ => {}
         }
     }
 }
@@ -321,7 +333,11 @@ mod tests {
     use super::*;
 
     fn same(left: (Block, u32), right: (Block, u32)) -> bool {
-        let (left, right) = (left.0.stretch(left.1, 1, 2), right.0.stretch(right.1, 3, 4));
+        let who = |serial| Who { serial, thin_id: 0 };
+        let (left, right) = (
+            left.0.stretch(left.1, 1, who(2)),
+            right.0.stretch(right.1, 3, who(4)),
+        );
         left.0.same(&right.0) && left.1 == right.1
     }
 

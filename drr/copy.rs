@@ -21,6 +21,7 @@ use dm::{bio::Writer, directory::Donor, guard::Guard, hold};
 use crate::{
     access::{AccessTable, Block, Stretch},
     donor,
+    layer::Who,
 };
 
 /// Why a read was not served.
@@ -41,7 +42,7 @@ pub(crate) struct Source {
     /// The target whose page cache it came from.
     pub(crate) device: u32,
     /// The target's layer.
-    pub(crate) thin_id: u32,
+    pub(crate) layer: Who,
     /// How much.
     pub(crate) pages: u32,
 }
@@ -60,7 +61,7 @@ impl Sources {
             Some(source) => {
                 *source = Source {
                     device: donor.device,
-                    thin_id: donor.thin_id,
+                    layer: donor.layer,
                     pages: source.pages + pages,
                 }
             }

@@ -2,7 +2,8 @@
 
 //! What all targets share.
 //!
-//! Lock order: `pools`, in constructors and destructors only, then dm-thin's chain of notifiers.
+//! Lock order: `subscription`, in constructors only, then dm-thin's chain of notifiers, then the
+//! [tree](crate::tree)'s.
 
 use kernel::{
     new_mutex,
@@ -13,15 +14,40 @@ use kernel::{
     },
 };
 
-use dm::{device::BlockDevice, thin::Subscription};
+use dm::{
+    device::BlockDevice,
+    event::{Event, Events},
+    hold,
+    thin::{Info, Subscription},
+};
 
-use crate::access::AccessTable;
+use crate::{access::AccessTable, blocks::Blocks, layer::Layer, tree::Tree};
 
-/// The events of the pools, subscribed to while there is a target: without one, dm-thin-pool may
-/// be unloaded, and there is no record that could end.
-struct Pools {
-    targets: usize,
-    events: Option<Subscription<AccessTable>>,
+/// What the pools' events go to.
+struct Watch {
+    table: Arc<AccessTable>,
+    tree: Arc<Tree>,
+}
+
+impl Events for Watch {
+    fn event(&self, event: Event) {
+        self.table.event(event);
+        match event {
+            Event::Created {
+                pool,
+                thin_id,
+                origin,
+                time,
+            } => {
+                let origin = origin.map(|origin| Layer::new(pool, origin));
+                self.tree.created(Layer::new(pool, thin_id), origin, time);
+                hold::Place::LayerCreated.pass();
+            }
+            Event::Deleted { pool, thin_id } => self.tree.deleted(Layer::new(pool, thin_id)),
+            Event::Aborted { pool } => self.tree.forget_pool(pool),
+            Event::Unmapped { .. } | Event::Allocated { .. } => {}
+        }
+    }
 }
 
 /// Shared by all targets.
@@ -29,40 +55,62 @@ struct Pools {
 pub(crate) struct Core {
     /// The one access table.
     pub(crate) table: Arc<AccessTable>,
+    /// The layers of all pools.
+    pub(crate) tree: Arc<Tree>,
+    /// How often their blocks are read.
+    pub(crate) blocks: Blocks,
     next_device: Atomic<u32>,
+    /// From when dm-thin-pool is there on; so the tree misses nothing while there are no targets.
     #[pin]
-    pools: Mutex<Pools>,
+    subscription: Mutex<Option<Subscription<Watch>>>,
 }
 
 impl Core {
     /// For an empty `table`.
     pub(crate) fn new(table: Arc<AccessTable>) -> Result<Arc<Self>> {
-        Arc::pin_init(
+        let tree = Arc::pin_init(Tree::new(), GFP_KERNEL)?;
+        let blocks = Blocks::new()?;
+        let core = Arc::pin_init(
             pin_init!(Self {
                 table,
+                tree,
+                blocks,
                 next_device: Atomic::new(1),
-                pools <- new_mutex!(Pools { targets: 0, events: None }, "drr_pools"),
+                subscription <- new_mutex!(None, "drr_subscription"),
             }),
             GFP_KERNEL,
-        )
+        )?;
+        // If dm-thin-pool isn't loaded yet, the first target does it.
+        let _ = core.subscribe();
+        Ok(core)
     }
 
-    /// Makes a target of `bdev` a member. Fails with `ENOMEM`, or `ENOENT` without a patched dm-thin-pool.
-    pub(crate) fn join(self: &Arc<Self>, bdev: BlockDevice<'_>) -> Result<Membership> {
-        let mut pools = self.pools.lock();
-        if pools.targets == 0 {
-            pools.events = Some(Subscription::new(self.table.clone())?);
+    fn subscribe(&self) -> Result {
+        let mut subscription = self.subscription.lock();
+        if subscription.is_none() {
+            let watch = Watch {
+                table: self.table.clone(),
+                tree: self.tree.clone(),
+            };
+            *subscription = Some(Subscription::new(Arc::new(watch, GFP_KERNEL)?)?);
         }
-        pools.targets += 1;
+        Ok(())
+    }
+
+    /// Makes a target of `bdev`, on the thin device that `info` tells of, a member. Fails with
+    /// `ENOMEM`, or `ENOENT` without a patched dm-thin-pool.
+    pub(crate) fn join(self: &Arc<Self>, bdev: BlockDevice<'_>, info: &Info) -> Result<Membership> {
+        self.subscribe()?;
         let member = Membership {
             core: self.clone(),
             // Wraps after four billion targets; the number only has to differ from those of
             // targets that have records.
             device: self.next_device.fetch_add(1, Relaxed),
+            layer: Atomic::new(0),
         };
-        drop(pools);
         // If this fails, the membership goes again.
         self.table.add_giver(member.device, bdev.id())?;
+        member.moves_to(info);
         Ok(member)
     }
 }
@@ -72,12 +120,33 @@ pub(crate) struct Membership {
     core: Arc<Core>,
     /// Number of the target.
     pub(crate) device: u32,
+    /// Serial number of the layer that counts it as a target of its own.
+    layer: Atomic<u32>,
 }
 
 impl Membership {
     /// The one access table.
     pub(crate) fn table(&self) -> &AccessTable {
         &self.core.table
+    }
+
+    /// The layers of all pools.
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.core.tree
+    }
+
+    /// How often the pools' blocks are read.
+    pub(crate) fn blocks(&self) -> &Blocks {
+        &self.core.blocks
+    }
+
+    /// The target is on the thin device that `info` tells of. Process context; calls don't overlap.
+    pub(crate) fn moves_to(&self, info: &Info) {
+        let layer = Layer::new(info.pool, info.thin_id);
+        let old = self.layer.load(Relaxed);
+        self.layer
+            .store(self.tree().open(layer, info.created), Relaxed);
+        self.tree().close(old);
     }
 }
 
@@ -87,10 +156,6 @@ impl Drop for Membership {
             self.table().forget_device(self.device);
         }
         self.table().remove_giver(self.device);
-        let mut pools = self.core.pools.lock();
-        pools.targets -= 1;
-        if pools.targets == 0 {
-            pools.events = None;
-        }
+        self.tree().close(self.layer.load(Relaxed));
     }
 }

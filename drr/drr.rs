@@ -12,6 +12,8 @@
 //! - [`access`]: the access table,
 //! - [`copy`], [`donor`]: serving a read, and the rules for who may serve,
 //! - [`epoch`]: noticing that a mapping changed,
+//! - [`tree`], [`heat`], [`blocks`]: which layer wrote what is read, who reads whose data, and how
+//!   often,
 //! - [`core`]: what all targets share.
 //!
 //! Documentation/design.rst has the whole argument why no wrong byte is ever served.
@@ -20,13 +22,17 @@
 
 mod access;
 mod args;
+mod blocks;
 mod copy;
 mod core;
 mod donor;
 mod epoch;
+mod heat;
+mod layer;
 mod message;
 mod stats;
 mod target;
+mod tree;
 
 use kernel::{prelude::*, sync::Arc};
 

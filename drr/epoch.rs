@@ -26,35 +26,7 @@ use kernel::{
 
 use dm::{guard::Guard, index::hash};
 
-/// A thin device of a pool, among all pools: the pool's number and the thin id.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Layer(u64);
-
-impl Layer {
-    /// Thin ids have 24 bits.
-    const THIN_ID_BITS: u32 = 24;
-
-    /// The thin device `thin_id` of `pool`.
-    pub(crate) fn new(pool: u64, thin_id: u32) -> Self {
-        Self(pool << Self::THIN_ID_BITS | u64::from(thin_id))
-    }
-
-    /// As a number, for an atomic.
-    pub(crate) fn number(self) -> u64 {
-        self.0
-    }
-
-    /// From [`Self::number`].
-    pub(crate) fn from_number(number: u64) -> Self {
-        Self(number)
-    }
-
-    /// The thin id.
-    pub(crate) fn thin_id(self) -> u32 {
-        // CAST: 24 bits.
-        (self.0 & ((1 << Self::THIN_ID_BITS) - 1)) as u32
-    }
-}
+use crate::layer::Layer;
 
 const COUNTERS: usize = 4096;
 
@@ -143,18 +115,6 @@ mod tests {
         assert!(epochs.is_now(epoch));
         epochs.change_all();
         assert!(!epochs.is_now(epoch));
-        Ok(())
-    }
-
-    #[test]
-    fn layers_of_two_pools_differ() -> Result {
-        assert!(Layer::new(1, 5) != Layer::new(2, 5));
-        assert!(Layer::new(1, 5) != Layer::new(1, 6));
-        assert_eq!(Layer::new(9, 0xff_ffff).thin_id(), 0xff_ffff);
-        assert_eq!(
-            Layer::from_number(Layer::new(9, 1).number()),
-            Layer::new(9, 1)
-        );
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The words of a message to the target.
+//! The words of a message to the target; `include/uapi/linux/dm-drr.h` says what they mean.
 
 use kernel::prelude::*;
 
@@ -9,6 +9,30 @@ use kernel::prelude::*;
 pub(crate) enum Message {
     /// Statistics of the device start anew.
     ResetStats,
+    /// A layer that the module can't know of.
+    Declare {
+        /// Its thin id.
+        thin_id: u32,
+        /// That of what it is a snapshot of, if of anything.
+        parent: Option<u32>,
+        /// The pool's time when it was created.
+        created: Option<u32>,
+    },
+    /// Shared blocks are to be counted, or no longer.
+    CountBlocks(bool),
+    /// Tell something.
+    Tell(Answer),
+}
+
+/// What a message wants to be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Answer {
+    /// The layers of the pool.
+    Layers,
+    /// Whose data is read through the device.
+    Heat,
+    /// How often blocks of the pool are read.
+    Blocks,
 }
 
 /// What is wrong with a message.
@@ -16,46 +40,108 @@ pub(crate) enum Message {
 pub(crate) enum MessageError<'a> {
     /// There is no such message.
     Unknown(&'a CStr),
-    /// The message takes no arguments, and this is one.
+    /// The message takes fewer arguments, and this is one too many.
     Superfluous(&'a CStr),
+    /// The message takes more arguments.
+    Missing(&'a CStr),
+    /// Not a thin id.
+    ThinId(&'a CStr),
+    /// Not a pool's time.
+    Time(&'a CStr),
+    /// Not what the message can be followed by.
+    Argument(&'a CStr),
 }
 
-impl MessageError<'_> {
+impl<'a> MessageError<'a> {
     /// What it is.
     pub(crate) fn text(&self) -> &'static str {
         match self {
             MessageError::Unknown(_) => "unknown message",
             MessageError::Superfluous(_) => "superfluous argument",
+            MessageError::Missing(_) => "arguments are missing",
+            MessageError::ThinId(_) => "not a thin id",
+            MessageError::Time(_) => "not a pool's time",
+            MessageError::Argument(_) => "unknown argument",
         }
     }
 
     /// The word that is wrong.
-    pub(crate) fn culprit(&self) -> &CStr {
+    pub(crate) fn culprit(&self) -> &'a CStr {
         match self {
-            MessageError::Unknown(word) | MessageError::Superfluous(word) => word,
+            MessageError::Unknown(word)
+            | MessageError::Superfluous(word)
+            | MessageError::Missing(word)
+            | MessageError::ThinId(word)
+            | MessageError::Time(word)
+            | MessageError::Argument(word) => word,
         }
     }
 
     /// What to write instead.
     pub(crate) fn remedy(&self) -> &'static str {
         match self {
-            MessageError::Unknown(_) => "the one that is known is reset_stats",
-            MessageError::Superfluous(_) => "reset_stats takes none",
+            MessageError::Unknown(_) => "known are layers, heat, blocks, layer and reset_stats",
+            MessageError::Superfluous(_) => "leave it out",
+            MessageError::Missing(_) => "layer <thin id> <parent's thin id or -> [<time>]",
+            MessageError::ThinId(_) => "a number below 2^24, or - for no parent",
+            MessageError::Time(_) => "a number below 2^32",
+            MessageError::Argument(_) => "on or off, or nothing",
         }
     }
+}
+
+fn number(word: &CStr, below: u64) -> Option<u32> {
+    let text = word.to_str().ok()?;
+    // No sign.
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = text.parse().ok()?;
+    u32::try_from(number).ok().filter(|_| number < below)
+}
+
+fn thin_id(word: &CStr) -> Result<u32, MessageError<'_>> {
+    number(word, 1 << 24).ok_or(MessageError::ThinId(word))
 }
 
 impl Message {
     /// Parses the words of a message.
     pub(crate) fn parse<'a>(words: &[&'a CStr]) -> Result<Self, MessageError<'a>> {
-        match words {
-            [name] if *name == c"reset_stats" => Ok(Message::ResetStats),
-            [name, argument, ..] if *name == c"reset_stats" => {
-                Err(MessageError::Superfluous(argument))
+        let Some((name, arguments)) = words.split_first() else {
+            return Err(MessageError::Unknown(c""));
+        };
+        let (message, rest) = match (name.to_bytes(), arguments) {
+            (b"reset_stats", rest) => (Message::ResetStats, rest),
+            (b"layers", rest) => (Message::Tell(Answer::Layers), rest),
+            (b"heat", rest) => (Message::Tell(Answer::Heat), rest),
+            (b"blocks", []) => (Message::Tell(Answer::Blocks), arguments),
+            (b"blocks", [what, rest @ ..]) => match what.to_bytes() {
+                b"on" => (Message::CountBlocks(true), rest),
+                b"off" => (Message::CountBlocks(false), rest),
+                _ => return Err(MessageError::Argument(what)),
+            },
+            (b"layer", [id, parent, rest @ ..]) => {
+                let parent = match parent.to_bytes() {
+                    b"-" => None,
+                    _ => Some(thin_id(parent)?),
+                };
+                let created = match rest {
+                    [] => None,
+                    [time, ..] => Some(number(time, 1 << 32).ok_or(MessageError::Time(time))?),
+                };
+                let message = Message::Declare {
+                    thin_id: thin_id(id)?,
+                    parent,
+                    created,
+                };
+                (message, rest.get(1..).unwrap_or_default())
             }
-            _ => Err(MessageError::Unknown(
-                words.first().copied().unwrap_or_default(),
-            )),
+            (b"layer", _) => return Err(MessageError::Missing(name)),
+            _ => return Err(MessageError::Unknown(name)),
+        };
+        match rest.first() {
+            Some(word) => Err(MessageError::Superfluous(word)),
+            None => Ok(message),
         }
     }
 }
@@ -66,19 +152,49 @@ mod tests {
 
     #[test]
     fn messages() -> Result {
-        let cases: [(&[&CStr], Result<Message, MessageError<'_>>); 6] = [
+        use MessageError::{Argument, Missing, Superfluous, ThinId, Time, Unknown};
+
+        let declare = |thin_id, parent, created| {
+            Ok(Message::Declare {
+                thin_id,
+                parent,
+                created,
+            })
+        };
+        let cases: [(&[&CStr], Result<Message, MessageError<'_>>); 27] = [
             (&[c"reset_stats"], Ok(Message::ResetStats)),
-            (&[], Err(MessageError::Unknown(c""))),
-            (&[c""], Err(MessageError::Unknown(c""))),
-            (&[c"reset_stat"], Err(MessageError::Unknown(c"reset_stat"))),
+            (&[c"layers"], Ok(Message::Tell(Answer::Layers))),
+            (&[c"heat"], Ok(Message::Tell(Answer::Heat))),
+            (&[c"blocks"], Ok(Message::Tell(Answer::Blocks))),
+            (&[c"blocks", c"on"], Ok(Message::CountBlocks(true))),
+            (&[c"blocks", c"off"], Ok(Message::CountBlocks(false))),
+            (&[c"blocks", c"On"], Err(Argument(c"On"))),
+            (&[c"blocks", c"on", c"off"], Err(Superfluous(c"off"))),
+            (&[], Err(Unknown(c""))),
+            (&[c""], Err(Unknown(c""))),
+            (&[c"reset_stat"], Err(Unknown(c"reset_stat"))),
+            (&[c"RESET_STATS", c"x"], Err(Unknown(c"RESET_STATS"))),
+            (&[c"reset_stats", c"now", c"x"], Err(Superfluous(c"now"))),
+            (&[c"heat", c"all"], Err(Superfluous(c"all"))),
+            (&[c"layer", c"5", c"0"], declare(5, Some(0), None)),
+            (&[c"layer", c"5", c"-"], declare(5, None, None)),
+            (&[c"layer", c"5", c"-", c"0"], declare(5, None, Some(0))),
             (
-                &[c"RESET_STATS", c"x"],
-                Err(MessageError::Unknown(c"RESET_STATS")),
+                &[c"layer", c"16777215", c"007", c"4294967295"],
+                declare(16_777_215, Some(7), Some(u32::MAX)),
             ),
+            (&[c"layer"], Err(Missing(c"layer"))),
+            (&[c"layer", c"5"], Err(Missing(c"layer"))),
+            (&[c"layer", c"16777216", c"0"], Err(ThinId(c"16777216"))),
+            (&[c"layer", c"-", c"0"], Err(ThinId(c"-"))),
+            (&[c"layer", c"5", c"+1"], Err(ThinId(c"+1"))),
+            (&[c"layer", c"5", c""], Err(ThinId(c""))),
             (
-                &[c"reset_stats", c"now", c"x"],
-                Err(MessageError::Superfluous(c"now")),
+                &[c"layer", c"5", c"0", c"4294967296"],
+                Err(Time(c"4294967296")),
             ),
+            (&[c"layer", c"5", c"0", c"-1"], Err(Time(c"-1"))),
+            (&[c"layer", c"5", c"0", c"1", c"2"], Err(Superfluous(c"2"))),
         ];
         for (words, result) in cases {
             assert_eq!(Message::parse(words), result);

@@ -11,7 +11,7 @@ use kernel::{
 
 use dm::folio::PAGE_SECTORS;
 
-use crate::copy::Sources;
+use crate::{copy::Sources, heat::Heat, layer::Who};
 
 /// Why a read went to the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,16 +41,6 @@ const MISSES: [&str; 6] = [
     "miss_layout",
 ];
 
-/// Layers that are told apart as donors.
-const DONORS: usize = 64;
-
-/// Sectors that came from one layer.
-struct From {
-    /// The thin id plus one; 0 is free. Set once.
-    layer: Atomic<u32>,
-    sectors: Atomic<u64>,
-}
-
 /// Counters of a target, in bios and sectors since it was made or reset.
 pub(crate) struct Stats {
     reads: Atomic<u64>,
@@ -62,8 +52,8 @@ pub(crate) struct Stats {
     /// Second reads of paranoid mode that gave a verdict, and those that gave a bad one.
     verified: Atomic<u64>,
     mismatches: Atomic<u64>,
-    from: [From; DONORS],
-    from_others: Atomic<u64>,
+    /// Of whose blocks.
+    pub(crate) heat: Heat,
 }
 
 /// Sectors in so many pages.
@@ -76,9 +66,9 @@ fn bump(counter: &Atomic<u64>, by: u64) {
 }
 
 impl Stats {
-    /// All zero.
-    pub(crate) fn new() -> Self {
-        Self {
+    /// All zero. Fails with `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
             reads: Atomic::new(0),
             read_sectors: Atomic::new(0),
             hits: Atomic::new(0),
@@ -87,14 +77,8 @@ impl Stats {
             recorded_sectors: Atomic::new(0),
             verified: Atomic::new(0),
             mismatches: Atomic::new(0),
-            from: [const {
-                From {
-                    layer: Atomic::new(0),
-                    sectors: Atomic::new(0),
-                }
-            }; DONORS],
-            from_others: Atomic::new(0),
-        }
+            heat: Heat::new()?,
+        })
     }
 
     /// A read came.
@@ -103,20 +87,24 @@ impl Stats {
         bump(&self.read_sectors, sectors.into());
     }
 
-    /// A read went to the disk.
-    pub(crate) fn miss(&self, miss: Miss) {
+    /// A read of a block of `owner` went to the disk.
+    pub(crate) fn miss(&self, miss: Miss, owner: Option<Who>, sectors: u32) {
         bump(&self.misses[miss as usize], 1);
+        self.heat.from_disk(owner, sectors);
     }
 
-    /// A read was served.
-    pub(crate) fn hit(&self, sectors: u32, sources: &Sources) {
+    /// A read of a block of `owner` was served.
+    pub(crate) fn hit(&self, owner: Option<Who>, sectors: u32, sources: &Sources) {
         bump(&self.hits, 1);
         bump(&self.hit_sectors, sectors.into());
+        self.heat.served(owner, sectors);
         for source in sources.known() {
-            let counter = self.from(source.thin_id).unwrap_or(&self.from_others);
-            bump(counter, sectors_of(source.pages));
+            self.heat
+                .donated(Some(source.layer), sectors_of(source.pages));
         }
-        bump(&self.from_others, sectors_of(sources.others()));
+        if sources.others() != 0 {
+            self.heat.donated(None, sectors_of(sources.others()));
+        }
     }
 
     /// Pages of a read can donate now.
@@ -132,26 +120,6 @@ impl Stats {
         }
     }
 
-    /// The counter of a layer, or nothing if there are too many.
-    fn from(&self, thin_id: u32) -> Option<&Atomic<u64>> {
-        let name = thin_id + 1;
-        for from in &self.from {
-            let layer = from.layer.load(Relaxed);
-            // A free place is taken by whoever is first; the other may be the same layer.
-            let owner = if layer == 0 {
-                from.layer
-                    .cmpxchg(0, name, Relaxed)
-                    .map_or_else(|now| now, |_| name)
-            } else {
-                layer
-            };
-            if owner == name {
-                return Some(&from.sectors);
-            }
-        }
-        None
-    }
-
     /// Zeroes all counters.
     pub(crate) fn reset(&self) {
         for counter in [
@@ -162,16 +130,13 @@ impl Stats {
             &self.recorded_sectors,
             &self.verified,
             &self.mismatches,
-            &self.from_others,
         ] {
             counter.store(0, Relaxed);
         }
         for counter in &self.misses {
             counter.store(0, Relaxed);
         }
-        for from in &self.from {
-            from.sectors.store(0, Relaxed);
-        }
+        self.heat.reset();
     }
 
     /// Prints the counters of reads.
@@ -196,28 +161,6 @@ impl Stats {
         let mismatches = self.mismatches.load(Relaxed);
         write!(out, " verified={verified} mismatches={mismatches}")
     }
-
-    /// Prints the layers that served, and how many sectors.
-    pub(crate) fn print_from(&self, out: &mut dyn Write) -> fmt::Result {
-        let mut separator = "";
-        write!(out, " from=")?;
-        for from in &self.from {
-            let (layer, sectors) = (from.layer.load(Relaxed), from.sectors.load(Relaxed));
-            if layer != 0 && sectors != 0 {
-                write!(out, "{separator}{}:{sectors}", layer - 1)?;
-                separator = ",";
-            }
-        }
-        let others = self.from_others.load(Relaxed);
-        if others != 0 {
-            write!(out, "{separator}others:{others}")?;
-            separator = ",";
-        }
-        if separator.is_empty() {
-            write!(out, "-")?;
-        }
-        Ok(())
-    }
 }
 
 #[kunit_tests(drr_stats)]
@@ -235,11 +178,11 @@ mod tests {
     #[test]
     fn prints_and_resets() -> Result {
         let mut buffer = [0; 256];
-        let stats = Stats::new();
+        let stats = Stats::new()?;
         stats.read(8);
         stats.read(128);
-        stats.miss(Miss::Busy);
-        stats.hit(128, &Sources::default());
+        stats.miss(Miss::Busy, None, 8);
+        stats.hit(None, 128, &Sources::default());
         stats.recorded(3);
         assert_eq!(
             text(&mut buffer, |out| stats.print_reads(out))?,
@@ -257,34 +200,6 @@ mod tests {
         assert_eq!(
             text(&mut buffer, |out| stats.print_verified(out))?,
             &b" verified=0 mismatches=0"[..]
-        );
-        Ok(())
-    }
-
-    #[test]
-    fn donors_beyond_the_table_are_others() -> Result {
-        let mut buffer = [0; 2048];
-        let stats = KBox::new(Stats::new(), GFP_KERNEL)?;
-        assert_eq!(
-            text(&mut buffer, |out| stats.print_from(out))?,
-            &b" from=-"[..]
-        );
-        bump(stats.from(0).ok_or(ENOENT)?, 8);
-        bump(stats.from(0xff_ffff).ok_or(ENOENT)?, 16);
-        bump(stats.from(0).ok_or(ENOENT)?, 8);
-        assert_eq!(
-            text(&mut buffer, |out| stats.print_from(out))?,
-            &b" from=0:16,16777215:16"[..]
-        );
-        // CAST: A small number.
-        for thin_id in 0..DONORS as u32 - 1 {
-            assert!(stats.from(thin_id).is_some());
-        }
-        assert!(stats.from(1000).is_none());
-        bump(&stats.from_others, 24);
-        assert_eq!(
-            text(&mut buffer, |out| stats.print_from(out))?,
-            &b" from=0:16,16777215:16,others:24"[..]
         );
         Ok(())
     }

@@ -45,8 +45,9 @@ use crate::{
     copy::{self, Sources, Unserved},
     core::{Core, Membership},
     donor,
-    epoch::{Epoch, Layer},
-    message::Message,
+    epoch::Epoch,
+    layer::{Layer, Who},
+    message::{Answer, Message},
     stats::{sectors_of, Miss, Stats},
 };
 
@@ -57,6 +58,8 @@ pub(crate) struct Place {
     /// First page in the block, and number of pages.
     first: u32,
     count: u32,
+    /// The layer that it is read from.
+    layer: Who,
     epoch: Epoch,
     binding: u64,
 }
@@ -94,6 +97,7 @@ pub(crate) struct Drr {
 impl Target for Drr {
     type PerBio = Passage;
     type Shared = Core;
+    type Answer = Answer;
 
     const NAME: &'static CStr = c"drr";
     const VERSION: [u32; 3] = [1, 0, 0];
@@ -149,7 +153,7 @@ impl Target for Drr {
         core.table
             .expect_blocks_of(info.block_sectors >> PAGE_SECTORS_SHIFT);
         let member = core
-            .join(own.bdev())
+            .join(own.bdev(), &info)
             .map_err(|error| ctor.fail(c"Cannot watch the pool", error))?;
         let target = Self {
             member,
@@ -160,7 +164,7 @@ impl Target for Drr {
             layer: Atomic::new(Layer::new(info.pool, info.thin_id).number()),
             claims: Atomic::new(0),
             raw_records: Atomic::new(false),
-            stats: Stats::new(),
+            stats: Stats::new()?,
         };
         Ok(KBox::new(target, GFP_KERNEL)?)
     }
@@ -170,6 +174,7 @@ impl Target for Drr {
         match bio.op() {
             Op::Read => self.read(bio),
             Op::Change => {
+                self.stats.heat.written(bio.sectors());
                 self.mappings_change(&bio);
                 self.forward(bio)
             }
@@ -237,10 +242,10 @@ impl Target for Drr {
         .map_err(|_| EIO)
     }
 
-    fn message(&self, args: &[&CStr]) -> Result {
+    fn message(&self, args: &[&CStr]) -> Result<Option<Answer>> {
         #[cfg(DRR_MUTANTS)]
         if let Some(result) = hold::message(args) {
-            return result;
+            return result.map(|()| None);
         }
         let message = Message::parse(args).map_err(|error| {
             pr_err!(
@@ -259,8 +264,27 @@ impl Target for Drr {
                     .table()
                     .with_donated(self.member.device, |donated| donated.store(0, Relaxed));
             }
+            Message::Declare {
+                thin_id,
+                parent,
+                created,
+            } => self.declare(thin_id, parent, created)?,
+            Message::CountBlocks(on) => self.member.blocks().switch(on),
+            Message::Tell(what) => return Ok(Some(what)),
         }
-        Ok(())
+        Ok(None)
+    }
+
+    fn answer(&self, what: Answer, out: &mut Printer<'_>) -> Result {
+        match what {
+            Answer::Layers => self.print_layers(out),
+            Answer::Heat => self.print_heat(out),
+            Answer::Blocks => {
+                let pool = self.layer().pool();
+                self.member.blocks().print(pool, self.block_sectors, out)
+            }
+        }
+        .map_err(|_| EIO)
     }
 
     /// The thin device's table may have been replaced while this device was suspended.
@@ -280,6 +304,7 @@ impl Target for Drr {
         }
         let layer = Layer::new(info.pool, info.thin_id);
         self.layer.store(layer.number(), Relaxed);
+        self.member.moves_to(&info);
         Ok(())
     }
 
@@ -292,6 +317,24 @@ impl Target for Drr {
 impl Drr {
     fn layer(&self) -> Layer {
         Layer::from_number(self.layer.load(Relaxed))
+    }
+
+    /// Takes somebody's word for where a layer comes from.
+    fn declare(&self, thin_id: u32, parent: Option<u32>, created: Option<u32>) -> Result {
+        let pool = self.layer().pool();
+        let layer = |thin_id| Layer::new(pool, thin_id);
+        self.member
+            .tree()
+            .declare(layer(thin_id), parent.map(layer), created)
+            .map_err(|error| {
+                pr_err!(
+                    "{}: layer {thin_id}: {}: {}\n",
+                    self.own.name(),
+                    error.text(),
+                    error.remedy()
+                );
+                error.into()
+            })
     }
 
     /// Sends a bio down unchanged: the target's sectors are the thin device's.
@@ -309,20 +352,19 @@ impl Drr {
     }
 
     fn read<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
-        self.stats.read(bio.sectors());
+        let sectors = bio.sectors();
+        self.stats.read(sectors);
         bio.data().filled = Filled::by(&bio);
-        let place = match self.place(&bio) {
+        let (owner, place) = self.place(&bio);
+        let place = match place {
             Ok(place) => place,
-            Err(miss) => {
-                self.stats.miss(miss);
-                return self.forward(bio);
-            }
+            Err(miss) => return self.missed(bio, miss, owner),
         };
         bio.data().place = Some(place);
+        self.member.blocks().read(place.block, place.layer.serial);
         hold::Place::MappingKnown.pass();
         if self.features.no_receive {
-            self.stats.miss(Miss::NoRecord);
-            return self.forward(bio);
+            return self.missed(bio, Miss::NoRecord, owner);
         }
         let table = self.member.table();
         let served = copy::serve(
@@ -334,29 +376,31 @@ impl Drr {
         );
         let sources = match served {
             Ok(sources) if self.still_there(&place) => sources,
-            Ok(_) => return self.missed(bio, Miss::Changed),
-            Err(Unserved::NoRecord) => return self.missed(bio, Miss::NoRecord),
-            Err(Unserved::Busy) => return self.missed(bio, Miss::Busy),
+            Ok(_) => return self.missed(bio, Miss::Changed, owner),
+            Err(Unserved::NoRecord) => return self.missed(bio, Miss::NoRecord, owner),
+            Err(Unserved::Busy) => return self.missed(bio, Miss::Busy, owner),
         };
         if self.features.paranoid {
             let sector = bio.sector();
-            let sectors = bio.sectors();
-            bio.data().donor = sources.known().next().map_or(0, |source| source.thin_id);
+            bio.data().donor = sources
+                .known()
+                .next()
+                .map_or(0, |source| source.layer.thin_id);
             return match read_again(bio, self, self.thin.device().bdev(), sector) {
                 Ok(mapped) => {
-                    self.account_hit(sectors, &sources);
+                    self.account_hit(owner, sectors, &sources);
                     mapped
                 }
                 // What can't be compared isn't served.
-                Err(bio) => self.missed(bio, Miss::Busy),
+                Err(bio) => self.missed(bio, Miss::Busy, owner),
             };
         }
-        self.account_hit(bio.sectors(), &sources);
+        self.account_hit(owner, sectors, &sources);
         bio.complete()
     }
 
-    fn account_hit(&self, sectors: u32, sources: &Sources) {
-        self.stats.hit(sectors, sources);
+    fn account_hit(&self, owner: Option<Who>, sectors: u32, sources: &Sources) {
+        self.stats.hit(owner, sectors, sources);
         for source in sources.known() {
             self.member.table().with_donated(source.device, |donated| {
                 donated.add(sectors_of(source.pages), Relaxed)
@@ -364,43 +408,51 @@ impl Drr {
         }
     }
 
-    fn missed(&self, bio: Bio<'_, Self>, miss: Miss) -> Mapped {
-        self.stats.miss(miss);
+    fn missed(&self, bio: Bio<'_, Self>, miss: Miss, owner: Option<Who>) -> Mapped {
+        self.stats.miss(miss, owner, bio.sectors());
         self.forward(bio)
     }
 
-    /// Finds the shared data block that a read is for.
-    fn place(&self, bio: &Bio<'_, Self>) -> Result<Place, Miss> {
+    /// Finds the shared data block that a read is for, and who wrote it.
+    fn place(&self, bio: &Bio<'_, Self>) -> (Option<Who>, Result<Place, Miss>) {
         let (sector, sectors) = (bio.sector(), bio.sectors());
         let (block, at) = (
             sector / u64::from(self.block_sectors),
             // CAST: The remainder of a division by a u32.
             (sector % u64::from(self.block_sectors)) as u32,
         );
-        let aligned = (at | sectors) % PAGE_SECTORS == 0;
-        if !aligned || sectors == 0 || at + sectors > self.block_sectors || bio.transformed() {
-            return Err(Miss::Layout);
-        }
         let layer = self.layer();
         let epoch = self.member.table().epochs.now(layer, block);
-        let mapping = self.thin.thin().lookup(sector).map_err(|error| {
-            if error == EAGAIN {
-                Miss::Metadata
-            } else {
-                Miss::Unshared
-            }
-        })?;
-        self.check_layer(layer, &mapping)?;
-        if !mapping.shared && Guard::Shared.on() {
-            return Err(Miss::Unshared);
+        let mapping = match self.thin.thin().lookup(sector) {
+            Ok(mapping) => mapping,
+            Err(EAGAIN) => return (None, Err(Miss::Metadata)),
+            Err(_) => return (None, Err(Miss::Unshared)),
+        };
+        if let Err(miss) = self.check_layer(layer, &mapping) {
+            return (None, Err(miss));
         }
-        Ok(Place {
-            block: Block::new(mapping.pool, mapping.block).ok_or(Miss::Layout)?,
-            first: at >> PAGE_SECTORS_SHIFT,
-            count: sectors >> PAGE_SECTORS_SHIFT,
-            epoch,
-            binding: mapping.binding,
-        })
+        let (serial, owner) = self.member.tree().owner(layer, mapping.time);
+        let place = || {
+            let aligned = (at | sectors) % PAGE_SECTORS == 0;
+            if !aligned || sectors == 0 || at + sectors > self.block_sectors || bio.transformed() {
+                return Err(Miss::Layout);
+            }
+            if !mapping.shared && Guard::Shared.on() {
+                return Err(Miss::Unshared);
+            }
+            Ok(Place {
+                block: Block::new(mapping.pool, mapping.block).ok_or(Miss::Layout)?,
+                first: at >> PAGE_SECTORS_SHIFT,
+                count: sectors >> PAGE_SECTORS_SHIFT,
+                layer: Who {
+                    serial,
+                    thin_id: mapping.thin_id,
+                },
+                epoch,
+                binding: mapping.binding,
+            })
+        };
+        (owner, place())
     }
 
     /// The epoch is good for `layer` only; the thin device's table may have been replaced.
@@ -439,7 +491,6 @@ impl Drr {
         }
         let table = self.member.table();
         let claims = self.claims.load(Acquire);
-        let thin_id = self.layer().thin_id();
         let (mut recorded, mut raw, mut partial) = (0, false, false);
         for pages in filled.pages(bio) {
             let whole = pages.is_whole_folio();
@@ -460,7 +511,7 @@ impl Drr {
                 self.raw_records.store(true, Relaxed);
             }
             let page = place.first + pages.offset();
-            recorded += table.record(&place.block, page, pages, self.member.device, thin_id);
+            recorded += table.record(&place.block, page, pages, self.member.device, place.layer);
         }
         self.stats.recorded(recorded);
         // Changes, claims and failures end only what is on record by then: one that came just
@@ -528,7 +579,21 @@ impl Drr {
             " records={records} tracked_pages={pages} table_bytes={bytes}"
         )?;
         self.stats.print_verified(out)?;
-        self.stats.print_from(out)
+        self.stats.heat.print_from(out)
+    }
+
+    fn print_layers(&self, out: &mut Printer<'_>) -> core::fmt::Result {
+        let pool = self.layer().pool();
+        writeln!(out, "drr-layers 1 pool={pool}")?;
+        self.member.tree().print(pool, out)
+    }
+
+    fn print_heat(&self, out: &mut Printer<'_>) -> core::fmt::Result {
+        let layer = self.layer();
+        let (pool, thin_id) = (layer.pool(), layer.thin_id());
+        let serial = self.member.tree().serial(layer);
+        writeln!(out, "drr-heat 1 pool={pool} layer={serial} thin={thin_id}")?;
+        self.stats.heat.print(out)
     }
 
     fn print_device(&self, out: &mut Printer<'_>) -> core::fmt::Result {

@@ -45,6 +45,8 @@ pub trait Target: Sized + Send + Sync + 'static {
     type PerBio: Default + Send;
     /// What all targets of the type share.
     type Shared: Send + Sync;
+    /// What a message asks for.
+    type Answer;
 
     /// The name in tables.
     const NAME: &'static CStr;
@@ -73,8 +75,11 @@ pub trait Target: Sized + Send + Sync + 'static {
     /// Prints its status. May sleep.
     fn status(&self, kind: StatusType, out: &mut Printer<'_>) -> Result;
 
-    /// Obeys a message. May sleep.
-    fn message(&self, args: &[&CStr]) -> Result;
+    /// Obeys a message, and says how it is to be answered, if it is. May sleep.
+    fn message(&self, args: &[&CStr]) -> Result<Option<Self::Answer>>;
+
+    /// Prints the answer to a message. May sleep.
+    fn answer(&self, what: Self::Answer, out: &mut Printer<'_>) -> Result;
 
     /// The device is about to be suspended.
     fn presuspend(&self) {
@@ -431,14 +436,24 @@ impl<T: Target> Callbacks<T> {
         ti: *mut bindings::dm_target,
         argc: c_uint,
         argv: *mut *mut c_char,
-        _result: *mut c_char,
-        _maxlen: c_uint,
+        result: *mut c_char,
+        maxlen: c_uint,
     ) -> c_int {
         from_result(|| {
             // SAFETY: Device-mapper's promise.
             let args = unsafe { Self::args(argc, argv) }?;
             // SAFETY: Device-mapper's promise.
-            unsafe { Self::target(ti) }.message(&args).map(|()| 0)
+            let target = unsafe { Self::target(ti) };
+            let Some(answer) = target.message(&args)? else {
+                return Ok(0);
+            };
+            // The answer goes where the words of the message are.
+            drop(args);
+            // SAFETY: Device-mapper's buffer of `maxlen` bytes, which is ours for now.
+            let buffer = unsafe { core::slice::from_raw_parts_mut(result.cast(), maxlen as usize) };
+            target.answer(answer, &mut Printer::new(buffer))?;
+            // 1 says that there is an answer.
+            Ok(1)
         })
     }
 

@@ -155,6 +155,8 @@ pub struct Info {
     pub highest_sector: Option<u64>,
     /// The thin device's id within the pool.
     pub thin_id: u32,
+    /// The pool's time when the thin device was created.
+    pub created: u32,
     /// Size of a data block in sectors.
     pub block_sectors: u32,
 }
@@ -233,6 +235,7 @@ impl Thin {
             mapped_sectors: raw.mapped_sectors,
             highest_sector: (raw.mapped_sectors != 0).then_some(raw.highest_sector),
             thin_id: raw.thin_id,
+            created: raw.creation_time,
             block_sectors: raw.block_sectors,
         })
     }

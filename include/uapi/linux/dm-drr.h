@@ -30,8 +30,8 @@
 #define _UAPI_LINUX_DM_DRR_H
 
 /*
- * "layers": the layers of the device's pool that the module knows, each after
- * its parent.
+ * "layers": the layers of the device's pool that the module knows, in no
+ * particular order.
  *
  *	drr-layers 1 pool=POOL
  *	layer SERIAL THIN_ID PARENT CREATED STATE DEVICES
@@ -73,7 +73,8 @@
 /*
  * "blocks": how often the pool's shared blocks were read, through all drr
  * devices of the pool.  Counting costs memory and time, and is off until the
- * message "blocks on"; "blocks off" ends it and forgets.  Neither has an answer.
+ * message "blocks on"; "blocks off" ends it and forgets.  Both are for all
+ * pools, and have no answer.
  *
  *	drr-blocks 1 pool=POOL state=STATE blocks=BLOCKS block_sectors=SECTORS missed=READS
  *	reads LOW HIGH BLOCKS
@@ -82,10 +83,9 @@
  * STATE	"on" or "off"
  * blocks	number of blocks that are counted
  * missed	reads that were not, as too many blocks were
- * reads	so many blocks were read at least LOW and at most HIGH times;
- *		HIGH is "-" in the last line
- * layers	so many blocks were read by LOW to HIGH layers.  Beyond eight
- *		layers this is an estimate
+ * reads	so many blocks were read at least LOW and at most HIGH times
+ * layers	so many blocks were read by LOW to HIGH layers; HIGH is "-" for
+ *		those that were read by more than can be told apart
  */
 #define DM_DRR_MSG_BLOCKS	"blocks"
 #define DM_DRR_BLOCKS_VERSION	1

@@ -41,14 +41,17 @@
 
 /* In the order that tables show them. */
 static const char *const features[] = { "no_donate", "no_receive", "paranoid" };
-static const char *const messages[] = { "reset_stats" };
+static const char *const messages[] = {
+	"reset_stats", "layers", "heat", "blocks", "blocks on", "blocks off", "layer 7 -",
+	"layer 7 3", "layer 16777215 - 4294967295",
+};
 
 /* Words that look like something. */
 static const char *const words[] = {
 	"0", "1", "2", "3", "4", "-1", "+1", "01", "0x1", "1.0", "18446744073709551615",
 	"18446744073709551616", "4294967297", "-9223372036854775808", "1e3", "NaN", "%s%n",
 	"%p", "no_donat", "no_donatee", "NO_RECEIVE", "Paranoid", "no-donate", "layer",
-	"reset", "reset_stats", "RESET_STATS", "reset_stats\\ now", "stats", "hold", "help",
+	"reset", "reset_stats", "RESET_STATS", "layers", "heat", "blocks", "on", "off", "-", "reset_stats\\ now", "stats", "hold", "help",
 	"@", "@@", "@stats", "\\", "\\\\", "\\ ", "\"", "''", "$HOME", "`id`", "\xff\xfe",
 	"\xc3\x28", "\xc3\xa4", "\xa0", "\x7f", "\x01", "\x1b[2J", "=", "a=b", ",", ";", "#",
 };
@@ -297,12 +300,33 @@ static bool right_table(const char *text, dev_t thin, char *shown)
 static bool right_message(const char *text)
 {
 	static char *argv[WORDS_MAX];
+	size_t argc = split(text, argv);
 
-	if (split(text, argv) == 1)
-		for (size_t i = 0; i < ELEMENTS(messages); i++)
-			if (!strcmp(messages[i], argv[0]))
-				return true;
-	return false;
+	if (argc == 2)
+		return !strcmp(argv[0], "blocks") &&
+		       (!strcmp(argv[1], "on") || !strcmp(argv[1], "off"));
+	return argc == 1 && (!strcmp(argv[0], "reset_stats") || !strcmp(argv[0], "layers") ||
+			     !strcmp(argv[0], "heat") || !strcmp(argv[0], "blocks"));
+}
+
+static bool is_number(const char *word, uint64_t below)
+{
+	if (!*word || word[strspn(word, "0123456789")])
+		return false;
+	errno = 0;
+	return strtoull(word, NULL, 10) < below && !errno;
+}
+
+/* Well-formed; whether it is right depends on the layers that there are. */
+static bool layer_message(const char *text)
+{
+	static char *argv[WORDS_MAX];
+	size_t argc = split(text, argv);
+
+	return (argc == 3 || argc == 4) && !strcmp(argv[0], "layer") &&
+	       is_number(argv[1], 1 << 24) &&
+	       (!strcmp(argv[2], "-") || is_number(argv[2], 1 << 24)) &&
+	       (argc == 3 || is_number(argv[3], 1ull << 32));
 }
 
 /* --- device-mapper --- */
@@ -623,9 +647,12 @@ static int send_messages(unsigned long count, const char *device, bool only_bad)
 
 		make_message();
 		right = right_message(line) && !sector;
-		if (right && only_bad)
+		if ((right || layer_message(line)) && only_bad)
 			continue;
-		judge(right, send_message(device, sector), line, i);
+		if (layer_message(line) && !sector)
+			send_message(device, sector);
+		else
+			judge(right, send_message(device, sector), line, i);
 		i++;
 	}
 	return end(only_bad ? "bad messages" : "messages");

@@ -13,7 +13,7 @@ use dm::{
     directory::Donor,
     folio::{EventFolio, MappingId, ReadPages},
     target::Printer,
-    thin::{Event, Events},
+    event::Event,
     tracepoint::FolioEvents,
 };
 use kernel::sync::rcu;
@@ -21,7 +21,8 @@ use kernel::sync::rcu;
 use crate::{
     access::{AccessTable, Block},
     args::{Args, Features},
-    message::{Message, MessageError},
+    layer::Who,
+    message::{Answer, Message, MessageError},
 };
 
 /// The words of a line: what zero bytes are between.
@@ -107,23 +108,68 @@ pub fn table_line(data: &[u8]) {
     }
 }
 
+fn number(word: &[u8], below: u64) -> Option<u32> {
+    if word.is_empty() || !word.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let add = |sum: u64, digit: &u8| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
+    let value = word.iter().try_fold(0u64, add)?;
+    (value < below).then_some(value as u32)
+}
+
+fn who(serial: u32) -> Who {
+    Who {
+        serial,
+        thin_id: serial,
+    }
+}
+
+/// What a message means, or nothing if it is wrong.
+fn right_message(words: &[&[u8]]) -> Option<Message> {
+    let parent = |word: &[u8]| match word {
+        b"-" => Some(None),
+        word => number(word, 1 << 24).map(Some),
+    };
+    Some(match words {
+        [b"reset_stats"] => Message::ResetStats,
+        [b"layers"] => Message::Tell(Answer::Layers),
+        [b"heat"] => Message::Tell(Answer::Heat),
+        [b"blocks"] => Message::Tell(Answer::Blocks),
+        [b"blocks", b"on"] => Message::CountBlocks(true),
+        [b"blocks", b"off"] => Message::CountBlocks(false),
+        [b"layer", id, from] => Message::Declare {
+            thin_id: number(id, 1 << 24)?,
+            parent: parent(from)?,
+            created: None,
+        },
+        [b"layer", id, from, time] => Message::Declare {
+            thin_id: number(id, 1 << 24)?,
+            parent: parent(from)?,
+            created: Some(number(time, 1 << 32)?),
+        },
+        _ => return None,
+    })
+}
+
 /// The words of a message.
 pub fn message(data: &[u8]) {
     let owned = words(data);
     let args: Vec<&CStr> = owned.iter().map(|word| word.as_c_str()).collect();
     let args = if data.is_empty() { &[][..] } else { &args };
-    let right = data == b"reset_stats";
+    let bytes: Vec<&[u8]> = args.iter().map(|word| word.to_bytes()).collect();
+    let right = right_message(&bytes);
     match Message::parse(args) {
-        Ok(Message::ResetStats) => assert!(right, "a wrong message was taken"),
+        Ok(parsed) => assert_eq!(Some(parsed), right),
         Err(error) => {
-            assert!(!right, "a right message was refused: {error:?}");
+            assert!(right.is_none(), "a right message was refused: {error:?}");
             assert!(!error.text().is_empty() && !error.remedy().is_empty());
             let at = args
                 .iter()
                 .position(|arg| core::ptr::eq(*arg, error.culprit()));
             match error {
                 MessageError::Unknown(_) => assert!(at == Some(0) || args.is_empty()),
-                MessageError::Superfluous(_) => assert_eq!(at, Some(1)),
+                MessageError::Missing(_) => assert_eq!(at, Some(0)),
+                _ => assert!(at > Some(0)),
             }
         }
     }
@@ -264,7 +310,7 @@ impl Both {
         let name = Block::new(pool, block).expect("small numbers");
         let recorded = self
             .table
-            .record(&name, page as u32, pages, device, device + 100);
+            .record(&name, page as u32, pages, device, who(device + 100));
         let range = first..first + count;
         let holds = |model: &HashMap<_, Content>, (mapping, at), page| {
             let held: Option<&Content> = model.get(&(mapping, at));
@@ -305,7 +351,7 @@ impl Both {
                         assert_eq!((held.0, held.1, held.2), (pool, block, page));
                         // Whose run it became part of is the table's to choose.
                         held.3 = donor.key().device;
-                        assert_eq!(donor.key().thin_id, held.3 + 100);
+                        assert_eq!(donor.key().layer, who(held.3 + 100));
                         found += 1;
                     }
                 }

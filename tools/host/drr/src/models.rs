@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use loom::{sync::Mutex, thread};
 
-use crate::epoch::{Epochs, Layer};
+use crate::{epoch::Epochs, layer::Layer};
 
 const OLD: u64 = 1;
 const NEW: u64 = 2;

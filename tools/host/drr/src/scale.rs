@@ -19,6 +19,7 @@ use kernel::sync::rcu;
 
 use crate::{
     access::{AccessTable, Block},
+    layer::Who,
     random::Random,
 };
 
@@ -95,7 +96,7 @@ impl Filled {
         let (mapping, first) = place(stretch, donor);
         let pages = ReadPages::new(mapping, first, 16);
         self.table
-            .record(&block(stretch), 0, pages, donor as u32, donor as u32);
+            .record(&block(stretch), 0, pages, donor as u32, Who::default());
     }
 
     /// Nanoseconds of a call, with all threads calling at once.

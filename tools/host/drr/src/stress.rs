@@ -16,13 +16,13 @@ use std::{
 
 use dm::{
     folio::{LockedFolio, MappingId, PageCache},
-    thin::{Event, Events},
+    event::Event,
 };
 use kernel::sync::rcu;
 
 use crate::{
     access::{AccessTable, Block},
-    epoch::Layer,
+    layer::{Layer, Who},
     random::Random,
 };
 
@@ -152,7 +152,7 @@ impl World {
                 return;
             }
             self.table
-                .record(&name, page as u32, pages, layer as u32, layer as u32);
+                .record(&name, page as u32, pages, layer as u32, Who::default());
             if epochs.is_now(epoch) {
                 self.count(1);
             } else {

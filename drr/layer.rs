@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What names a layer: its thin id while it is there, a serial number for good.
+
+use kernel::prelude::*;
+
+/// A thin device of a pool, among all pools: the pool's number and the thin id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Layer(u64);
+
+impl Layer {
+    /// Thin ids have 24 bits.
+    const THIN_ID_BITS: u32 = 24;
+
+    /// The thin device `thin_id` of `pool`.
+    pub(crate) fn new(pool: u64, thin_id: u32) -> Self {
+        Self(pool << Self::THIN_ID_BITS | u64::from(thin_id))
+    }
+
+    /// As a number, for an atomic.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
+    /// From [`Self::number`].
+    pub(crate) fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The pool.
+    pub(crate) fn pool(self) -> u64 {
+        self.0 >> Self::THIN_ID_BITS
+    }
+
+    /// The thin id.
+    pub(crate) fn thin_id(self) -> u32 {
+        // CAST: 24 bits.
+        (self.0 & ((1 << Self::THIN_ID_BITS) - 1)) as u32
+    }
+}
+
+/// A serial number: names a layer for as long as the module is loaded. 0 is none.
+pub(crate) type Serial = u32;
+
+/// A layer in figures and records: one that may be gone by the time they are looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Who {
+    /// 0 if there was no memory to know it.
+    pub(crate) serial: Serial,
+    /// For those who read the figures; the layer may be gone then.
+    pub(crate) thin_id: u32,
+}
+
+impl Who {
+    /// As a number, for an atomic.
+    pub(crate) fn number(self) -> u64 {
+        u64::from(self.serial) << 32 | u64::from(self.thin_id)
+    }
+
+    /// Nothing for a layer whose serial number isn't known.
+    pub(crate) fn known(self) -> Option<Self> {
+        (self.serial != 0).then_some(self)
+    }
+}
+
+#[kunit_tests(drr_layer)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_of_two_pools_differ() -> Result {
+        assert!(Layer::new(1, 5) != Layer::new(2, 5));
+        assert!(Layer::new(1, 5) != Layer::new(1, 6));
+        assert_eq!(Layer::new(9, 0xff_ffff).thin_id(), 0xff_ffff);
+        assert_eq!(
+            Layer::from_number(Layer::new(9, 1).number()),
+            Layer::new(9, 1)
+        );
+        Ok(())
+    }
+}
