@@ -1,0 +1,253 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Which layer is whose snapshot, who wrote what is read, and from where it comes: what the
+# messages of include/uapi/linux/dm-drr.h tell, against what the cases themselves did.
+
+# shellcheck source=tools/testing/lib.sh
+. "${0%/*}/../lib.sh"
+
+# ask NAME MESSAGE...: the answer of a drr device.
+ask() {
+	local name=$1
+	shift
+	dmsetup message "$name" 0 "$@"
+}
+
+# layer_of NAME THIN: what NAME's pool knows of the live layer of THIN: serial number, thin id,
+# parent, time, state, devices.
+layer_of() {
+	ask "$1" layers | awk -v id="$(thin_id "$2")" \
+		'$1 == "layer" && $3 == id && $6 == "live" { print $2, $3, $4, $5, $6, $7 }'
+}
+
+# field WORDS NUMBER
+field() { awk -v n="$2" '{ print $n }' <<<"$1"; }
+
+serial_of() { field "$(layer_of "$1" "$2")" 1; }
+
+# says WHAT TEXT WANTED
+says() {
+	[ "$2" = "$3" ] || flunk "$1: '$2', should be '$3'"
+}
+
+# is_child NAME CHILD PARENT
+is_child() {
+	expect "parent of $2" "$(field "$(layer_of "$1" "$2")" 3)" "$(serial_of "$1" "$3")"
+}
+
+# read_of NAME THIN NUMBER: a figure of what NAME has read of THIN's blocks: 1 reads and
+# 2 sectors from the disk, 3 reads and 4 sectors served.
+read_of() {
+	ask "$1" heat | awk -v id="$(thin_id "$2")" -v n=$(($3 + 3)) \
+		'$1 == "read" && $3 == id { sum += $n } END { print sum + 0 }'
+}
+
+# sum_of NAME NUMBER: the same of all owners.
+sum_of() {
+	ask "$1" heat | awk -v n=$(($2 + 3)) '$1 == "read" { sum += $n } END { print sum + 0 }'
+}
+
+# raw_write NAME MIB COUNT: whole blocks, past any cache.
+raw_write() {
+	dd if=/dev/urandom of="/dev/mapper/$1" bs=1M seek="$2" count="$3" oflag=direct \
+		conv=notrunc status=none
+}
+
+# raw_read NAME MIB COUNT
+raw_read() {
+	dd if="/dev/mapper/$1" of=/dev/null bs=1M skip="$2" count="$3" iflag=direct status=none
+}
+
+tree_follows_the_pool() {
+	local before
+	thin_new root 16
+	drr_new root
+	on_exit "for it in root one two three; do container_down \$it; done"
+	says "parent of root" "$(field "$(layer_of root root)" 3)" "-"
+	expect "devices on root" "$(field "$(layer_of root root)" 6)" 1
+	thin_snap one root
+	thin_snap two one
+	thin_snap three root
+	is_child root one root
+	is_child root two one
+	is_child root three root
+	expect "devices on one" "$(field "$(layer_of root one)" 6)" 0
+	expect "later than one" "$(field "$(layer_of root two)" 4)" \
+		$(($(field "$(layer_of root one)" 4) + 1))
+	drr_new two
+	expect "devices on two" "$(field "$(layer_of root two)" 6)" 1
+	dm_remove two
+	expect "devices on two" "$(field "$(layer_of root two)" 6)" 0
+
+	# In the middle: it stays for its child. The id is used again.
+	before=$(serial_of root one)
+	thin_delete one
+	expect "deleted and kept" \
+		"$(ask root layers | grep -c "^layer $before .* deleted 0$")" 1
+	expect "parent of two" "$(field "$(layer_of root two)" 3)" "$before"
+	dmsetup message pool 0 "create_thin $(thin_id one)"
+	expect "another serial number" "$(serial_of root one)" "$((before + 1)).."
+	says "parent of the new one" "$(field "$(layer_of root one)" 3)" "-"
+	thin_delete two
+	expect "kept no longer" "$(ask root layers | grep -c "^layer $before ")" 0
+	dmsetup message pool 0 "delete $(thin_id one)"
+}
+
+# owners DEPTH: each layer writes a MiB of its own, and one of its ancestor's.
+owners() {
+	local depth=$1 i last=0
+	thin_new l0 64
+	on_exit "for ((i = 0; i <= $depth; i++)); do container_down l\$i; thin_delete l\$i; done"
+	raw_write t-l0 0 $((depth + 4))
+	# Something has to have the module loaded and the pool watched from the beginning.
+	for ((i = 1; i <= depth; i++)); do
+		thin_snap l$i l$((i - 1))
+		raw_write t-l$i $((20 + i)) 1
+		raw_write t-l$i $i 1
+		last=$i
+	done
+	drr_new l$last
+	raw_read l$last 0 $((depth + 4))
+	raw_read l$last 21 "$depth"
+	# of the first MiBs one was overwritten by each of the others
+	expect "sectors of l0" "$(read_of l$last l0 2)" $((4 * 2048))
+	for ((i = 1; i <= depth; i++)); do
+		expect "sectors of l$i" "$(read_of l$last l$i 2)" $((2 * 2048))
+	done
+	expect "all sectors" "$(sum_of l$last 2)" "$(stat_of l$last read_sectors)"
+	# What was never written is nobody's.
+	raw_read l$last 50 1
+	expect "nobody's sectors" \
+		"$(ask l$last heat | awk '$1 == "read" && $2 == "-" { print $5 }')" 2048
+}
+
+# To the byte, on raw devices: what drr says came from the disk did.
+adds_up() {
+	local disk name
+	thin_new sum 32
+	on_exit "exec 7<&-; for it in sum sum1 sum2; do container_down \$it; done"
+	raw_write t-sum 0 16
+	for name in sum1 sum2; do
+		thin_snap $name sum
+		drr_new $name
+	done
+	disk=$(disk_sectors_read)
+	exec 7</dev/mapper/sum1
+	dd if=/dev/mapper/sum1 of=/dev/null bs=1M count=16 status=none
+	raw_read sum2 0 16
+	disk=$(($(disk_sectors_read) - disk))
+	# what is mapped nowhere is nobody's, and not read from any disk
+	expect "sectors from the disk" $(($(read_of sum1 sum 2) + $(read_of sum2 sum 2))) "$disk"
+	expect "sectors served" "$(read_of sum2 sum 4)" 16384..
+	expect "sectors served" "$(sum_of sum2 4)" "$(stat_of sum2 hit_sectors)"
+	expect "all reads" $(($(sum_of sum2 1) + $(sum_of sum2 3))) "$(stat_of sum2 reads)"
+	expect "sectors from sum1" "$(ask sum2 heat |
+		awk -v id="$(thin_id sum1)" '$1 == "donor" && $3 == id { print $4 }')" \
+		"$(sum_of sum2 4)"
+	raw_write sum2 0 1
+	expect "sectors written" "$(ask sum2 heat | awk '$1 == "write" { print $3 }')" 2048
+	ask sum2 reset_stats
+	says "what is left" "$(ask sum2 heat | sed 1d)" "write 0 0"
+}
+
+# What is older than the module can be declared, and nothing that isn't so.
+declared() {
+	local id parent
+	thin_new old 16
+	raw_write t-old 0 2
+	thin_snap young old
+	raw_write t-young 1 1
+	rmmod dm_drr
+	modprobe dm-drr
+	drr_new young
+	on_exit "container_down young; container_down old"
+	id=$(thin_id young) parent=$(thin_id old)
+	raw_read young 0 2
+	expect "nobody's sectors" \
+		"$(ask young heat | awk '$1 == "read" && $2 == "-" { print $5 }')" 2048
+	expect_fail ask young layer "$id" "$parent"
+	expect_fail ask young layer "$parent" -
+	ask young layer "$parent" - 0
+	expect_fail ask young layer "$parent" "$id"
+	expect_fail ask young layer "$id" "$id"
+	ask young layer "$id" "$parent"
+	expect_fail ask young layer "$id" "$parent"
+	is_child young young old
+	ask young reset_stats
+	raw_read young 0 2
+	expect "sectors of old" "$(read_of young old 2)" 2048
+	expect "sectors of young" "$(read_of young young 2)" 2048
+}
+
+blocks_are_counted() {
+	local name
+	thin_new hot 16
+	on_exit "for it in hot hot1 hot2 hot3; do container_down \$it; done"
+	raw_write t-hot 0 4
+	for name in hot1 hot2 hot3; do
+		thin_snap $name hot
+		drr_new $name
+	done
+	raw_read hot1 0 4
+	says "off" "$(ask hot1 blocks | cut -d' ' -f4,5)" "state=off blocks=0"
+	ask hot1 blocks on
+	for name in hot1 hot2 hot3; do raw_read $name 0 1; done
+	raw_read hot1 1 1
+	says "answer" "$(ask hot2 blocks | sed 1d | tr '\n' ';')" \
+		"reads 1 1 16;reads 2 3 16;layers 1 1 16;layers 3 3 16;"
+	ask hot2 blocks off
+	says "off again" "$(ask hot1 blocks | cut -d' ' -f4,5)" "state=off blocks=0"
+}
+
+# Answers of any length, into buffers of any size, from several at once, while layers and
+# devices come and go.
+asked_all_the_time() {
+	local i pids=() answer
+	thin_new busy 16
+	drr_new busy
+	on_exit "container_down busy"
+	for ((i = 0; i < 120; i++)); do
+		dmsetup message pool 0 "create_snap $((5000 + i)) $(thin_id busy)"
+	done
+	expect "layers" "$(ask busy layers | grep -c ' live ')" 121..
+	answer=$(ask busy layers | sort)
+	for i in 400 1000 2000; do
+		"$HELPER" ask busy $i layers >"$WORK/short" && flunk "all of it in $i bytes"
+	done
+	"$HELPER" ask busy 100000 layers | sort | cmp - <(echo "$answer")
+	for i in 1 2 3; do
+		(while :; do
+			ask busy layers | grep -q '^drr-layers 1 ' || exit 1
+			ask busy heat | grep -q '^drr-heat 1 ' || exit 1
+		done) &
+		pids+=($!)
+	done
+	for ((i = 0; i < 120; i++)); do
+		dmsetup message pool 0 "delete $((5000 + i))"
+		((i % 20)) || {
+			thin_snap visitor busy
+			drr_new visitor
+			raw_read visitor 0 1
+			container_down visitor
+			thin_delete visitor
+		}
+	done
+	for i in "${pids[@]}"; do
+		kill "$i" 2>/dev/null || flunk "an answer was wrong"
+		wait "$i" 2>/dev/null || true
+	done
+	expect "layers" "$(ask busy layers | grep -c " $(thin_id busy) ")" 1..
+}
+
+pool_up 256
+modprobe dm-drr
+run_case "the tree follows the pool" tree_follows_the_pool
+run_case "owners, three layers deep" owners 3
+run_case "owners, ten layers deep" owners 10
+run_case "figures add up to the disk's" adds_up
+run_case "older layers are declared" declared
+run_case "blocks are counted" blocks_are_counted
+run_case "asked all the time" asked_all_the_time
+run_case "nothing is remembered after unmount" all_down
+finish
