@@ -109,7 +109,13 @@ bad_messages() {
 	message_refused "resetstats" 'unknown message "resetstats"'
 	message_refused "RESET_STATS" 'unknown message "RESET_STATS"'
 	message_refused "reset_stats now" 'superfluous argument "now"'
-	message_refused "layer 1 2" 'unknown message "layer"'
+	message_refused "heat 1" 'superfluous argument "1"'
+	message_refused "blocks maybe" 'unknown argument "maybe": on or off'
+	message_refused "layer 1" 'arguments are missing "layer"'
+	message_refused "layer x -" 'not a thin id "x"'
+	message_refused "layer 1 - x" "not a pool's time \"x\""
+	message_refused "layer 1 2" "layer 1: unknown parent"
+	message_refused "layer 1 -" "layer 1: unknown layer"
 	[ "$(dmsetup status good)" = "$before" ] || flunk "a refused message changed the status"
 	dmsetup message good 0 reset_stats
 	expect "reads" "$(stat_of good reads)" 0
