@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
+use std::time::Duration;
 
 use crate::content::{PAGE, UNIT};
 
@@ -386,12 +387,19 @@ pub fn mount(device: &Path, directory: &Path, kind: &str, options: &str) -> Resu
     Ok(())
 }
 
-/// umount()
+/// umount(). A file that io_uring had open may be let go of a while after its last request.
 pub fn umount(directory: &Path) -> Result<()> {
-    let directory = path_of(directory)?;
-    // SAFETY: The string ends with a zero.
-    check(unsafe { libc::umount2(directory.as_ptr(), 0) }.into())?;
-    Ok(())
+    let path = path_of(directory)?;
+    for _ in 0..600 {
+        // SAFETY: The string ends with a zero.
+        match check(unsafe { libc::umount2(path.as_ptr(), 0) }.into()) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+            result => return result.map(drop),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let busy = format!("{} is still busy", directory.display());
+    Err(Error::new(ErrorKind::ResourceBusy, busy))
 }
 
 /// A pipe: reading end, writing end.
