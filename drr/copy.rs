@@ -151,7 +151,7 @@ fn copy_from(
     };
     let index = donor.index(page);
     let inode = folio.inode();
-    if inode.is_block_device() && !table.raw_donates(guard, donor.key().device) {
+    if inode.is_block_device() && !table.givers.raw_donates(guard, donor.key().device) {
         return 0;
     }
     let count = donor::copyable(folio.state(), &inode, index)

@@ -109,7 +109,7 @@ impl Core {
             layer: Atomic::new(0),
         };
         // If this fails, the membership goes again.
-        self.table.add_giver(member.device, bdev.id())?;
+        self.table.givers.add(member.device, bdev.id())?;
         member.moves_to(info);
         Ok(member)
     }
@@ -155,7 +155,7 @@ impl Drop for Membership {
         if dm::guard::Guard::Teardown.on() {
             self.table().forget_device(self.device);
         }
-        self.table().remove_giver(self.device);
+        self.table().givers.remove(self.device);
         self.tree().close(self.layer.load(Relaxed));
     }
 }

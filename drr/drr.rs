@@ -10,7 +10,7 @@
 //! - [`target`]: the walk of a bio; start here,
 //! - [`args`], [`stats`]: what goes in by the table and comes out by status,
 //! - [`access`]: the access table,
-//! - [`copy`], [`donor`]: serving a read, and the rules for who may serve,
+//! - [`copy`], [`donor`], [`giver`]: serving a read, the rules for who may serve, and who does,
 //! - [`epoch`]: noticing that a mapping changed,
 //! - [`tree`], [`heat`], [`blocks`]: which layer wrote what is read, who reads whose data, and how
 //!   often,
@@ -27,6 +27,7 @@ mod copy;
 mod core;
 mod donor;
 mod epoch;
+mod giver;
 mod heat;
 mod layer;
 mod message;
@@ -68,7 +69,7 @@ module! {
 struct Module {
     _target: Registration<target::Drr>,
     _events: Hooks<Directory<access::Stretch>>,
-    _truncations: Option<Truncations<access::AccessTable>>,
+    _truncations: Option<Truncations<giver::Givers>>,
 }
 
 impl kernel::Module for Module {
@@ -78,7 +79,7 @@ impl kernel::Module for Module {
 
         let table = Arc::new(access::AccessTable::new()?, GFP_KERNEL)?;
         let events = Hooks::new(table.directory().clone())?;
-        let truncations = watch_truncations(&table);
+        let truncations = watch_truncations(&table.givers);
         let core = core::Core::new(table)?;
         Ok(Self {
             _target: Registration::new(module, core)?,
@@ -89,10 +90,10 @@ impl kernel::Module for Module {
 }
 
 /// Block devices' own pages donate only if truncations can be watched; file systems' always do.
-fn watch_truncations(table: &Arc<access::AccessTable>) -> Option<Truncations<access::AccessTable>> {
-    match Truncations::new(table.clone()) {
+fn watch_truncations(givers: &Arc<giver::Givers>) -> Option<Truncations<giver::Givers>> {
+    match Truncations::new(givers.clone()) {
         Ok(truncations) => {
-            table.sees_truncations();
+            givers.sees_truncations();
             Some(truncations)
         }
         Err(error) => {

@@ -16,7 +16,7 @@
 //! A hit is completed in `map`, which brings it to `end_io` like a read from the disk: both end
 //! in the same recording, so the reader is the newest donor of what it has just got.
 
-use core::{cell::Cell, fmt::Write};
+use core::fmt::Write;
 
 use kernel::{
     prelude::*,
@@ -46,6 +46,7 @@ use crate::{
     core::{Core, Membership},
     donor,
     epoch::Epoch,
+    giver::Giver,
     layer::{Layer, Who},
     message::{Answer, Message},
     stats::{sectors_of, Miss, Stats},
@@ -262,7 +263,8 @@ impl Target for Drr {
                 self.stats.reset();
                 self.member
                     .table()
-                    .with_donated(self.member.device, |donated| donated.store(0, Relaxed));
+                    .givers
+                    .with(self.member.device, Giver::reset);
             }
             Message::Declare {
                 thin_id,
@@ -402,8 +404,8 @@ impl Drr {
     fn account_hit(&self, owner: Option<Who>, sectors: u32, sources: &Sources) {
         self.stats.hit(owner, sectors, sources);
         for source in sources.known() {
-            self.member.table().with_donated(source.device, |donated| {
-                donated.add(sectors_of(source.pages), Relaxed)
+            self.member.table().givers.with(source.device, |giver| {
+                giver.donated.add(sectors_of(source.pages), Relaxed)
             });
         }
     }
@@ -503,7 +505,10 @@ impl Drr {
             };
             partial |= !whole;
             if pages.inode().is_block_device() {
-                if !table.raw_donates(&rcu::read_lock(), self.member.device) {
+                if !table
+                    .givers
+                    .raw_donates(&rcu::read_lock(), self.member.device)
+                {
                     continue;
                 }
                 raw = true;
@@ -566,13 +571,10 @@ impl Drr {
     fn print_figures(&self, out: &mut Printer<'_>) -> core::fmt::Result {
         write!(out, " thin={}", self.layer().thin_id())?;
         self.stats.print_reads(out)?;
-        let donated = Cell::new(0);
-        self.member
-            .table()
-            .with_donated(self.member.device, |counter| {
-                donated.set(counter.load(Relaxed))
-            });
-        write!(out, " donated_sectors={}", donated.get())?;
+        let givers = &self.member.table().givers;
+        givers
+            .with(self.member.device, |giver| giver.print(out))
+            .transpose()?;
         let (records, pages, bytes) = self.member.table().usage();
         write!(
             out,

@@ -41,8 +41,40 @@ use crate::{
     tracepoint::FolioEvents,
 };
 
+/// Why pages left the directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub enum End {
+    /// They left the page cache.
+    Removed,
+    /// They were modified.
+    Dirtied,
+    /// They are being read anew, or a read of them went wrong.
+    Read,
+    /// Their content is another's from now on.
+    Content,
+    /// Their key stands for nothing any more.
+    Key,
+}
+
+impl End {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Removed,
+        Self::Dirtied,
+        Self::Read,
+        Self::Content,
+        Self::Key,
+    ];
+}
+
 /// What stands for the content of a run, and says whose it is.
 pub trait Key: Copy + Send + Sync {
+    /// Where the ends of pages are noted down.
+    type Ledger: Send + Sync;
+
+    /// `pages` pages of this key have left the directory. Any context but NMI.
+    fn ended(&self, ledger: &Self::Ledger, why: End, pages: u32);
     /// Two keys stand for the same content.
     fn same(&self, other: &Self) -> bool;
     /// Hash of the content that it stands for.
@@ -152,12 +184,14 @@ pub struct Directory<K: Key> {
     failed: KVVec<Atomic<u32>>,
     runs: Atomic<u64>,
     pages: Atomic<u64>,
+    ledger: K::Ledger,
 }
 
 impl<K: Key> Directory<K> {
     /// Makes a directory with 2^`bits` buckets for runs. Fails with `ENOMEM`.
-    pub fn new(bits: u32) -> Result<Self> {
+    pub fn new(bits: u32, ledger: K::Ledger) -> Result<Self> {
         Ok(Self {
+            ledger,
             index: Index::new(bits)?,
             interest: counters(INTEREST)?,
             failed: counters(FAILED)?,
@@ -207,7 +241,7 @@ impl<K: Key> Directory<K> {
             old = now;
         }
         let (first, last) = pages.folio_range();
-        self.end_range(pages.mapping(), first..=last);
+        self.end_range(pages.mapping(), first..=last, End::Read);
     }
 
     /// Other pages of the folio of `pages` may have failed to be read.
@@ -238,7 +272,7 @@ impl<K: Key> Directory<K> {
                 known = known || self.set(run, mask);
             } else {
                 // Read again, from elsewhere: it was thrown away without having left the cache.
-                self.end(run, pages.first()..=last);
+                self.end(run, pages.first()..=last, End::Read);
             }
         }
         if known {
@@ -314,19 +348,20 @@ impl<K: Key> Directory<K> {
     }
 
     /// Ends what a run knows of the pages in `range`.
-    fn end(&self, run: &Entry<Run<K>>, range: RangeInclusive<u64>) {
+    fn end(&self, run: &Entry<Run<K>>, range: RangeInclusive<u64>, why: End) {
         let mask = bits::overlap(run.base, *range.start(), *range.end());
         if mask == 0 {
             return;
         }
-        self.clear(run, mask);
+        self.clear(run, mask, why);
     }
 
-    fn clear(&self, run: &Entry<Run<K>>, mask: u32) {
+    fn clear(&self, run: &Entry<Run<K>>, mask: u32, why: End) {
         let cleared = run.bits.clear(mask);
         if cleared.pages != 0 {
-            let gone = u64::from(cleared.pages.count_ones());
-            self.pages.add(gone.wrapping_neg(), Relaxed);
+            let gone = cleared.pages.count_ones();
+            self.pages.add(u64::from(gone).wrapping_neg(), Relaxed);
+            run.key.ended(&self.ledger, why, gone);
         }
         if cleared.died && self.index.remove(run) {
             self.interest(run.mapping).add(1u32.wrapping_neg(), Relaxed);
@@ -335,13 +370,13 @@ impl<K: Key> Directory<K> {
     }
 
     /// Ends what is known of the pages in `range` (file indexes) of `mapping`. Any context.
-    pub fn end_range(&self, mapping: MappingId, range: RangeInclusive<u64>) {
+    pub fn end_range(&self, mapping: MappingId, range: RangeInclusive<u64>, why: End) {
         if self.interest(mapping).load(Relaxed) == 0 {
             return;
         }
         let guard = rcu::read_lock();
         for run in self.runs_of(&guard, mapping, range.clone()) {
-            self.end(run, range.clone());
+            self.end(run, range.clone(), why);
         }
     }
 
@@ -350,7 +385,7 @@ impl<K: Key> Directory<K> {
         let guard = rcu::read_lock();
         for run in self.index.by_forward(&guard, key.hash()) {
             if run.key.same(key) {
-                self.clear(run, u32::MAX);
+                self.clear(run, u32::MAX, End::Content);
             }
         }
     }
@@ -363,7 +398,7 @@ impl<K: Key> Directory<K> {
         }
         self.index.for_each(|run| {
             if ends(&run.key) {
-                self.clear(run, u32::MAX);
+                self.clear(run, u32::MAX, End::Key);
             }
         });
     }
@@ -386,14 +421,14 @@ impl<K: Key> FolioEvents for Directory<K> {
     fn removed(&self, folio: EventFolio<'_>) {
         if Guard::RemovalHook.on() {
             let (first, last) = folio.range();
-            self.end_range(folio.mapping(), first..=last);
+            self.end_range(folio.mapping(), first..=last, End::Removed);
         }
     }
 
     fn dirtied(&self, folio: EventFolio<'_>) {
         if Guard::DirtyHook.on() {
             let (first, last) = folio.range();
-            self.end_range(folio.mapping(), first..=last);
+            self.end_range(folio.mapping(), first..=last, End::Dirtied);
         }
     }
 }

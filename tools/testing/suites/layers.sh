@@ -200,6 +200,28 @@ blocks_are_counted() {
 	says "off again" "$(ask hot1 blocks | cut -d' ' -f4,5)" "state=off blocks=0"
 }
 
+# Why pages donate no longer.
+ends_are_counted() {
+	thin_new end 16
+	on_exit "exec 7<&-; container_down end; container_down end1"
+	raw_write t-end 0 4
+	thin_snap end1 end
+	drr_new end1
+	exec 7<>/dev/mapper/end1
+	dd if=/dev/mapper/end1 of=/dev/null bs=1M count=4 status=none
+	# all but where readahead is not yet under way
+	expect "pages on record" "$(stat_of end1 tracked_pages)" 900..1024
+	dd if=/dev/urandom of=/dev/mapper/end1 bs=64k seek=32 count=1 conv=notrunc status=none
+	# whole folios, which may be large
+	expect "pages modified" "$(stat_of end1 ended_dirtied)" 16..64
+	xfs_io -c "fadvise -d 0 1m" /dev/mapper/end1
+	expect "pages reclaimed" "$(stat_of end1 ended_removed)" 256
+	expect "pages on record" "$(stat_of end1 tracked_pages)" \
+		$(($(stat_of end1 recorded_sectors) / 8 - 256 - $(stat_of end1 ended_dirtied)))
+	ask end1 reset_stats
+	expect "pages modified" "$(stat_of end1 ended_dirtied)" 0
+}
+
 # Answers of any length, into buffers of any size, from several at once, while layers and
 # devices come and go.
 asked_all_the_time() {
@@ -248,6 +270,7 @@ run_case "owners, ten layers deep" owners 10
 run_case "figures add up to the disk's" adds_up
 run_case "older layers are declared" declared
 run_case "blocks are counted" blocks_are_counted
+run_case "ends are counted" ends_are_counted
 run_case "asked all the time" asked_all_the_time
 run_case "nothing is remembered after unmount" all_down
 finish

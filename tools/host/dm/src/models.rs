@@ -14,7 +14,7 @@ use kernel::{
 
 use crate::{
     bits::PageBits,
-    directory::{Directory, Key},
+    directory::{Directory, End, Key},
     folio::{LockedFolio, MappingId, PageCache},
     index::{hash, Index, Keyed},
 };
@@ -186,6 +186,10 @@ fn one_of_two_is_inserted() {
 struct Content(u64);
 
 impl Key for Content {
+    type Ledger = ();
+
+    fn ended(&self, (): &(), _: End, _: u32) {}
+
     fn same(&self, other: &Self) -> bool {
         self.0 == other.0
     }
@@ -207,7 +211,7 @@ const NEW: u64 = 8;
 impl World {
     fn new() -> Arc<Self> {
         Arc::new(Self {
-            directory: Directory::new(1).expect("memory"),
+            directory: Directory::new(1, ()).expect("memory"),
             cache: PageCache::new(1, 1),
         })
     }

@@ -15,6 +15,9 @@ mod args;
 #[path = "../../../../drr/epoch.rs"]
 mod epoch;
 #[allow(dead_code)]
+#[path = "../../../../drr/giver.rs"]
+mod giver;
+#[allow(dead_code)]
 #[path = "../../../../drr/layer.rs"]
 mod layer;
 #[allow(dead_code)]
