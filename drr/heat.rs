@@ -139,7 +139,7 @@ impl Heat {
     }
 
     /// A read of a block of `owner` went to the disk.
-    pub(crate) fn from_disk(&self, owner: Option<Who>, sectors: u32) {
+    pub(crate) fn not_served(&self, owner: Option<Who>, sectors: u32) {
         self.owners.of(owner).add(0, &[1, sectors.into()]);
     }
 
@@ -231,10 +231,10 @@ mod tests {
             text(&mut buffer, |out| heat.print_from(out))?,
             &b" from=-"[..]
         );
-        heat.from_disk(who(5), 8);
-        heat.from_disk(who(5), 128);
+        heat.not_served(who(5), 8);
+        heat.not_served(who(5), 128);
         heat.served(who(5), 16);
-        heat.from_disk(None, 24);
+        heat.not_served(None, 24);
         heat.written(32);
         heat.donated(who(7), 16);
         assert_eq!(

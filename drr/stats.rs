@@ -90,7 +90,7 @@ impl Stats {
     /// A read of a block of `owner` went to the disk.
     pub(crate) fn miss(&self, miss: Miss, owner: Option<Who>, sectors: u32) {
         bump(&self.misses[miss as usize], 1);
-        self.heat.from_disk(owner, sectors);
+        self.heat.not_served(owner, sectors);
     }
 
     /// A read of a block of `owner` was served.

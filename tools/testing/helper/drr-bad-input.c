@@ -51,7 +51,8 @@ static const char *const words[] = {
 	"0", "1", "2", "3", "4", "-1", "+1", "01", "0x1", "1.0", "18446744073709551615",
 	"18446744073709551616", "4294967297", "-9223372036854775808", "1e3", "NaN", "%s%n",
 	"%p", "no_donat", "no_donatee", "NO_RECEIVE", "Paranoid", "no-donate", "layer",
-	"reset", "reset_stats", "RESET_STATS", "layers", "heat", "blocks", "on", "off", "-", "reset_stats\\ now", "stats", "hold", "help",
+	"reset", "reset_stats", "RESET_STATS", "layers", "heat", "blocks", "on", "off", "-",
+	"reset_stats\\ now", "stats", "hold", "help",
 	"@", "@@", "@stats", "\\", "\\\\", "\\ ", "\"", "''", "$HOME", "`id`", "\xff\xfe",
 	"\xc3\x28", "\xc3\xa4", "\xa0", "\x7f", "\x01", "\x1b[2J", "=", "a=b", ",", ";", "#",
 };

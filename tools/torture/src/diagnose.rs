@@ -17,8 +17,8 @@ fn unit_at(path: &Path, flags: i32, offset: u64) -> String {
     let mut buffer = Buffer::new(PAGE);
     buffer.words_mut().fill(0);
     let page = offset / PAGE as u64 * PAGE as u64;
-    let read = sys::open(path, flags)
-        .and_then(|file| sys::pread(&file, buffer.bytes_mut(PAGE), page, 0));
+    let read =
+        sys::open(path, flags).and_then(|file| sys::pread(&file, buffer.bytes_mut(PAGE), page, 0));
     let words = &buffer.words()[(offset - page) as usize / 8..][..WORDS];
     match (Key::of(words), read) {
         (_, Err(error)) if error.kind() != ErrorKind::UnexpectedEof => error.to_string(),
@@ -59,7 +59,12 @@ pub fn diagnose(config: &Config, layer: &Layer, path: &Path, offset: usize) -> S
         }
         let root = sys::path("/mnt/origin");
         fs::create_dir_all(root)?;
-        sys::mount(device, root, config.fs.kind(), config.fs.read_only_options())?;
+        sys::mount(
+            device,
+            root,
+            config.fs.kind(),
+            config.fs.read_only_options(),
+        )?;
         if let Some(name) = path.file_name() {
             let file = root.join(name);
             let place = physical(&file, offset);

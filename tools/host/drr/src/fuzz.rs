@@ -11,9 +11,9 @@ use std::{
 use dm::{
     bits,
     directory::Donor,
+    event::Event,
     folio::{EventFolio, MappingId, ReadPages},
     target::Printer,
-    event::Event,
     tracepoint::FolioEvents,
 };
 use kernel::sync::rcu;

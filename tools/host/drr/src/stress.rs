@@ -15,8 +15,8 @@ use std::{
 };
 
 use dm::{
-    folio::{LockedFolio, MappingId, PageCache},
     event::Event,
+    folio::{LockedFolio, MappingId, PageCache},
 };
 use kernel::sync::rcu;
 
