@@ -180,11 +180,10 @@ impl Tree {
             children: Atomic::new(0),
             targets: Atomic::new(0),
         };
-        if self
-            .nodes
-            .insert_unless(node, GFP_KERNEL, |_| false)
-            .is_err()
-        {
+        // Devices are suspended while they are snapshotted or resumed: reclaim must not wait for
+        // them.
+        let flags = GFP_NOWAIT | __GFP_NOWARN;
+        if self.nodes.insert_unless(node, flags, |_| false).is_err() {
             return 0;
         }
         *last = serial;
