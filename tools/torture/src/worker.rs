@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::config::Config;
+use crate::config::{Config, Fs};
 use crate::content::{fill, first_wrong, is_mixture, Key, PAGE, UNIT, WORDS};
 use crate::diagnose;
 use crate::layer::{File, Layer, Slot};
@@ -113,7 +113,7 @@ impl<'a> Worker<'a> {
                 let number = error.raw_os_error();
                 if matches!(number, Some(libc::EOPNOTSUPP | libc::ENOTTY | libc::ENOSYS)) {
                     self.run.count(name, time, |count| count.unsupported += 1);
-                } else if layer.faulty.load(Relaxed) {
+                } else if layer.faulty.load(Relaxed) || self.collides(number) {
                     self.run.count(name, time, |count| count.failed += 1);
                 } else {
                     self.run
@@ -121,6 +121,14 @@ impl<'a> Worker<'a> {
                 }
             }
         }
+    }
+
+    /// With blocks smaller than a page, xfs can't always drop a page from the cache that a direct
+    /// write has bypassed, and has a writer's next sync tell of it. Its content is uncertain then.
+    fn collides(&self, error: Option<i32>) -> bool {
+        error == Some(libc::EIO)
+            && matches!(self.config.fs, Fs::Xfs(_))
+            && self.config.fs.block() < PAGE
     }
 
     fn pick_file<'b>(&mut self, layer: &'b Layer, changes: bool) -> &'b File {
