@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `blocks`: how often a pool's shared blocks were read, and by how many layers.
+
+use serde::Serialize;
+
+use crate::control::Control;
+use crate::error::{Code, Error, Result};
+use crate::inventory::Inventory;
+use crate::text::{self, Bucket};
+use crate::units::short;
+
+#[derive(Debug, Serialize)]
+pub struct Blocks {
+    version: u32,
+    pool: String,
+    counting: bool,
+    blocks: u64,
+    block_sectors: u64,
+    missed_reads: u64,
+    by_reads: Vec<Bar>,
+    by_layers: Vec<Bar>,
+}
+
+#[derive(Debug, Serialize)]
+struct Bar {
+    low: u64,
+    /// `None` for no end
+    high: Option<u64>,
+    blocks: u64,
+}
+
+fn bars(buckets: Vec<Bucket>) -> Vec<Bar> {
+    buckets
+        .into_iter()
+        .map(|bucket| Bar {
+            low: bucket.low,
+            high: bucket.high,
+            blocks: bucket.blocks,
+        })
+        .collect()
+}
+
+/// The first device of the pool that is still there; all of them answer the same.
+fn ask(control: &Control, inventory: &Inventory, pool: &str, message: &str) -> Result<Answer> {
+    let mut last = None;
+    for device in inventory.drr_of(pool) {
+        match control.message(&device.name, message) {
+            Ok(text) => {
+                return Ok(Answer {
+                    device: device.name.clone(),
+                    text: text.unwrap_or_default(),
+                })
+            }
+            Err(error) if error.code == Code::NotThere => last = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| {
+        Error::new(
+            Code::NotThere,
+            pool,
+            "no drr device is on a thin device of this pool",
+            "make one: drrctl create NAME THIN-DEVICE",
+        )
+    }))
+}
+
+struct Answer {
+    device: String,
+    text: String,
+}
+
+pub fn switch(control: &Control, inventory: &Inventory, pool: &str, on: bool) -> Result<()> {
+    let message = if on { "blocks on" } else { "blocks off" };
+    ask(control, inventory, pool, message).map(|_| ())
+}
+
+impl Blocks {
+    pub fn collect(control: &Control, inventory: &Inventory, pool: &str) -> Result<Self> {
+        let answer = ask(control, inventory, pool, "blocks")?;
+        Ok(Self::new(pool, text::blocks(&answer.device, &answer.text)?))
+    }
+
+    fn new(pool: &str, blocks: text::Blocks) -> Self {
+        Self {
+            version: 1,
+            pool: pool.to_string(),
+            counting: blocks.on,
+            blocks: blocks.blocks,
+            block_sectors: blocks.block_sectors,
+            missed_reads: blocks.missed,
+            by_reads: bars(blocks.reads),
+            by_layers: bars(blocks.layers),
+        }
+    }
+
+    pub fn draw(&self) -> String {
+        if !self.counting {
+            return format!(
+                "{}: reads of blocks are not counted; 'drrctl blocks --on' begins to\n",
+                self.pool
+            );
+        }
+        let mib = |blocks: u64| short(blocks as f64 * self.block_sectors as f64 / 2048.0);
+        let mut text = format!(
+            "{}: {} shared blocks of {} KiB were read ({} MiB)\n",
+            self.pool,
+            self.blocks,
+            self.block_sectors / 2,
+            mib(self.blocks)
+        );
+        if self.missed_reads > 0 {
+            text.push_str(&format!(
+                "{} reads were not counted, as too many blocks were\n",
+                self.missed_reads
+            ));
+        }
+        for (title, bars) in [("TIMES READ", &self.by_reads), ("BY LAYERS", &self.by_layers)] {
+            let most = bars.iter().map(|bar| bar.blocks).max().unwrap_or(0).max(1);
+            text.push_str(&format!("\n{title:<13} {:>10} {:>10}\n", "BLOCKS", "MIB"));
+            for bar in bars {
+                let range = match bar.high {
+                    Some(high) if high == bar.low => bar.low.to_string(),
+                    Some(high) => format!("{} to {high}", bar.low),
+                    None => format!("{} or more", bar.low),
+                };
+                let length = (bar.blocks as f64 / most as f64 * 40.0).ceil() as usize;
+                text.push_str(&format!(
+                    "{range:<13} {:>10} {:>10}  {}\n",
+                    bar.blocks,
+                    mib(bar.blocks),
+                    "█".repeat(length)
+                ));
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(state: &str) -> Blocks {
+        let answer = format!(
+            "drr-blocks 1 pool=253:2 state={state} blocks=19 block_sectors=128 missed=2\n\
+             reads 1 1 16\nreads 2 3 3\nlayers 1 1 17\nlayers 9 - 2\n"
+        );
+        Blocks::new("pool", text::blocks("c1", &answer).expect("understood"))
+    }
+
+    #[test]
+    fn the_histogram() {
+        let text = sample("on").draw();
+        assert!(text.contains("19 shared blocks of 64 KiB were read (1.2 MiB)"), "{text}");
+        assert!(text.contains("2 reads were not counted"), "{text}");
+        let bar = format!("1                     16        1.0  {}\n", "█".repeat(40));
+        assert!(text.contains(&bar), "{text}");
+        assert!(text.contains("9 or more              2       0.12  █████\n"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(sample("off").draw().contains("--on"));
+    }
+
+    #[test]
+    fn json_is_what_the_schema_says() {
+        crate::schema::check("blocks", &sample("on"));
+        crate::schema::check("blocks", &sample("off"));
+    }
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed: the kernel refused, or the answer was not understood
+  2  usage: unknown options, or a name that can't be
+  3  not there: no such device, pool or drr device
+  4  not permitted: not root
+  5  not loaded: dm-drr, or device-mapper
+  6  in use: the device, or its name
+  7  wrong kind: not a drr, thin or pool device
+
+Errors are one line on stderr, with what failed, why, and what to do about it.";
+
+/// Sets up dm-drr devices, and shows who reads whose data, and who serves whom
+#[derive(Parser)]
+#[command(name = "drrctl", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Args)]
+pub struct Json {
+    /// Print JSON, as the schemas in Documentation/drrctl describe it
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Pool {
+    /// Thin pool, by name or path; may be left out if only one has drr devices
+    pub pool: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Put a drr device on top of a thin device
+    Create {
+        /// Name of the new device, in /dev/mapper
+        name: String,
+        /// Active thin device, by name or path
+        thin_device: String,
+        /// Never serve others from this device's page cache
+        #[arg(long)]
+        no_donate: bool,
+        /// Never serve this device from others
+        #[arg(long)]
+        no_receive: bool,
+        /// Compare every hit with the disk
+        #[arg(long)]
+        paranoid: bool,
+    },
+    /// Remove a drr device; its thin device stays
+    Remove {
+        /// drr device, by name or path
+        name: String,
+    },
+    /// List drr devices with their thin devices and pools
+    List {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show what was read from where, and why not from drr
+    Status {
+        /// drr device, by name or path (default: all)
+        name: Option<String>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Draw the tree of a pool's layers
+    Layers {
+        #[command(flatten)]
+        pool: Pool,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show which layer read whose blocks, from the disk and from drr
+    Heatmap {
+        #[command(flatten)]
+        pool: Pool,
+        /// Write a picture or a table instead: FILE.svg, FILE.png or FILE.csv
+        #[arg(short, long, value_name = "FILE", conflicts_with = "json")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show how often a pool's shared blocks were read, and by how many layers
+    Blocks {
+        #[command(flatten)]
+        pool: Pool,
+        /// Begin to count, in all pools
+        #[arg(long, conflicts_with_all = ["off", "json"])]
+        on: bool,
+        /// Stop counting and forget, in all pools
+        #[arg(long, conflicts_with = "json")]
+        off: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Watch drr devices live; q, Esc or Ctrl-C ends it
+    Top {
+        /// Seconds from one look to the next
+        #[arg(short, long, default_value_t = 1.0, value_parser = seconds)]
+        interval: f64,
+    },
+    /// Start the counters of drr devices anew at zero
+    Reset {
+        /// drr device, by name or path (default: all)
+        name: Option<String>,
+    },
+    /// Print a completion script for a shell
+    Completion { shell: Shell },
+    /// Write the man pages into a folder
+    Man { folder: PathBuf },
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("use 0.1 to 3600 seconds".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn odd_ones_are_refused() {
+        for line in [
+            "drrctl",
+            "drrctl nothing",
+            "drrctl create c1",
+            "drrctl top --interval 0",
+            "drrctl top --interval NaN",
+            "drrctl blocks --on --off",
+            "drrctl heatmap --json -o x.svg",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+        assert!(Cli::try_parse_from("drrctl create c1 t1 --no-donate".split(' ')).is_ok());
+    }
+}

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `heatmap`: which layer read whose blocks, of all drr devices of a pool.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use crate::control::Control;
+use crate::error::{Code, Result};
+use crate::inventory::Inventory;
+use crate::layers::Layers;
+use crate::text::{self, Heat};
+
+/// What is to be seen: sectors from the disk, or from drr.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Disk,
+    Drr,
+}
+
+/// A row or a column; serial number and thin id are not there for owners that can't be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Party {
+    pub label: String,
+    pub serial: Option<u64>,
+    pub thin_id: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cell {
+    /// Numbers in `readers` and `owners`.
+    pub reader: usize,
+    pub owner: usize,
+    pub disk_ios: u64,
+    pub disk_sectors: u64,
+    pub drr_ios: u64,
+    pub drr_sectors: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Copied {
+    pub reader: usize,
+    /// `None` for those that were too many to be told apart.
+    pub donor_serial: Option<u64>,
+    pub donor_thin_id: Option<u64>,
+    pub sectors: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Written {
+    pub reader: usize,
+    pub ios: u64,
+    pub sectors: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct HeatMap {
+    version: u32,
+    pub pool: String,
+    pub readers: Vec<Party>,
+    pub owners: Vec<Party>,
+    pub reads: Vec<Cell>,
+    pub donors: Vec<Copied>,
+    pub writes: Vec<Written>,
+}
+
+impl HeatMap {
+    pub fn collect(control: &Control, inventory: &Inventory, pool: &str) -> Result<Self> {
+        let layers = Layers::collect(control, inventory, pool)?;
+        let mut heats = Vec::new();
+        for device in inventory.drr_of(pool) {
+            match control.ask(&device.name, "heat") {
+                Ok(answer) => heats.push(text::heat(&device.name, &answer)?),
+                Err(error) if error.code == Code::NotThere => {} // gone meanwhile
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self::new(&layers, &heats))
+    }
+
+    /// Several devices may be on one layer: their figures are added up.
+    pub fn new(layers: &Layers, heats: &[Heat]) -> Self {
+        let labels = layers.labels();
+        let label = |serial: u64, thin_id: u64| {
+            labels
+                .get(&serial)
+                .cloned()
+                .unwrap_or_else(|| format!("gone ({thin_id})"))
+        };
+        let party = |who: Option<(u64, u64)>| Party {
+            label: who.map_or_else(|| "unknown".to_string(), |(serial, id)| label(serial, id)),
+            serial: who.map(|(serial, _)| serial),
+            thin_id: who.map(|(_, id)| id),
+        };
+        // ancestors are older, and have the smaller numbers; the unknown come last
+        let mut found: Vec<_> = heats
+            .iter()
+            .flat_map(|heat| heat.reads.iter().map(|read| read.owner))
+            .collect();
+        found.sort_unstable_by_key(|owner| (owner.is_none(), *owner));
+        found.dedup();
+        let owner_at: HashMap<_, _> = found.iter().enumerate().map(|(at, who)| (*who, at)).collect();
+
+        let mut map = Self {
+            version: 1,
+            pool: layers.pool.clone(),
+            readers: Vec::new(),
+            owners: found.iter().map(|who| party(*who)).collect(),
+            reads: Vec::new(),
+            donors: Vec::new(),
+            writes: Vec::new(),
+        };
+        let mut reader_at = HashMap::new();
+        let mut cell_at = HashMap::new();
+        for heat in heats {
+            let who = (heat.layer, heat.thin_id);
+            let reader = *reader_at.entry(who).or_insert(map.readers.len());
+            if reader == map.readers.len() {
+                map.readers.push(party(Some(who)));
+                map.writes.push(Written {
+                    reader,
+                    ios: 0,
+                    sectors: 0,
+                });
+            }
+            map.writes[reader].ios += heat.write_ios;
+            map.writes[reader].sectors += heat.write_sectors;
+            for read in &heat.reads {
+                let owner = owner_at[&read.owner];
+                let at = *cell_at.entry((reader, owner)).or_insert(map.reads.len());
+                if at == map.reads.len() {
+                    map.reads.push(Cell {
+                        reader,
+                        owner,
+                        disk_ios: 0,
+                        disk_sectors: 0,
+                        drr_ios: 0,
+                        drr_sectors: 0,
+                    });
+                }
+                let cell = &mut map.reads[at];
+                cell.disk_ios += read.disk_ios;
+                cell.disk_sectors += read.disk_sectors;
+                cell.drr_ios += read.drr_ios;
+                cell.drr_sectors += read.drr_sectors;
+            }
+            for donor in &heat.donors {
+                map.donors.push(Copied {
+                    reader,
+                    donor_serial: donor.layer.map(|(serial, _)| serial),
+                    donor_thin_id: donor.layer.map(|(_, id)| id),
+                    sectors: donor.sectors,
+                });
+            }
+        }
+        map
+    }
+
+    /// Sectors of each reader (rows) and owner (columns).
+    pub fn matrix(&self, side: Side) -> Vec<Vec<u64>> {
+        let mut matrix = vec![vec![0; self.owners.len()]; self.readers.len()];
+        for cell in &self.reads {
+            matrix[cell.reader][cell.owner] = cell.sectors(side);
+        }
+        matrix
+    }
+
+    pub fn total(&self, side: Side) -> u64 {
+        self.reads.iter().map(|cell| cell.sectors(side)).sum()
+    }
+
+    pub fn scale(&self) -> Scale {
+        let all = self
+            .reads
+            .iter()
+            .flat_map(|cell| [cell.disk_sectors, cell.drr_sectors])
+            .filter(|sectors| *sectors > 0);
+        Scale::new(all)
+    }
+
+    pub fn csv(&self) -> String {
+        let mut text = String::from(
+            "reader,reader_thin_id,owner,owner_thin_id,disk_ios,disk_sectors,drr_ios,drr_sectors\n",
+        );
+        let id = |party: &Party| party.thin_id.map_or(String::new(), |id| id.to_string());
+        for cell in &self.reads {
+            let (reader, owner) = (&self.readers[cell.reader], &self.owners[cell.owner]);
+            text.push_str(&format!(
+                "{},{},{},{},{},{},{},{}\n",
+                quoted(&reader.label),
+                id(reader),
+                quoted(&owner.label),
+                id(owner),
+                cell.disk_ios,
+                cell.disk_sectors,
+                cell.drr_ios,
+                cell.drr_sectors
+            ));
+        }
+        text
+    }
+}
+
+impl Cell {
+    pub fn sectors(&self, side: Side) -> u64 {
+        match side {
+            Side::Disk => self.disk_sectors,
+            Side::Drr => self.drr_sectors,
+        }
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// A logarithmic scale in MiB, by whole powers of ten, at most five of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scale {
+    pub low: i32,
+    pub high: i32,
+}
+
+impl Scale {
+    fn new(sectors: impl Iterator<Item = u64> + Clone) -> Self {
+        let log = |sectors: Option<u64>| crate::units::mib(sectors.unwrap_or(2048)).log10();
+        let high = log(sectors.clone().max()).ceil() as i32;
+        let low = (log(sectors.min()).floor() as i32).clamp(high - 5, high - 1);
+        Self { low, high }
+    }
+
+    /// Where on the scale so many sectors are, from 0 to 1; `None` for nothing.
+    pub fn place(self, sectors: u64) -> Option<f64> {
+        if sectors == 0 {
+            return None;
+        }
+        let log = crate::units::mib(sectors).log10();
+        let place = (log - f64::from(self.low)) / f64::from(self.high - self.low);
+        Some(place.clamp(0.0, 1.0))
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::inventory::{tests::node, Inventory};
+
+    /// Ten containers of an image of four layers; one read first, the others were served.
+    pub fn ten_by_four() -> HeatMap {
+        let mut nodes = vec![node("pool", "253:1", "thin-pool", "")];
+        let mut layers = String::from("drr-layers 1 pool=253:1\n");
+        for (at, name) in ["debian", "python", "model"].iter().enumerate() {
+            let number = format!("253:{}", 10 + at);
+            nodes.push(node(name, &number, "thin", &format!("253:1 {at}")));
+            let parent = if at == 0 { "-".into() } else { at.to_string() };
+            layers += &format!("layer {} {at} {parent} {at} live 0\n", at + 1);
+        }
+        let mut heats = Vec::new();
+        for at in 1..=10 {
+            let (thin, serial) = (at + 2, at + 3);
+            nodes.push(node(&format!("t{at}"), &format!("253:{}", 20 + at), "thin", &format!("253:1 {thin}")));
+            nodes.push(node(&format!("c{at}"), &format!("253:{}", 40 + at), "drr", &format!("253:{}", 20 + at)));
+            layers += &format!("layer {serial} {thin} 3 9 live 1\n");
+            let first = at == 1;
+            let read = |owner: u64, sectors: u64| {
+                let disk = if first { sectors } else { sectors / 90 * at };
+                format!("read {owner} {} 9 {disk} 9 {}\n", owner - 1, sectors - disk)
+            };
+            let text = format!(
+                "drr-heat 1 pool=253:1 layer={serial} thin={thin}\n{}{}{}read - - 4 {} 0 0\n\
+                 write 12 4000\ndonor 4 3 1000\n",
+                read(1, 61_440),
+                read(2, 24_000),
+                read(3, 213_000),
+                at * 40
+            );
+            heats.push(text::heat("c", &text).expect("understood"));
+        }
+        let inventory = Inventory::from_nodes(nodes);
+        let layers = text::layers("c", &layers).expect("understood");
+        HeatMap::new(&Layers::new(&inventory, "pool", layers), &heats)
+    }
+
+    #[test]
+    fn figures_are_put_together() {
+        let map = ten_by_four();
+        assert_eq!((map.readers.len(), map.owners.len()), (10, 4));
+        assert_eq!(map.readers[0].label, "c1 (3)");
+        assert_eq!(map.owners[0].label, "debian (0)");
+        assert_eq!(map.owners[3].label, "unknown");
+        assert_eq!(map.matrix(Side::Disk)[0][2], 213_000);
+        assert_eq!(map.matrix(Side::Drr)[0][2], 0);
+        assert!(map.total(Side::Drr) > map.total(Side::Disk));
+    }
+
+    #[test]
+    fn devices_on_one_layer_are_added_up() {
+        let layers = Layers::new(&Inventory::from_nodes(Vec::new()), "p", Vec::new());
+        let text = "drr-heat 1 pool=1:1 layer=4 thin=3\nread 1 0 1 8 2 16\nwrite 1 8\n";
+        let heat = text::heat("c", text).expect("understood");
+        let map = HeatMap::new(&layers, &[heat.clone(), heat]);
+        assert_eq!(map.readers.len(), 1);
+        assert_eq!(map.readers[0].label, "gone (3)");
+        assert_eq!(map.reads.len(), 1);
+        assert_eq!((map.reads[0].disk_sectors, map.reads[0].drr_ios), (16, 4));
+        assert_eq!(map.writes[0].sectors, 16);
+    }
+
+    #[test]
+    fn the_scale_is_logarithmic() {
+        let scale = Scale::new([2048, 2048 * 1000].into_iter());
+        assert_eq!(scale, Scale { low: 0, high: 3 });
+        assert_eq!(scale.place(0), None);
+        let middle = scale.place(2048 * 100).unwrap_or_default();
+        assert!((middle - 2.0 / 3.0).abs() < 1e-9);
+        assert_eq!(scale.place(1), Some(0.0));
+        // of nothing, and of one figure
+        assert_eq!(Scale::new([].into_iter()), Scale { low: -1, high: 0 });
+        assert!(Scale::new([2048].into_iter()).place(2048).is_some());
+    }
+
+    #[test]
+    fn csv_and_json() {
+        let map = ten_by_four();
+        let csv = map.csv();
+        assert_eq!(csv.lines().count(), 41);
+        assert!(csv.contains("\"c1 (3)\",3,\"model (2)\",2,9,213000,9,0\n"), "{csv}");
+        assert!(csv.contains("\"unknown\",,4,"), "{csv}");
+        crate::schema::check("heatmap", &map);
+    }
+}

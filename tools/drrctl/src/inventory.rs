@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which device-mapper devices there are, and which of them belong together: drr devices on thin
+//! devices of pools.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use crate::control::{not_loaded, Control, Line};
+use crate::error::{Code, Error, Result};
+use crate::status::Status;
+use crate::table::{self, DrrTable};
+
+/// A device-mapper device, with the parts of its table that matter here.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub name: String,
+    /// major:minor, as tables have it
+    pub number: String,
+    pub table: Vec<Line>,
+}
+
+impl Node {
+    /// The only target's name, "nothing" or "several targets".
+    fn kind(&self) -> &str {
+        match &self.table[..] {
+            [] => "device without a table",
+            [line] => &line.target,
+            _ => "device of several targets",
+        }
+    }
+
+    fn arguments(&self, target: &str) -> Option<&str> {
+        match &self.table[..] {
+            [line] if line.target == target => Some(&line.arguments),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct DrrDevice {
+    pub name: String,
+    pub number: String,
+    pub sectors: u64,
+    pub table: DrrTable,
+    /// Names, as far as these devices are there.
+    pub thin: Option<String>,
+    pub thin_id: Option<u64>,
+    pub pool: Option<String>,
+}
+
+pub struct Inventory {
+    pub nodes: Vec<Node>,
+    pub drr: Vec<DrrDevice>,
+}
+
+impl Inventory {
+    /// All devices; an error if there is no drr at all.
+    pub fn new(control: &Control) -> Result<Self> {
+        let inventory = Self::all(control)?;
+        if inventory.drr.is_empty() && !control.drr_loaded()? {
+            return Err(not_loaded());
+        }
+        Ok(inventory)
+    }
+
+    pub fn all(control: &Control) -> Result<Self> {
+        let mut nodes = Vec::new();
+        for (name, (major, minor)) in control.devices()? {
+            // it may have gone meanwhile
+            let Ok(table) = control.table(&name) else {
+                continue;
+            };
+            nodes.push(Node {
+                name,
+                number: format!("{major}:{minor}"),
+                table,
+            });
+        }
+        Ok(Self::from_nodes(nodes))
+    }
+
+    pub fn from_nodes(mut nodes: Vec<Node>) -> Self {
+        nodes.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
+        let numbered = |number: &str| nodes.iter().find(|node| node.number == number);
+        let mut drr = Vec::new();
+        for node in &nodes {
+            let Some(table) = node.arguments("drr").and_then(table::drr) else {
+                continue;
+            };
+            let thin = numbered(&table.thin);
+            let of_thin = thin
+                .and_then(|thin| thin.arguments("thin"))
+                .and_then(table::thin);
+            drr.push(DrrDevice {
+                name: node.name.clone(),
+                number: node.number.clone(),
+                sectors: node.table[0].length,
+                thin: thin.map(|thin| thin.name.clone()),
+                thin_id: of_thin.as_ref().map(|(_, id)| *id),
+                pool: of_thin
+                    .and_then(|(pool, _)| numbered(&pool))
+                    .map(|pool| pool.name.clone()),
+                table,
+            });
+        }
+        Self { nodes, drr }
+    }
+
+    /// A device by its name, or by the path of its node or of a link to it.
+    pub fn find(&self, text: &str) -> Result<&Node> {
+        if let Some(node) = self.nodes.iter().find(|node| node.name == text) {
+            return Ok(node);
+        }
+        let path = Path::new(text);
+        let there = fs::metadata(path).ok();
+        if let Some(meta) = there.as_ref().filter(|meta| meta.file_type().is_block_device()) {
+            let number = format!("{}:{}", libc::major(meta.rdev()), libc::minor(meta.rdev()));
+            if let Some(node) = self.nodes.iter().find(|node| node.number == number) {
+                return Ok(node);
+            }
+        }
+        let (code, why) = match there {
+            Some(_) if text.contains('/') => (Code::WrongKind, "is no device-mapper device"),
+            _ => (Code::NotThere, "there is no such device-mapper device"),
+        };
+        Err(Error::new(
+            code,
+            text,
+            why,
+            "'drrctl list' shows the drr devices, 'dmsetup ls' all",
+        ))
+    }
+
+    pub fn find_drr(&self, text: &str) -> Result<&DrrDevice> {
+        let node = self.find(text)?;
+        self.drr
+            .iter()
+            .find(|device| device.name == node.name)
+            .ok_or_else(|| {
+                Error::new(
+                    Code::WrongKind,
+                    text,
+                    format!("is not a drr device, but a {}", node.kind()),
+                    "'drrctl list' shows the drr devices",
+                )
+            })
+    }
+
+    /// A thin device, and its length in sectors.
+    pub fn find_thin(&self, text: &str) -> Result<(&Node, u64)> {
+        let node = self.find(text)?;
+        match &node.table[..] {
+            [line] if line.target == "thin" => Ok((node, line.length)),
+            _ => Err(Error::new(
+                Code::WrongKind,
+                text,
+                format!("is not a thin device, but a {}", node.kind()),
+                "name an active thin device: 'dmsetup ls --target thin' shows them",
+            )),
+        }
+    }
+
+    /// Names of the pools that have drr devices.
+    fn pools(&self) -> Vec<&str> {
+        let mut pools: Vec<_> = self
+            .drr
+            .iter()
+            .filter_map(|device| device.pool.as_deref())
+            .collect();
+        pools.sort_unstable();
+        pools.dedup();
+        pools
+    }
+
+    /// The name of the pool that the user means: the only one, if none was named.
+    pub fn pool(&self, text: Option<&str>) -> Result<String> {
+        if let Some(text) = text {
+            let mut node = self.find(text)?;
+            // what LVM calls the pool is a linear device on the pool
+            if let Some(arguments) = node.arguments("linear") {
+                let below = arguments.split(' ').next().unwrap_or_default();
+                node = self
+                    .nodes
+                    .iter()
+                    .find(|node| node.number == below)
+                    .unwrap_or(node);
+            }
+            if node.arguments("thin-pool").is_none() {
+                return Err(Error::new(
+                    Code::WrongKind,
+                    text,
+                    format!("is not a pool, but a {}", node.kind()),
+                    "name a thin pool: 'drrctl list' shows them",
+                ));
+            }
+            if !self.pools().contains(&node.name.as_str()) {
+                return Err(Error::new(
+                    Code::NotThere,
+                    text,
+                    "no drr device is on a thin device of this pool",
+                    "make one: drrctl create NAME THIN-DEVICE",
+                ));
+            }
+            return Ok(node.name.clone());
+        }
+        match self.pools()[..] {
+            [] => Err(Error::new(
+                Code::NotThere,
+                "pool",
+                "there is no drr device",
+                "make one: drrctl create NAME THIN-DEVICE",
+            )),
+            [pool] => Ok(pool.to_string()),
+            ref pools => Err(Error::new(
+                Code::Usage,
+                "pool",
+                format!("several have drr devices: {}", pools.join(", ")),
+                "name one of them",
+            )),
+        }
+    }
+
+    pub fn drr_of<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a DrrDevice> {
+        self.drr
+            .iter()
+            .filter(move |device| device.pool.as_deref() == Some(pool))
+    }
+
+    /// Names of the thin devices that are active with this id of the pool.
+    pub fn thin_names(&self, pool: &str, thin_id: u64) -> Vec<&str> {
+        let Some(pool) = self.nodes.iter().find(|node| node.name == pool) else {
+            return Vec::new();
+        };
+        self.nodes
+            .iter()
+            .filter(|node| {
+                node.arguments("thin").and_then(table::thin)
+                    == Some((pool.number.clone(), thin_id))
+            })
+            .map(|node| node.name.as_str())
+            .collect()
+    }
+}
+
+/// The status of a drr device; `None` if it is gone, or has another table, by now.
+pub fn status_of(control: &Control, name: &str) -> Result<Option<Status>> {
+    let lines = match control.status(name) {
+        Err(error) if error.code == Code::NotThere => return Ok(None),
+        lines => lines?,
+    };
+    match &lines[..] {
+        [line] if line.target == "drr" => Status::new(name, &line.arguments).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Orders c2 before c10.
+fn natural(name: &str) -> Vec<(String, u64)> {
+    let mut parts = Vec::new();
+    let (mut word, mut digits) = (String::new(), String::new());
+    for c in name.chars() {
+        if c.is_ascii_digit() {
+            digits.push(c);
+        } else {
+            if !digits.is_empty() {
+                parts.push((std::mem::take(&mut word), digits.parse().unwrap_or(u64::MAX)));
+                digits.clear();
+            }
+            word.push(c);
+        }
+    }
+    parts.push((word, digits.parse().unwrap_or(0)));
+    parts
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    pub fn node(name: &str, number: &str, target: &str, arguments: &str) -> Node {
+        Node {
+            name: name.into(),
+            number: number.into(),
+            table: vec![Line {
+                start: 0,
+                length: 2048,
+                target: target.into(),
+                arguments: arguments.into(),
+            }],
+        }
+    }
+
+    pub fn sample() -> Inventory {
+        Inventory::from_nodes(vec![
+            node("c10", "253:5", "drr", "253:4"),
+            node("c2", "253:6", "drr", "253:3 1 no_donate"),
+            node("t2", "253:3", "thin", "253:1 7"),
+            node("t10", "253:4", "thin", "253:1 8"),
+            node("vg-pool-tpool", "253:1", "thin-pool", "253:8 253:9 128 0"),
+            node("vg-pool", "253:2", "linear", "253:1 0"),
+        ])
+    }
+
+    #[test]
+    fn devices_are_put_together() {
+        let inventory = sample();
+        let names: Vec<_> = inventory.drr.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["c2", "c10"]);
+        assert_eq!(inventory.drr[0].thin.as_deref(), Some("t2"));
+        assert_eq!(inventory.drr[0].thin_id, Some(7));
+        assert_eq!(inventory.drr[0].pool.as_deref(), Some("vg-pool-tpool"));
+        assert_eq!(inventory.thin_names("vg-pool-tpool", 8), ["t10"]);
+        assert_eq!(inventory.drr_of("vg-pool-tpool").count(), 2);
+    }
+
+    #[test]
+    fn the_pool_is_found() {
+        let inventory = sample();
+        for text in [None, Some("vg-pool-tpool"), Some("vg-pool")] {
+            assert_eq!(inventory.pool(text).expect("a pool"), "vg-pool-tpool");
+        }
+        let code = |text| inventory.pool(Some(text)).err().map(|error| error.code);
+        assert_eq!(code("t2"), Some(Code::WrongKind));
+        assert_eq!(code("nowhere"), Some(Code::NotThere));
+        let empty = Inventory::from_nodes(Vec::new());
+        assert_eq!(empty.pool(None).err().map(|it| it.code), Some(Code::NotThere));
+    }
+
+    #[test]
+    fn kinds_are_checked() {
+        let inventory = sample();
+        assert!(inventory.find_drr("c2").is_ok());
+        let error = inventory.find_drr("t2").err().map(|it| it.to_string());
+        assert!(error.unwrap_or_default().contains("but a thin"));
+        assert!(inventory.find_thin("t2").is_ok());
+        assert!(inventory.find_thin("c2").is_err());
+        assert_eq!(
+            inventory.find("/dev/null").err().map(|it| it.code),
+            Some(Code::WrongKind)
+        );
+    }
+
+    #[test]
+    fn several_pools_have_to_be_named() {
+        let mut nodes = sample().nodes;
+        nodes.push(node("p2", "253:20", "thin-pool", ""));
+        nodes.push(node("t", "253:21", "thin", "253:20 0"));
+        nodes.push(node("c", "253:22", "drr", "253:21"));
+        let error = Inventory::from_nodes(nodes).pool(None).err();
+        let error = error.map(|it| it.to_string()).unwrap_or_default();
+        assert!(error.contains("p2, vg-pool-tpool"), "{error}");
+    }
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! drrctl: sets up dm-drr devices, and shows who reads whose data, and who serves whom.
+//!
+//! `text`, `status` and `table` take the kernel's texts apart, `control` and `inventory` get
+//! them, the others show them.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use serde::Serialize;
+
+mod blocks;
+mod cli;
+mod control;
+mod error;
+mod heat;
+mod inventory;
+mod layers;
+mod live;
+mod pages;
+mod paint;
+mod plot;
+#[cfg(test)]
+mod schema;
+mod setup;
+mod show;
+mod status;
+mod table;
+mod text;
+mod top;
+mod units;
+
+use cli::{Cli, Command};
+use control::Control;
+use error::{Code, Error, Result};
+use inventory::Inventory;
+
+fn main() -> ExitCode {
+    // `drrctl list | head` ends as other tools do, without a word
+    // SAFETY: no handler, only the default action
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("drrctl: {error}");
+            ExitCode::from(error.code as u8)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "drrctl", &mut script);
+            return print(&script);
+        }
+        Command::Man { folder } => return pages::write(&folder),
+        _ => {}
+    }
+    let control = Control::new()?;
+    match command {
+        Command::Create {
+            name,
+            thin_device,
+            no_donate,
+            no_receive,
+            paranoid,
+        } => {
+            let features: Vec<_> = [
+                (no_donate, "no_donate"),
+                (no_receive, "no_receive"),
+                (paranoid, "paranoid"),
+            ]
+            .iter()
+            .filter(|(wanted, _)| *wanted)
+            .map(|(_, feature)| *feature)
+            .collect();
+            setup::create(&control, &name, &thin_device, &features)
+        }
+        Command::Remove { name } => setup::remove(&control, &name),
+        Command::Reset { name } => setup::reset(&control, name.as_deref()),
+        Command::List { json } => {
+            let inventory = Inventory::new(&control)?;
+            if json.json {
+                return print_json(&show::list_json(&inventory.drr));
+            }
+            print(show::list(&inventory.drr).as_bytes())
+        }
+        Command::Status { name, json } => status(&control, name.as_deref(), json.json),
+        Command::Layers { pool, json } => {
+            let (inventory, pool) = of_pool(&control, pool.pool.as_deref())?;
+            let layers = layers::Layers::collect(&control, &inventory, &pool)?;
+            if json.json {
+                return print_json(&layers);
+            }
+            print(layers.draw().as_bytes())
+        }
+        Command::Heatmap { pool, output, json } => {
+            let (inventory, pool) = of_pool(&control, pool.pool.as_deref())?;
+            let map = heat::HeatMap::collect(&control, &inventory, &pool)?;
+            match output {
+                Some(path) => plot::write(&map, &path),
+                None if json.json => print_json(&map),
+                None => print(paint::heatmap(&map, colour()).as_bytes()),
+            }
+        }
+        Command::Blocks {
+            pool,
+            on,
+            off,
+            json,
+        } => {
+            let (inventory, pool) = of_pool(&control, pool.pool.as_deref())?;
+            if on || off {
+                return blocks::switch(&control, &inventory, &pool, on);
+            }
+            let blocks = blocks::Blocks::collect(&control, &inventory, &pool)?;
+            if json.json {
+                return print_json(&blocks);
+            }
+            print(blocks.draw().as_bytes())
+        }
+        Command::Top { interval } => live::run(&control, interval),
+        Command::Completion { .. } | Command::Man { .. } => Ok(()), // above
+    }
+}
+
+fn of_pool(control: &Control, pool: Option<&str>) -> Result<(Inventory, String)> {
+    let inventory = Inventory::new(control)?;
+    let pool = inventory.pool(pool)?;
+    Ok((inventory, pool))
+}
+
+fn status(control: &Control, name: Option<&str>, json: bool) -> Result<()> {
+    let inventory = Inventory::new(control)?;
+    let wanted = match name {
+        Some(name) => vec![inventory.find_drr(name)?],
+        None => inventory.drr.iter().collect(),
+    };
+    let mut devices = Vec::new();
+    for device in wanted {
+        if let Some(status) = inventory::status_of(control, &device.name)? {
+            devices.push((device, status));
+        }
+    }
+    if json {
+        return print_json(&show::status_json(&devices));
+    }
+    print(show::status(&devices).as_bytes())
+}
+
+/// Colours only where somebody looks at them and wants them: https://no-color.org
+fn colour() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    std::io::stdout().is_terminal() && !unwanted && !dumb
+}
+
+fn print(text: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text).and_then(|()| out.flush()).map_err(|error| {
+        Error::new(
+            Code::Failed,
+            "standard output",
+            error.to_string(),
+            "give it a place that can be written to",
+        )
+    })
+}
+
+fn print_json(value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|error| {
+        Error::new(
+            Code::Failed,
+            "JSON",
+            error.to_string(),
+            "report this with the output of 'dmsetup status'",
+        )
+    })?;
+    text.push('\n');
+    print(text.as_bytes())
+}

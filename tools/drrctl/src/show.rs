@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `list` and `status`: tables for people, JSON for programs.
+
+use serde::Serialize;
+
+use crate::inventory::DrrDevice;
+use crate::status::Status;
+use crate::units::{percent, short_mib};
+
+#[derive(Serialize)]
+pub struct ListJson<'a> {
+    version: u32,
+    devices: Vec<DeviceJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct DeviceJson<'a> {
+    name: &'a str,
+    device: &'a str,
+    sectors: u64,
+    thin_device: Option<&'a str>,
+    thin_id: Option<u64>,
+    pool: Option<&'a str>,
+    features: &'a [String],
+}
+
+#[derive(Serialize)]
+pub struct StatusJson<'a> {
+    version: u32,
+    devices: Vec<DeviceStatusJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct DeviceStatusJson<'a> {
+    #[serde(flatten)]
+    device: DeviceJson<'a>,
+    disk_sectors: u64,
+    hit_rate: Option<f64>,
+    status: &'a Status,
+}
+
+fn device_json(device: &DrrDevice) -> DeviceJson<'_> {
+    DeviceJson {
+        name: &device.name,
+        device: &device.number,
+        sectors: device.sectors,
+        thin_device: device.thin.as_deref(),
+        thin_id: device.thin_id,
+        pool: device.pool.as_deref(),
+        features: &device.table.features,
+    }
+}
+
+pub fn list_json(devices: &[DrrDevice]) -> ListJson<'_> {
+    ListJson {
+        version: 1,
+        devices: devices.iter().map(device_json).collect(),
+    }
+}
+
+pub fn status_json<'a>(devices: &'a [(&'a DrrDevice, Status)]) -> StatusJson<'a> {
+    StatusJson {
+        version: 1,
+        devices: devices
+            .iter()
+            .map(|(device, status)| DeviceStatusJson {
+                device: device_json(device),
+                disk_sectors: status.disk_sectors(),
+                hit_rate: status.hit_rate(),
+                status,
+            })
+            .collect(),
+    }
+}
+
+/// Columns as wide as they need to be; the first `left` of them to the left.
+pub fn columns(rows: &[Vec<String>], left: usize) -> String {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..count)
+        .map(|at| {
+            rows.iter()
+                .filter_map(|row| row.get(at))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (at, cell) in row.iter().enumerate() {
+            let padding = " ".repeat(widths[at] - cell.chars().count());
+            if at > 0 {
+                line.push_str("  ");
+            }
+            if at < left {
+                line.push_str(cell);
+                line.push_str(&padding);
+            } else {
+                line.push_str(&padding);
+                line.push_str(cell);
+            }
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_string(), |value| value.to_string())
+}
+
+pub fn list(devices: &[DrrDevice]) -> String {
+    let heading = ["NAME", "THIN DEVICE", "ID", "POOL", "MIB", "FEATURES"];
+    let mut rows = vec![heading.map(str::to_string).to_vec()];
+    for device in devices {
+        rows.push(vec![
+            device.name.clone(),
+            or_dash(device.thin.as_ref()),
+            or_dash(device.thin_id),
+            or_dash(device.pool.as_ref()),
+            short_mib(device.sectors),
+            match &device.table.features[..] {
+                [] => "-".to_string(),
+                features => features.join(","),
+            },
+        ]);
+    }
+    columns(&rows, usize::MAX)
+}
+
+/// The reasons of misses that occurred, most frequent first.
+pub fn reasons(status: &Status) -> String {
+    let mut reasons: Vec<_> = status.misses.iter().filter(|(_, count)| **count > 0).collect();
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    if reasons.is_empty() {
+        return "-".to_string();
+    }
+    reasons
+        .iter()
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+pub fn status(devices: &[(&DrrDevice, Status)]) -> String {
+    let heading = [
+        "NAME", "HIT RATE", "DISK MIB", "DRR MIB", "DONATED MIB", "READS", "HITS", "MISSES",
+    ];
+    let mut rows = vec![heading.map(str::to_string).to_vec()];
+    for (device, status) in devices {
+        rows.push(vec![
+            device.name.clone(),
+            percent(status.hit_rate()),
+            short_mib(status.disk_sectors()),
+            short_mib(status.hit_sectors),
+            short_mib(status.donated_sectors),
+            status.reads.to_string(),
+            status.hits.to_string(),
+            status.reads.saturating_sub(status.hits).to_string(),
+        ]);
+    }
+    let mut text = columns(&rows, 1);
+    let mut why = vec![vec!["MISSES".to_string(), "REASONS (READS)".to_string()]];
+    for (device, status) in devices {
+        why.push(vec![device.name.clone(), reasons(status)]);
+    }
+    if !devices.is_empty() {
+        text.push('\n');
+        text.push_str(&columns(&why, 2));
+    }
+    for (device, status) in devices.iter().filter(|(_, status)| status.mismatches > 0) {
+        text.push_str(&format!(
+            "\n{}: {} hits differed from the disk; see the kernel log\n",
+            device.name, status.mismatches
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::tests::sample;
+    use crate::status::tests::LINE;
+
+    #[test]
+    fn tables() {
+        let inventory = sample();
+        let text = list(&inventory.drr);
+        assert!(text.contains("c2    t2           7   vg-pool-tpool  1.0  no_donate"), "{text}");
+        let status_of = || Status::new("c2", LINE).expect("understood");
+        let text = status(&[(&inventory.drr[0], status_of())]);
+        assert!(text.contains("75.0%"), "{text}");
+        assert!(text.contains("norecord 15, unshared 5"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn json_is_what_the_schemas_say() {
+        let inventory = sample();
+        crate::schema::check("list", &list_json(&inventory.drr));
+        let status_of = |line| Status::new("c2", line).expect("understood");
+        let devices = [
+            (&inventory.drr[0], status_of(LINE)),
+            (&inventory.drr[1], status_of("- - thin=3 from=-")),
+        ];
+        crate::schema::check("status", &status_json(&devices));
+    }
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The status of a drr device, as Documentation/admin-guide/device-mapper/drr.rst has it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::error::{Code, Error, Result};
+
+/// What one donor served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct From {
+    /// `None` for all those that were too many to be told apart.
+    pub thin_id: Option<u64>,
+    pub sectors: u64,
+}
+
+/// Words that a newer module adds are skipped; new reasons of misses show up by themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Status {
+    pub thin_id: Option<u64>,
+    pub mapped_sectors: Option<u64>,
+    pub highest_mapped_sector: Option<u64>,
+    pub reads: u64,
+    pub read_sectors: u64,
+    pub hits: u64,
+    pub hit_sectors: u64,
+    /// By reason: the word in the status without "miss_".
+    pub misses: BTreeMap<String, u64>,
+    pub recorded_sectors: u64,
+    pub donated_sectors: u64,
+    pub records: u64,
+    pub tracked_pages: u64,
+    pub table_bytes: u64,
+    pub verified: u64,
+    pub mismatches: u64,
+    pub from: Vec<From>,
+}
+
+impl Status {
+    /// The status line of `device`.
+    pub fn new(device: &str, line: &str) -> Result<Self> {
+        let odd = |word: &str| {
+            Error::new(
+                Code::Failed,
+                device,
+                format!("its status is not understood: '{word}'"),
+                "use the drrctl that came with the module",
+            )
+        };
+        let number = |word: &str| word.parse::<u64>().map_err(|_| odd(word));
+        let maybe = |word: &str| match word {
+            "-" => Ok(None),
+            _ => number(word).map(Some),
+        };
+        let mut words = line.split_ascii_whitespace();
+        let mut status = Self {
+            mapped_sectors: maybe(words.next().ok_or_else(|| odd(line))?)?,
+            highest_mapped_sector: maybe(words.next().ok_or_else(|| odd(line))?)?,
+            ..Self::default()
+        };
+        for word in words {
+            let Some((key, value)) = word.split_once('=') else {
+                continue;
+            };
+            let field = match key {
+                "thin" => {
+                    status.thin_id = maybe(value)?;
+                    continue;
+                }
+                "from" => {
+                    status.from = from(value).ok_or_else(|| odd(word))?;
+                    continue;
+                }
+                "reads" => &mut status.reads,
+                "read_sectors" => &mut status.read_sectors,
+                "hits" => &mut status.hits,
+                "hit_sectors" => &mut status.hit_sectors,
+                "recorded_sectors" => &mut status.recorded_sectors,
+                "donated_sectors" => &mut status.donated_sectors,
+                "records" => &mut status.records,
+                "tracked_pages" => &mut status.tracked_pages,
+                "table_bytes" => &mut status.table_bytes,
+                "verified" => &mut status.verified,
+                "mismatches" => &mut status.mismatches,
+                _ => match key.strip_prefix("miss_") {
+                    Some(reason) => status.misses.entry(reason.to_string()).or_default(),
+                    None => continue,
+                },
+            };
+            *field = number(value)?;
+        }
+        Ok(status)
+    }
+
+    pub fn disk_sectors(&self) -> u64 {
+        self.read_sectors.saturating_sub(self.hit_sectors)
+    }
+
+    /// Of what was read, the part that drr served; `None` before the first read.
+    pub fn hit_rate(&self) -> Option<f64> {
+        (self.read_sectors > 0).then(|| self.hit_sectors as f64 / self.read_sectors as f64)
+    }
+}
+
+/// `ID:SECTORS,...,others:SECTORS`, or "-".
+fn from(list: &str) -> Option<Vec<From>> {
+    if list == "-" {
+        return Some(Vec::new());
+    }
+    list.split(',')
+        .map(|entry| {
+            let (id, sectors) = entry.split_once(':')?;
+            Some(From {
+                thin_id: match id {
+                    "others" => None,
+                    _ => Some(id.parse().ok()?),
+                },
+                sectors: sectors.parse().ok()?,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    pub const LINE: &str = "4096 262143 thin=3 reads=120 read_sectors=16384 hits=100 \
+        hit_sectors=12288 miss_unshared=5 miss_metadata=0 miss_norecord=15 miss_busy=0 \
+        miss_changed=0 miss_layout=0 recorded_sectors=4096 donated_sectors=256 records=512 \
+        tracked_pages=512 table_bytes=65536 verified=0 mismatches=0 from=1:12000,others:288";
+
+    #[test]
+    fn is_taken_apart() {
+        let status = Status::new("c1", LINE).expect("understood");
+        assert_eq!(status.thin_id, Some(3));
+        assert_eq!(status.misses["norecord"], 15);
+        assert_eq!(status.misses.len(), 6);
+        assert_eq!(status.disk_sectors(), 4096);
+        assert_eq!(status.hit_rate(), Some(0.75));
+        assert_eq!(status.from[1].thin_id, None);
+        assert_eq!(status.from[0].sectors, 12000);
+    }
+
+    #[test]
+    fn nothing_yet_and_nothing_known() {
+        let status = Status::new("c1", "- - thin=3 reads=0 from=-").expect("understood");
+        assert_eq!(status.mapped_sectors, None);
+        assert_eq!(status.hit_rate(), None);
+        assert!(status.from.is_empty());
+    }
+
+    #[test]
+    fn what_is_added_is_skipped() {
+        let line = format!("{LINE} shape=round word miss_moon=7");
+        let status = Status::new("c1", &line).expect("understood");
+        assert_eq!(status.misses["moon"], 7);
+    }
+
+    #[test]
+    fn odd_ones_are_refused() {
+        for line in ["", "1", "1 x", "1 2 reads=many", "1 2 reads=-1", "1 2 from=1", "1 2 from=a:b"] {
+            assert!(Status::new("c1", line).is_err(), "{line}");
+        }
+    }
+}
