@@ -59,6 +59,14 @@ model:
 unsafe:
 	@scripts/unsafe.sh --list
 
+# the command line tool, into build/drrctl
+drrctl:
+	@scripts/drrctl.sh
+
+# PREFIX=/usr/local DESTDIR=
+install-drrctl:
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/drrctl.sh install
+
 toolbox:
 	@scripts/toolbox.sh --path
 
@@ -89,6 +97,8 @@ make torture   load siblings and check every byte they read; TIME=600 SEED=1
 make powercut  cut the power of a guest under load, N=5 times, and look what is lost
 
 make modules   build both modules for Debian's kernel, into build/debian
+make drrctl    build the command line tool, its man pages and completions, into
+               build/drrctl; make install-drrctl installs them: PREFIX=/usr/local DESTDIR=
 make toolbox   only the root with the compilers
 make kernels   only the kernel trees
 make KDIR=...  build dm-drr.ko against a prepared kernel tree; also: install, MO=...
@@ -103,4 +113,4 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: modules install demo test kunit host-test fuzz check model mutants torture powercut unsafe toolbox kernels clean help
+.PHONY: modules install drrctl install-drrctl demo test kunit host-test fuzz check model mutants torture powercut unsafe toolbox kernels clean help

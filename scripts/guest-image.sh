@@ -126,6 +126,19 @@ build_rust() {
 	"$scripts/toolbox.sh" strip -o "$2/$1" "$DRR_TOP/build/cargo/$target/release/$1"
 }
 
+# drrctl and its shared libraries: one of these is there to be linked to only dynamically.
+# $1: the archive's root
+build_drrctl() {
+	local library lib=$1/usr/lib/x86_64-linux-gnu
+	"$scripts/cargo.sh" build --release --locked -p drrctl
+	mkdir -p "$1/drr/bin" "$lib"
+	"$scripts/toolbox.sh" strip -o "$1/drr/bin/drrctl" "$DRR_TOP/build/cargo/release/drrctl"
+	"$scripts/toolbox.sh" ldd "$1/drr/bin/drrctl" | sed -n 's/.* => \(.*\) (.*/\1/p' |
+		while read -r library; do
+			cp -L "$toolbox/$library" "$lib/"
+		done
+}
+
 make_top() {
 	local top=$build/top dest
 	dest=$top/lib/modules/$release
@@ -143,6 +156,7 @@ make_top() {
 	[[ ! -d $DRR_TOP/tools/demo ]] || cp -r "$DRR_TOP/tools/demo" "$top/drr/"
 	build_helpers "$top/drr/bin"
 	build_rust drr-torture "$top/drr/bin"
+	build_drrctl "$top"
 	cp "$DRR_TOP/tools/testing/guest/init" "$top/init"
 	chmod +x "$top/init"
 	pack "$top" "$build/top.cpio"

@@ -1,0 +1,245 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# drrctl, from end to end: what it makes, what it shows of it, and each of its errors.
+
+# shellcheck source=tools/testing/lib.sh
+. "${0%/*}/../lib.sh"
+
+CTL=${0%/*}/../bin/drrctl
+PTY=${0%/*}/../bin/drr-pty
+
+# refused CODE TEXT ARGUMENTS...: that exit code, nothing on stdout, and one line on stderr that
+# has the text.
+refused() {
+	local code=$1 text=$2 rc=0
+	shift 2
+	"$CTL" "$@" >"$WORK/out" 2>"$WORK/err" || rc=$?
+	expect "exit code of drrctl $*: $(<"$WORK/err")" "$rc" "$code"
+	[ ! -s "$WORK/out" ] || flunk "on stdout: $(<"$WORK/out")"
+	expect "lines on stderr" "$(wc -l <"$WORK/err")" 1
+	grep -q "^drrctl: .*: .*: ." "$WORK/err" || flunk "not WHAT: WHY: REMEDY: $(<"$WORK/err")"
+	grep -qF -e "$text" "$WORK/err" || flunk "no '$text' in: $(<"$WORK/err")"
+}
+
+# shows TEXT ARGUMENTS...: stdout has the text, and no escape sequences; stderr is empty.
+shows() {
+	local text=$1
+	shift
+	"$CTL" "$@" >"$WORK/out" 2>"$WORK/err" || flunk "drrctl $*: $(<"$WORK/err")"
+	[ ! -s "$WORK/err" ] || flunk "on stderr: $(<"$WORK/err")"
+	grep -qF -e "$text" "$WORK/out" || flunk "no '$text' in: $(<"$WORK/out")"
+	! grep -q $'\e' "$WORK/out" || flunk "escape sequences of drrctl $*"
+}
+
+# json_says FILTER WANTED ARGUMENTS...
+json_says() {
+	local filter=$1 wanted=$2 is
+	shift 2
+	is=$("$CTL" "$@" --json | jq -cr "$filter")
+	[ "$is" = "$wanted" ] || flunk "$filter of drrctl $*: '$is', should be '$wanted'"
+}
+
+raw_write() {
+	dd if=/dev/urandom of="/dev/mapper/$1" bs=1M seek="$2" count="$3" oflag=direct \
+		conv=notrunc status=none
+}
+
+# Two siblings: the first read all of the image, the second was served from its page cache.
+siblings() {
+	thin_new image 16
+	raw_write t-image 0 4
+	thin_snap one image
+	thin_snap two image
+	"$CTL" create one t-one
+	"$CTL" create two /dev/mapper/t-two --no-donate
+	exec 7</dev/mapper/one
+	dd if=/dev/mapper/one of=/dev/null bs=1M count=4 status=none
+	dd if=/dev/mapper/two of=/dev/null bs=1M count=4 iflag=direct status=none
+}
+
+not_loaded() {
+	refused 5 "modprobe dm-drr" list
+	refused 5 "modprobe dm-drr" status
+	refused 5 "modprobe dm-drr" layers
+	thin_new early 16
+	on_exit "container_down early"
+	mv /lib/modules/"$(uname -r)"/updates/dm-drr.ko /tmp/
+	on_exit "mv /tmp/dm-drr.ko /lib/modules/$(uname -r)/updates/"
+	refused 5 "modprobe dm-drr" create c t-early
+	! dmsetup info c >/dev/null 2>&1 || flunk "left a device behind"
+}
+
+nothing_there() {
+	shows NAME list
+	shows NAME status
+	json_says '.devices | length' 0 list
+	refused 3 "there is no drr device" layers
+	refused 3 "there is no drr device" heatmap
+	refused 3 "no such device-mapper device" status nothing
+	refused 3 "no such device-mapper device" remove nothing
+}
+
+create_and_list() {
+	[ "$(dmsetup table two)" = "$(dmsetup table one | sed "s/[0-9:]*$/\
+$(dmsetup info -c --noheadings -o major,minor t-two) 1 no_donate/")" ] ||
+		flunk "$(dmsetup table one) $(dmsetup table two)"
+	[ -b /dev/mapper/one ] || flunk "no node"
+	shows "t-two" list
+	json_says '.devices[] | [.name, .thin_device, .pool, .features[]] | join(" ")' \
+		$'one t-one pool\ntwo t-two pool no_donate' list
+	"$CTL" create all t-one --no-donate --no-receive --paranoid
+	json_says '.devices[] | select(.name == "all") | .features | join(" ")' \
+		"no_donate no_receive paranoid" list
+	"$CTL" remove /dev/mapper/all
+	! [ -e /dev/mapper/all ] || flunk "a node was left"
+}
+
+status_says() {
+	shows "HIT RATE" status
+	shows "two" status two
+	expect "sectors served" "$("$CTL" status two --json | jq '.devices[0].status.hit_sectors')" \
+		"$(stat_of two hit_sectors)"
+	json_says '.devices[0].hit_rate' 1 status two
+	json_says '.devices[0].status.misses.norecord' "$(stat_of one miss_norecord)" status one
+	json_says '.devices | length' 2 status
+	"$CTL" status | head -n 1 >/dev/null
+}
+
+errors() {
+	refused 7 "but a thin" status t-one
+	refused 7 "but a linear" remove data
+	refused 7 "but a linear" create x data
+	refused 7 "is no device-mapper device" create x /dev/$DATA_DISK
+	refused 3 "no such" create x t-nothing
+	refused 6 "with this name already" create one t-one
+	refused 2 "no device can have this name" create "" t-one
+	refused 2 "is a path" create /dev/mapper/x t-one
+	refused 7 "is not a pool" layers t-one
+	refused 3 "no such" heatmap nowhere
+	refused 2 "use .svg, .png or .csv" heatmap -o /tmp/x.gif
+	refused 1 "can't write it" heatmap -o /nowhere/x.svg
+	refused 2 "not a terminal" top
+	dmsetup suspend t-one
+	on_exit "dmsetup resume t-one"
+	refused 1 "suspended" create x t-one
+	! dmsetup info x >/dev/null 2>&1 || flunk "left a device behind"
+	dmsetup resume t-one
+	expect_fail "$CTL" nothing 2>/dev/null
+}
+
+in_use() {
+	thin_new fs 64
+	on_exit "container_down fs"
+	"$CTL" create fs t-fs
+	fs_make ext4 /dev/mapper/fs
+	fs_mount ext4 fs
+	refused 6 "is mounted on /mnt/fs: umount /mnt/fs" remove fs
+	umount /mnt/fs
+	exec 8</dev/mapper/fs
+	refused 6 "in use" remove fs
+	exec 8<&-
+	"$CTL" remove fs
+	[ -b /dev/mapper/t-fs ] || flunk "its thin device is gone, too"
+}
+
+# What only root may do, as somebody else: without the right to override permissions.
+not_root() {
+	local rc=0
+	chmod 755 /drr /drr/bin
+	setpriv --reuid 1000 --regid 1000 --clear-groups "$CTL" list \
+		>"$WORK/out" 2>"$WORK/err" || rc=$?
+	expect "exit code: $(<"$WORK/err")" "$rc" 4
+	grep -q "as root" "$WORK/err" || flunk "$(<"$WORK/err")"
+}
+
+layers_and_heat() {
+	shows "├─ " layers
+	shows "$(thin_id one), created at" layers /dev/mapper/pool
+	json_says ".layers[] | select(.drr_devices == [\"one\"]) | .thin_id" "$(thin_id one)" layers
+	json_says '.layers | map(select(.state == "live")) | length' 4 layers pool
+	shows "Served by DRR: 4.0 MiB" heatmap
+	shows "From the disk: 4.0 MiB" heatmap pool
+	json_says '[.reads[].drr_sectors] | add' "$(stat_of two hit_sectors)" heatmap
+	json_says '.readers | map(.label) | join(",")' \
+		"one ($(thin_id one)),two ($(thin_id two))" heatmap
+	json_says '.reads as $r | .owners[$r[0].owner].thin_id' "$(thin_id image)" heatmap
+	json_says '.donors[0].donor_thin_id' "$(thin_id one)" heatmap
+	mkdir -p /out
+	"$CTL" heatmap -o /out/heatmap.svg
+	"$CTL" heatmap -o /out/heatmap.png
+	"$CTL" heatmap -o /out/heatmap.csv
+	grep -q "Served by DRR: 4.0 MiB" /out/heatmap.svg
+	[ "$(head -c 4 /out/heatmap.png | tail -c 3)" = PNG ] || flunk "no PNG"
+	expect "lines of csv" "$(wc -l </out/heatmap.csv)" 3
+}
+
+blocks_are_shown() {
+	shows "not counted" blocks
+	"$CTL" blocks --on
+	on_exit "$CTL blocks --off"
+	dd if=/dev/mapper/two of=/dev/null bs=1M count=1 iflag=direct status=none
+	shows "16 shared blocks of 64 KiB" blocks
+	json_says '.counting' true blocks
+	json_says '.by_reads[0].blocks' 16 blocks pool
+	"$CTL" blocks --off
+	json_says '.counting' false blocks
+}
+
+counters_are_reset() {
+	"$CTL" reset two
+	expect "reads of two" "$(stat_of two reads)" 0
+	expect "reads of one" "$(stat_of one reads)" 1..
+	"$CTL" reset
+	expect "reads of one" "$(stat_of one reads)" 0
+	refused 7 "but a thin" reset t-one
+}
+
+# quits KEY: the screen shows the devices, and the terminal is as it was afterwards.
+quits() {
+	local rc=0
+	(
+		sleep 1
+		dd if=/dev/mapper/two of=/dev/null bs=1M count=4 iflag=direct status=none
+	) &
+	"$PTY" $((4 * ${DRR_SLOW:-1})) "$1" "$CTL" top --interval 0.5 >"$WORK/screen" || rc=$?
+	wait
+	expect "exit code" "$rc" 0
+	for text in one two "READS/s" "MISSES OF ALL DEVICES" "q quit" "100.0%" $'\e[?1049h' \
+		$'\e[?1049l' $'\e[?25h'; do
+		grep -qaF -e "$text" "$WORK/screen" || flunk "no '$text': $(cat -v "$WORK/screen")"
+	done
+	# drawn once, and then only what changes
+	expect "times cleared" "$(grep -aoF $'\e[2J' "$WORK/screen" | wc -l)" 0..2
+}
+
+papers() {
+	shows "complete" completion bash
+	shows "#compdef" completion zsh
+	"$CTL" man "$WORK/man"
+	grep -q "Exit codes" "$WORK/man/drrctl.1" || flunk "no exit codes"
+	[ -s "$WORK/man/drrctl-heatmap.1" ] || flunk "no page of heatmap"
+	shows "not loaded" --help
+}
+
+pool_up 256
+run_case "not loaded" not_loaded
+modprobe dm-drr
+run_case "nothing there" nothing_there
+siblings
+run_case "create and list" create_and_list
+run_case "status" status_says
+run_case "layers and heatmap" layers_and_heat
+run_case "blocks" blocks_are_shown
+run_case "every error" errors
+run_case "in use" in_use
+run_case "not root" not_root
+run_case "top, ended by q" quits q
+run_case "top, ended by Esc" quits $'\e'
+run_case "top, ended by Ctrl-C" quits $'\x03'
+run_case "top, ended by a signal" quits TERM
+run_case "reset" counters_are_reset
+run_case "completions and man pages" papers
+exec 7<&-
+run_case "nothing is remembered after unmount" all_down
+finish
