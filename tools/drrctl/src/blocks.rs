@@ -116,7 +116,10 @@ impl Blocks {
                 self.missed_reads
             ));
         }
-        for (title, bars) in [("TIMES READ", &self.by_reads), ("BY LAYERS", &self.by_layers)] {
+        for (title, bars) in [
+            ("TIMES READ", &self.by_reads),
+            ("BY LAYERS", &self.by_layers),
+        ] {
             let most = bars.iter().map(|bar| bar.blocks).max().unwrap_or(0).max(1);
             text.push_str(&format!("\n{title:<13} {:>10} {:>10}\n", "BLOCKS", "MIB"));
             for bar in bars {
@@ -153,12 +156,21 @@ mod tests {
     #[test]
     fn the_histogram() {
         let text = sample("on").draw();
-        assert!(text.contains("19 shared blocks of 64 KiB were read (1.2 MiB)"), "{text}");
+        assert!(
+            text.contains("19 shared blocks of 64 KiB were read (1.2 MiB)"),
+            "{text}"
+        );
         assert!(text.contains("2 reads were not counted"), "{text}");
         let bar = format!("1                     16        1.0  {}\n", "█".repeat(40));
         assert!(text.contains(&bar), "{text}");
-        assert!(text.contains("9 or more              2       0.12  █████\n"), "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(
+            text.contains("9 or more              2       0.12  █████\n"),
+            "{text}"
+        );
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
         assert!(sample("off").draw().contains("--on"));
     }
 

@@ -69,7 +69,10 @@ fn explain(device: &str, doing: &str, error: &DmError) -> Error {
         ),
         Some(number) => (
             Code::Failed,
-            format!("can't {doing} it: {}", std::io::Error::from_raw_os_error(number)),
+            format!(
+                "can't {doing} it: {}",
+                std::io::Error::from_raw_os_error(number)
+            ),
             "the kernel log may say more: dmesg",
         ),
         None => (

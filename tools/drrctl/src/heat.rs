@@ -100,7 +100,11 @@ impl HeatMap {
             .collect();
         found.sort_unstable_by_key(|owner| (owner.is_none(), *owner));
         found.dedup();
-        let owner_at: HashMap<_, _> = found.iter().enumerate().map(|(at, who)| (*who, at)).collect();
+        let owner_at: HashMap<_, _> = found
+            .iter()
+            .enumerate()
+            .map(|(at, who)| (*who, at))
+            .collect();
 
         let mut map = Self {
             version: 1,
@@ -259,8 +263,18 @@ pub mod tests {
         let mut heats = Vec::new();
         for at in 1..=10 {
             let (thin, serial) = (at + 2, at + 3);
-            nodes.push(node(&format!("t{at}"), &format!("253:{}", 20 + at), "thin", &format!("253:1 {thin}")));
-            nodes.push(node(&format!("c{at}"), &format!("253:{}", 40 + at), "drr", &format!("253:{}", 20 + at)));
+            nodes.push(node(
+                &format!("t{at}"),
+                &format!("253:{}", 20 + at),
+                "thin",
+                &format!("253:1 {thin}"),
+            ));
+            nodes.push(node(
+                &format!("c{at}"),
+                &format!("253:{}", 40 + at),
+                "drr",
+                &format!("253:{}", 20 + at),
+            ));
             layers += &format!("layer {serial} {thin} 3 9 live 1\n");
             let first = at == 1;
             let read = |owner: u64, sectors: u64| {
@@ -325,7 +339,10 @@ pub mod tests {
         let map = ten_by_four();
         let csv = map.csv();
         assert_eq!(csv.lines().count(), 41);
-        assert!(csv.contains("\"c1 (3)\",3,\"model (2)\",2,9,213000,9,0\n"), "{csv}");
+        assert!(
+            csv.contains("\"c1 (3)\",3,\"model (2)\",2,9,213000,9,0\n"),
+            "{csv}"
+        );
         assert!(csv.contains("\"unknown\",,4,"), "{csv}");
         crate::schema::check("heatmap", &map);
     }

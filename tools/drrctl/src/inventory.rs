@@ -116,7 +116,10 @@ impl Inventory {
         }
         let path = Path::new(text);
         let there = fs::metadata(path).ok();
-        if let Some(meta) = there.as_ref().filter(|meta| meta.file_type().is_block_device()) {
+        if let Some(meta) = there
+            .as_ref()
+            .filter(|meta| meta.file_type().is_block_device())
+        {
             let number = format!("{}:{}", libc::major(meta.rdev()), libc::minor(meta.rdev()));
             if let Some(node) = self.nodes.iter().find(|node| node.number == number) {
                 return Ok(node);
@@ -237,8 +240,7 @@ impl Inventory {
         self.nodes
             .iter()
             .filter(|node| {
-                node.arguments("thin").and_then(table::thin)
-                    == Some((pool.number.clone(), thin_id))
+                node.arguments("thin").and_then(table::thin) == Some((pool.number.clone(), thin_id))
             })
             .map(|node| node.name.as_str())
             .collect()
@@ -266,7 +268,10 @@ fn natural(name: &str) -> Vec<(String, u64)> {
             digits.push(c);
         } else {
             if !digits.is_empty() {
-                parts.push((std::mem::take(&mut word), digits.parse().unwrap_or(u64::MAX)));
+                parts.push((
+                    std::mem::take(&mut word),
+                    digits.parse().unwrap_or(u64::MAX),
+                ));
                 digits.clear();
             }
             word.push(c);
@@ -326,7 +331,10 @@ pub mod tests {
         assert_eq!(code("t2"), Some(Code::WrongKind));
         assert_eq!(code("nowhere"), Some(Code::NotThere));
         let empty = Inventory::from_nodes(Vec::new());
-        assert_eq!(empty.pool(None).err().map(|it| it.code), Some(Code::NotThere));
+        assert_eq!(
+            empty.pool(None).err().map(|it| it.code),
+            Some(Code::NotThere)
+        );
     }
 
     #[test]

@@ -101,8 +101,11 @@ impl Layers {
 
     pub fn draw(&self) -> String {
         let mut children: BTreeMap<Option<u64>, Vec<&Layer>> = BTreeMap::new();
-        let known: HashMap<u64, &Layer> =
-            self.layers.iter().map(|layer| (layer.serial, layer)).collect();
+        let known: HashMap<u64, &Layer> = self
+            .layers
+            .iter()
+            .map(|layer| (layer.serial, layer))
+            .collect();
         for layer in &self.layers {
             let parent = layer.parent.filter(|parent| known.contains_key(parent));
             children.entry(parent).or_default().push(layer);
@@ -121,7 +124,11 @@ impl Layers {
             let branch = if is_last { "└─ " } else { "├─ " };
             text.push_str(&format!("{prefix}{branch}{}\n", layer.describe()));
             let below = if is_last { "   " } else { "│  " };
-            push(&mut waiting, Some(layer.serial), &format!("{prefix}{below}"));
+            push(
+                &mut waiting,
+                Some(layer.serial),
+                &format!("{prefix}{below}"),
+            );
         }
         text
     }
@@ -203,7 +210,14 @@ vg-pool-tpool
     #[test]
     fn a_long_chain_is_drawn() {
         let layers = (1..=3000)
-            .map(|serial| layer(serial, serial, serial.checked_sub(1).filter(|it| *it > 0), true))
+            .map(|serial| {
+                layer(
+                    serial,
+                    serial,
+                    serial.checked_sub(1).filter(|it| *it > 0),
+                    true,
+                )
+            })
             .collect();
         let layers = Layers::new(&Inventory::from_nodes(Vec::new()), "p", layers);
         assert_eq!(layers.draw().lines().count(), 3001);

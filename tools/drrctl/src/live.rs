@@ -38,8 +38,7 @@ pub fn run(control: &Control, interval: f64) -> Result<()> {
         ));
     }
     // errors that will not go by themselves are told before the screen is taken
-    let mut state = State::default();
-    state.colour = crate::colour();
+    let mut state = State::new(crate::colour());
     state.look(look(control)?, interval);
     // SAFETY: the handler only stores to an atomic
     unsafe {

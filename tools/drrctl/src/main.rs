@@ -161,14 +161,16 @@ fn colour() -> bool {
 
 fn print(text: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text).and_then(|()| out.flush()).map_err(|error| {
-        Error::new(
-            Code::Failed,
-            "standard output",
-            error.to_string(),
-            "give it a place that can be written to",
-        )
-    })
+    out.write_all(text)
+        .and_then(|()| out.flush())
+        .map_err(|error| {
+            Error::new(
+                Code::Failed,
+                "standard output",
+                error.to_string(),
+                "give it a place that can be written to",
+            )
+        })
 }
 
 fn print_json(value: &impl Serialize) -> Result<()> {

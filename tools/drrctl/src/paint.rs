@@ -31,7 +31,10 @@ pub fn heatmap(map: &HeatMap, colour: bool) -> String {
         panel(map, Side::Drr, "Served by DRR", colour),
     ];
     let panel_width = label_width(map) + map.owners.len() * (COLUMN + 1);
-    let mut text = format!("{}: who (rows) read whose blocks (columns), in MiB\n\n", map.pool);
+    let mut text = format!(
+        "{}: who (rows) read whose blocks (columns), in MiB\n\n",
+        map.pool
+    );
     if panel_width * 2 + 3 <= width {
         for (left, right) in panels[0].iter().zip(&panels[1]) {
             let padding = " ".repeat(panel_width + 3 - left.1);
@@ -53,7 +56,10 @@ pub fn heatmap(map: &HeatMap, colour: bool) -> String {
 }
 
 fn label_width(map: &HeatMap) -> usize {
-    let labels = map.readers.iter().map(|reader| reader.label.chars().count());
+    let labels = map
+        .readers
+        .iter()
+        .map(|reader| reader.label.chars().count());
     labels.max().unwrap_or(0).clamp(6, 24)
 }
 
@@ -66,10 +72,13 @@ fn panel(map: &HeatMap, side: Side, title: &str, colour: bool) -> Vec<(String, u
     let shown = title.chars().count();
     let mut lines = vec![(title, shown)];
     // names above ids: both are short enough then
-    let heads = map.owners.iter().map(|owner| match owner.label.rsplit_once(' ') {
-        Some((name, id)) => (name.to_string(), id.to_string()),
-        None => (owner.label.clone(), String::new()),
-    });
+    let heads = map
+        .owners
+        .iter()
+        .map(|owner| match owner.label.rsplit_once(' ') {
+            Some((name, id)) => (name.to_string(), id.to_string()),
+            None => (owner.label.clone(), String::new()),
+        });
     let (mut names, mut ids) = (" ".repeat(left), " ".repeat(left));
     for (name, id) in heads {
         names.push_str(&format!(" {:>COLUMN$}", fit(&name, COLUMN)));
@@ -124,16 +133,26 @@ mod tests {
         assert!(!text.contains('\x1b'), "{text}");
         assert!(text.contains("From the disk: "), "{text}");
         assert!(text.contains("Served by DRR: "), "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
         let row = text.lines().find(|line| line.starts_with("c1 (3)"));
         let words: Vec<_> = row.unwrap_or_default().split_whitespace().collect();
-        assert_eq!(words, ["c1", "(3)", "30.0", "11.7", "104", "0.02"], "{text}");
+        assert_eq!(
+            words,
+            ["c1", "(3)", "30.0", "11.7", "104", "0.02"],
+            "{text}"
+        );
     }
 
     #[test]
     fn coloured() {
         let text = heatmap(&ten_by_four(), true);
         assert!(text.contains("\x1b[48;5;89;38;5;15m"), "{text}");
-        assert_eq!(text.matches("\x1b[48").count(), text.matches("\x1b[0m").count());
+        assert_eq!(
+            text.matches("\x1b[48").count(),
+            text.matches("\x1b[0m").count()
+        );
     }
 }

@@ -39,7 +39,11 @@ pub fn write(map: &HeatMap, path: &Path) -> Result<()> {
         "svg" => {
             // the backend keeps quiet about files that it can't write
             let mut text = String::new();
-            let drawn = draw(SVGBackend::with_string(&mut text, layout.size), map, &layout);
+            let drawn = draw(
+                SVGBackend::with_string(&mut text, layout.size),
+                map,
+                &layout,
+            );
             drawn.and_then(|()| fs::write(path, text).map_err(Into::into))
         }
         "png" => draw(BitMapBackend::new(path, layout.size), map, &layout),
@@ -80,7 +84,7 @@ const MARGIN: i32 = 24;
 const HEAD: i32 = 92;
 const LEGEND: i32 = 96;
 const GAP: i32 = 48;
-const LETTER: i32 = 8;
+const LETTER: i32 = 9;
 const LABEL: usize = 26;
 
 impl Layout {
@@ -203,15 +207,19 @@ where
     for (at, owner) in map.owners.iter().enumerate() {
         let middle = left + at as i32 * layout.width + layout.width / 2;
         if layout.upright {
-            let style = text(13, INK, HPos::Left, VPos::Center).transform(FontTransform::Rotate270);
-            area.draw(&Text::new(fit(&owner.label, LABEL), (middle, top - 6), style))?;
+            let style = text(15, INK, HPos::Left, VPos::Center).transform(FontTransform::Rotate270);
+            area.draw(&Text::new(
+                fit(&owner.label, LABEL),
+                (middle, top - 6),
+                style,
+            ))?;
             continue;
         }
         // the name above the id
         let (name, id) = owner.label.rsplit_once(' ').unwrap_or((&owner.label, ""));
         let letters = (layout.width / LETTER) as usize;
         for (word, y) in [(fit(name, letters), top - 32), (id.to_string(), top - 14)] {
-            let style = text(13, INK, HPos::Center, VPos::Center);
+            let style = text(15, INK, HPos::Center, VPos::Center);
             area.draw(&Text::new(word, (middle, y), style))?;
         }
     }
@@ -219,8 +227,12 @@ where
     for (row, (reader, line)) in map.readers.iter().zip(map.matrix(side)).enumerate() {
         let y = top + row as i32 * layout.height;
         let middle = y + layout.height / 2;
-        let style = text(13, INK, HPos::Right, VPos::Center);
-        area.draw(&Text::new(fit(&reader.label, LABEL), (left - 8, middle), style))?;
+        let style = text(15, INK, HPos::Right, VPos::Center);
+        area.draw(&Text::new(
+            fit(&reader.label, LABEL),
+            (left - 8, middle),
+            style,
+        ))?;
         for (column, sectors) in line.into_iter().enumerate() {
             let x = left + column as i32 * layout.width;
             let place = scale.place(sectors);
@@ -230,7 +242,7 @@ where
             // figures only where they can be read
             if sectors > 0 && layout.width >= 44 && layout.height >= 18 {
                 let ink = if place > Some(0.55) { WHITE } else { INK };
-                let style = text(13, ink, HPos::Center, VPos::Center);
+                let style = text(15, ink, HPos::Center, VPos::Center);
                 let at = (x + layout.width / 2, middle);
                 area.draw(&Text::new(short_mib(sectors), at, style))?;
             }
@@ -246,8 +258,12 @@ where
     const WIDTH: i32 = 420;
     const HEIGHT: i32 = 16;
     let left = MARGIN + 110;
-    let style = text(13, INK, HPos::Left, VPos::Center);
-    area.draw(&Text::new("MiB, log scale", (MARGIN, y + HEIGHT / 2), style))?;
+    let style = text(15, INK, HPos::Left, VPos::Center);
+    area.draw(&Text::new(
+        "MiB, log scale",
+        (MARGIN, y + HEIGHT / 2),
+        style,
+    ))?;
     for at in 0..WIDTH {
         let colour = colour_at(f64::from(at) / f64::from(WIDTH - 1));
         let corners = [(left + at, y), (left + at + 1, y + HEIGHT)];
@@ -255,16 +271,23 @@ where
     }
     for power in scale.low..=scale.high {
         let x = left + WIDTH * (power - scale.low) / (scale.high - scale.low);
-        area.draw(&PathElement::new([(x, y + HEIGHT), (x, y + HEIGHT + 5)], INK))?;
+        area.draw(&PathElement::new(
+            [(x, y + HEIGHT), (x, y + HEIGHT + 5)],
+            INK,
+        ))?;
         let figure = format!("{}", 10f64.powi(power));
-        let style = text(13, INK, HPos::Center, VPos::Top);
+        let style = text(15, INK, HPos::Center, VPos::Top);
         area.draw(&Text::new(figure, (x, y + HEIGHT + 9), style))?;
     }
     let x = left + WIDTH + 40;
     let corners = [(x, y), (x + HEIGHT, y + HEIGHT)];
     area.draw(&Rectangle::new(corners, NOTHING.filled()))?;
-    let style = text(13, INK, HPos::Left, VPos::Center);
-    area.draw(&Text::new("nothing", (x + HEIGHT + 8, y + HEIGHT / 2), style))?;
+    let style = text(15, INK, HPos::Left, VPos::Center);
+    area.draw(&Text::new(
+        "nothing",
+        (x + HEIGHT + 8, y + HEIGHT / 2),
+        style,
+    ))?;
     Ok(())
 }
 
@@ -284,7 +307,13 @@ mod tests {
         let path = folder().join("drrctl-heatmap.svg");
         write(&map, &path).expect("written");
         let svg = fs::read_to_string(&path).expect("a picture");
-        for word in ["From the disk", "Served by DRR", "c10 (12)", "python", "MiB"] {
+        for word in [
+            "From the disk",
+            "Served by DRR",
+            "c10 (12)",
+            "python",
+            "MiB",
+        ] {
             assert!(svg.contains(word), "{word}");
         }
         let path = folder().join("drrctl-heatmap.png");

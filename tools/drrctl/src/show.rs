@@ -133,7 +133,11 @@ pub fn list(devices: &[DrrDevice]) -> String {
 
 /// The reasons of misses that occurred, most frequent first.
 pub fn reasons(status: &Status) -> String {
-    let mut reasons: Vec<_> = status.misses.iter().filter(|(_, count)| **count > 0).collect();
+    let mut reasons: Vec<_> = status
+        .misses
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .collect();
     reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     if reasons.is_empty() {
         return "-".to_string();
@@ -147,7 +151,14 @@ pub fn reasons(status: &Status) -> String {
 
 pub fn status(devices: &[(&DrrDevice, Status)]) -> String {
     let heading = [
-        "NAME", "HIT RATE", "DISK MIB", "DRR MIB", "DONATED MIB", "READS", "HITS", "MISSES",
+        "NAME",
+        "HIT RATE",
+        "DISK MIB",
+        "DRR MIB",
+        "DONATED MIB",
+        "READS",
+        "HITS",
+        "MISSES",
     ];
     let mut rows = vec![heading.map(str::to_string).to_vec()];
     for (device, status) in devices {
@@ -190,12 +201,18 @@ mod tests {
     fn tables() {
         let inventory = sample();
         let text = list(&inventory.drr);
-        assert!(text.contains("c2    t2           7   vg-pool-tpool  1.0  no_donate"), "{text}");
+        assert!(
+            text.contains("c2    t2           7   vg-pool-tpool  1.0  no_donate"),
+            "{text}"
+        );
         let status_of = || Status::new("c2", LINE).expect("understood");
         let text = status(&[(&inventory.drr[0], status_of())]);
         assert!(text.contains("75.0%"), "{text}");
         assert!(text.contains("norecord 15, unshared 5"), "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
     }
 
     #[test]

@@ -161,7 +161,15 @@ pub mod tests {
 
     #[test]
     fn odd_ones_are_refused() {
-        for line in ["", "1", "1 x", "1 2 reads=many", "1 2 reads=-1", "1 2 from=1", "1 2 from=a:b"] {
+        for line in [
+            "",
+            "1",
+            "1 x",
+            "1 2 reads=many",
+            "1 2 reads=-1",
+            "1 2 from=1",
+            "1 2 from=a:b",
+        ] {
             assert!(Status::new("c1", line).is_err(), "{line}");
         }
     }

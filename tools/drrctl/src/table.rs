@@ -62,7 +62,11 @@ mod tests {
 
     #[test]
     fn what_is_made_is_understood() {
-        for features in [&[][..], &["no_donate"], &["no_donate", "no_receive", "paranoid"]] {
+        for features in [
+            &[][..],
+            &["no_donate"],
+            &["no_donate", "no_receive", "paranoid"],
+        ] {
             let table = drr(&drr_arguments("253:9", features)).expect("a table");
             assert_eq!(table.features, features);
         }

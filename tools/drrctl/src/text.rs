@@ -151,9 +151,7 @@ impl<'a> Answer<'a> {
 
     /// A serial number and a thin id, or two "-".
     fn layer(&self, record: &[&'a str], at: usize) -> Result<Option<(u64, u64)>> {
-        Ok(self
-            .maybe(record, at)?
-            .zip(self.maybe(record, at + 1)?))
+        Ok(self.maybe(record, at)?.zip(self.maybe(record, at + 1)?))
     }
 }
 
@@ -235,14 +233,18 @@ pub fn blocks(device: &str, text: &str) -> Result<Blocks> {
 mod tests {
     use super::*;
 
-    const LAYERS: &str = "drr-layers 1 pool=253:2\nlayer 3 7 1 12 live 2\nlayer 1 0 - 0 deleted 0\n";
+    const LAYERS: &str =
+        "drr-layers 1 pool=253:2\nlayer 3 7 1 12 live 2\nlayer 1 0 - 0 deleted 0\n";
     const HEAT: &str = "drr-heat 1 pool=253:2 layer=3 thin=7\n\
         read 1 0 10 80 20 160\nread - - 1 8 0 0\nwrite 5 40\ndonor 2 6 150\ndonor - - 10\n";
     const BLOCKS: &str = "drr-blocks 1 pool=253:2 state=on blocks=19 block_sectors=128 missed=2\n\
         reads 1 1 16\nreads 2 3 3\nlayers 1 1 17\nlayers 9 - 2\n";
 
     fn why<T>(result: Result<T>) -> String {
-        result.err().map(|error| error.to_string()).unwrap_or_default()
+        result
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
     }
 
     #[test]
@@ -269,7 +271,10 @@ mod tests {
     fn blocks_are_taken_apart() {
         let blocks = blocks("c1", BLOCKS).expect("understood");
         assert!(blocks.on);
-        assert_eq!((blocks.blocks, blocks.block_sectors, blocks.missed), (19, 128, 2));
+        assert_eq!(
+            (blocks.blocks, blocks.block_sectors, blocks.missed),
+            (19, 128, 2)
+        );
         assert_eq!(blocks.reads[1].high, Some(3));
         assert_eq!(blocks.layers[1].high, None);
     }

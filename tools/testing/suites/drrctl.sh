@@ -163,7 +163,7 @@ layers_and_heat() {
 	json_says '[.reads[].drr_sectors] | add' "$(stat_of two hit_sectors)" heatmap
 	json_says '.readers | map(.label) | join(",")' \
 		"one ($(thin_id one)),two ($(thin_id two))" heatmap
-	json_says '.reads as $r | .owners[$r[0].owner].thin_id' "$(thin_id image)" heatmap
+	json_says '[.owners[].thin_id] | tostring' "[$(thin_id image)]" heatmap
 	json_says '.donors[0].donor_thin_id' "$(thin_id one)" heatmap
 	mkdir -p /out
 	"$CTL" heatmap -o /out/heatmap.svg
