@@ -24,7 +24,7 @@ pub fn write(folder: &Path) -> Result<()> {
 
 fn render(folder: &Path) -> IoResult<()> {
     fs::create_dir_all(folder)?;
-    let mut command = Cli::command();
+    let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     clap_mangen::generate_to(command, folder)
 }

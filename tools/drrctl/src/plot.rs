@@ -227,7 +227,7 @@ where
     for (row, (reader, line)) in map.readers.iter().zip(map.matrix(side)).enumerate() {
         let y = top + row as i32 * layout.height;
         let middle = y + layout.height / 2;
-        let style = text(15, INK, HPos::Right, VPos::Center);
+        let style = text((layout.height - 2).min(15), INK, HPos::Right, VPos::Center);
         area.draw(&Text::new(
             fit(&reader.label, LABEL),
             (left - 8, middle),
