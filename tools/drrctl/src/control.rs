@@ -3,16 +3,17 @@
 //! Device-mapper, through the `devicemapper` crate, with errors that tell the user what to do.
 //!
 //! The crate asks again with a larger buffer when an answer is too long, for messages, too, and
-//! tries for five seconds to remove a device that is in use. What it doesn't do: nodes in
-//! /dev/mapper where no udev runs.
+//! tries for five seconds to remove a device that is in use. What it doesn't do: anything at all
+//! where no udev runs; see `bare`.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use devicemapper::{DevId, Device, DmError, DmFlags, DmName, DmOptions, DM};
+use devicemapper::{DevId, DmError, DmFlags, DmName, DmOptions, DM};
 
+use crate::bare::{self, Bare};
 use crate::error::{Code, Error, Result};
 
 /// One line of a table or a status.
@@ -24,15 +25,42 @@ pub struct Line {
     pub arguments: String,
 }
 
-pub struct Control {
-    dm: DM,
+/// Where udev runs it has to be told, which the crate does.
+enum Way {
+    Udev(DM),
+    Bare(Bare),
 }
 
-/// The number of the system's error, if that's what it was.
-fn errno(error: &DmError) -> Option<i32> {
-    match error {
-        DmError::Core(devicemapper::errors::Error::Ioctl(_, _, _, errno)) => Some(**errno as i32),
-        _ => None,
+pub struct Control {
+    way: Way,
+}
+
+/// What went wrong, with the number of the system's error, if that's what it was.
+struct Failed {
+    number: Option<i32>,
+    text: String,
+}
+
+impl From<DmError> for Failed {
+    fn from(error: DmError) -> Self {
+        Self {
+            number: match &error {
+                DmError::Core(devicemapper::errors::Error::Ioctl(_, _, _, errno)) => {
+                    Some(**errno as i32)
+                }
+                _ => None,
+            },
+            text: error.to_string(),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Self {
+        Self {
+            number: error.raw_os_error(),
+            text: error.to_string(),
+        }
     }
 }
 
@@ -54,8 +82,8 @@ pub fn not_loaded() -> Error {
     )
 }
 
-fn explain(device: &str, doing: &str, error: &DmError) -> Error {
-    let (code, why, remedy) = match errno(error) {
+fn explain(device: &str, doing: &str, error: &Failed) -> Error {
+    let (code, why, remedy) = match error.number {
         Some(libc::ENXIO | libc::ENODEV | libc::ENOENT) => (
             Code::NotThere,
             "there is no such device-mapper device".to_string(),
@@ -77,7 +105,7 @@ fn explain(device: &str, doing: &str, error: &DmError) -> Error {
         ),
         None => (
             Code::Failed,
-            format!("can't {doing} it: {error}"),
+            format!("can't {doing} it: {}", error.text),
             "the kernel log may say more: dmesg",
         ),
     };
@@ -117,45 +145,69 @@ impl Control {
             }
             Ok(_) => {}
         }
-        let dm = DM::new().map_err(|error| explain("device-mapper", "open", &error))?;
-        Ok(Self { dm })
+        let failed = |error: Failed| explain("device-mapper", "open", &error);
+        let way = if Path::new("/run/udev/control").exists() {
+            Way::Udev(DM::new().map_err(|error| failed(error.into()))?)
+        } else {
+            Way::Bare(Bare::new().map_err(|error| failed(error.into()))?)
+        };
+        Ok(Self { way })
     }
 
     pub fn drr_loaded(&self) -> Result<bool> {
         let targets = self
-            .dm
-            .list_versions()
+            .targets()
             .map_err(|error| explain("device-mapper", "ask", &error))?;
-        Ok(targets.iter().any(|(name, ..)| name == "drr"))
+        Ok(targets.iter().any(|name| name == "drr"))
+    }
+
+    fn targets(&self) -> std::result::Result<Vec<String>, Failed> {
+        Ok(match &self.way {
+            Way::Udev(dm) => dm.list_versions()?.into_iter().map(|it| it.0).collect(),
+            Way::Bare(bare) => bare.targets()?,
+        })
     }
 
     /// Names and numbers (major, minor) of all device-mapper devices.
     pub fn devices(&self) -> Result<Vec<(String, (u32, u32))>> {
-        let devices = self
-            .dm
-            .list_devices()
-            .map_err(|error| explain("device-mapper", "list", &error))?;
-        Ok(devices
-            .into_iter()
-            .map(|(name, device, _)| (name.to_string(), (device.major, device.minor)))
-            .collect())
+        self.list()
+            .map_err(|error| explain("device-mapper", "list", &error))
+    }
+
+    fn list(&self) -> std::result::Result<Vec<(String, (u32, u32))>, Failed> {
+        Ok(match &self.way {
+            Way::Udev(dm) => dm
+                .list_devices()?
+                .into_iter()
+                .map(|(name, device, _)| (name.to_string(), (device.major, device.minor)))
+                .collect(),
+            Way::Bare(bare) => bare.list()?,
+        })
     }
 
     pub fn table(&self, name: &str) -> Result<Vec<Line>> {
-        self.lines(name, DmFlags::DM_STATUS_TABLE)
+        self.lines(dm_name(name)?, DmFlags::DM_STATUS_TABLE, bare::TABLE)
+            .map_err(|error| explain(name, "ask", &error))
     }
 
     /// Without a commit of the pool's metadata.
     pub fn status(&self, name: &str) -> Result<Vec<Line>> {
-        self.lines(name, DmFlags::DM_NOFLUSH)
+        self.lines(dm_name(name)?, DmFlags::DM_NOFLUSH, bare::NOFLUSH)
+            .map_err(|error| explain(name, "ask", &error))
     }
 
-    fn lines(&self, name: &str, flags: DmFlags) -> Result<Vec<Line>> {
+    fn lines(
+        &self,
+        name: &DmName,
+        flags: DmFlags,
+        bare_flags: u32,
+    ) -> std::result::Result<Vec<Line>, Failed> {
+        let dm = match &self.way {
+            Way::Udev(dm) => dm,
+            Way::Bare(bare) => return Ok(bare.lines(&name.to_string(), bare_flags)?),
+        };
         let options = DmOptions::default().set_flags(flags);
-        let (_, lines) = self
-            .dm
-            .table_status(&DevId::Name(dm_name(name)?), options)
-            .map_err(|error| explain(name, "ask", &error))?;
+        let (_, lines) = dm.table_status(&DevId::Name(name), options)?;
         Ok(lines
             .into_iter()
             .map(|(start, length, target, arguments)| Line {
@@ -169,10 +221,8 @@ impl Control {
 
     /// Sends a message; its answer, if there is one.
     pub fn message(&self, name: &str, message: &str) -> Result<Option<String>> {
-        let (_, answer) = self
-            .dm
-            .target_msg(&DevId::Name(dm_name(name)?), None, message)
-            .map_err(|error| match errno(&error) {
+        self.send(dm_name(name)?, message)
+            .map_err(|error| match error.number {
                 Some(libc::EINVAL) => Error::new(
                     Code::Failed,
                     name,
@@ -180,8 +230,14 @@ impl Control {
                     "load the module that drrctl came with; the kernel log may say more: dmesg",
                 ),
                 _ => explain(name, "ask", &error),
-            })?;
-        Ok(answer)
+            })
+    }
+
+    fn send(&self, name: &DmName, message: &str) -> std::result::Result<Option<String>, Failed> {
+        Ok(match &self.way {
+            Way::Udev(dm) => dm.target_msg(&DevId::Name(name), None, message)?.1,
+            Way::Bare(bare) => bare.message(&name.to_string(), message)?,
+        })
     }
 
     /// A message that has an answer.
@@ -198,34 +254,19 @@ impl Control {
 
     /// Makes a device of one line and activates it; takes it away again if that fails.
     pub fn create(&self, name: &str, line: &Line) -> Result<()> {
-        let name_of = dm_name(name)?;
-        let options = DmOptions::default;
-        let made = self
-            .dm
-            .device_create(name_of, None, options())
-            .map_err(|error| match errno(&error) {
-                Some(libc::EBUSY) => Error::new(
-                    Code::InUse,
-                    name,
-                    "there is a device with this name already",
-                    "choose another name, or remove that one",
-                ),
-                _ => explain(name, "create", &error),
-            })?;
-        let id = DevId::Name(name_of);
-        let table = [(
-            line.start,
-            line.length,
-            line.target.clone(),
-            line.arguments.clone(),
-        )];
+        let dm_name = dm_name(name)?;
+        let minor = self.make(dm_name).map_err(|error| match error.number {
+            Some(libc::EBUSY) => Error::new(
+                Code::InUse,
+                name,
+                "there is a device with this name already",
+                "choose another name, or remove that one",
+            ),
+            _ => explain(name, "create", &error),
+        })?;
         let log = KernelLog::from_now();
-        let activated = self
-            .dm
-            .table_load(&id, &table, options())
-            .and_then(|_| self.dm.device_suspend(&id, options()));
-        if let Err(error) = activated {
-            let _ = self.dm.device_remove(&id, options());
+        if let Err(error) = self.activate(dm_name, line) {
+            let _ = self.take_away(dm_name);
             if !self.drr_loaded()? {
                 return Err(not_loaded());
             }
@@ -239,13 +280,49 @@ impl Control {
                 None => explain(name, "activate", &error),
             });
         }
-        link(name, made.device());
+        link(name, minor);
+        Ok(())
+    }
+
+    fn make(&self, name: &DmName) -> std::result::Result<u32, Failed> {
+        Ok(match &self.way {
+            Way::Udev(dm) => {
+                let made = dm.device_create(name, None, DmOptions::default())?;
+                made.device().minor
+            }
+            Way::Bare(bare) => bare.create(&name.to_string())?,
+        })
+    }
+
+    fn activate(&self, name: &DmName, line: &Line) -> std::result::Result<(), Failed> {
+        let dm = match &self.way {
+            Way::Udev(dm) => dm,
+            Way::Bare(bare) => return Ok(bare.activate(&name.to_string(), line)?),
+        };
+        let (id, options) = (DevId::Name(name), DmOptions::default);
+        let Line {
+            start,
+            length,
+            target,
+            arguments,
+        } = line.clone();
+        dm.table_load(&id, &[(start, length, target, arguments)], options())?;
+        dm.device_suspend(&id, options())?; // without its flag: resume
+        Ok(())
+    }
+
+    fn take_away(&self, name: &DmName) -> std::result::Result<(), Failed> {
+        match &self.way {
+            Way::Udev(dm) => dm
+                .device_remove(&DevId::Name(name), DmOptions::default())
+                .map(|_| ())?,
+            Way::Bare(bare) => bare.remove(&name.to_string())?,
+        }
         Ok(())
     }
 
     pub fn remove(&self, name: &str) -> Result<()> {
-        self.dm
-            .device_remove(&DevId::Name(dm_name(name)?), DmOptions::default())
+        self.take_away(dm_name(name)?)
             .map_err(|error| explain(name, "remove", &error))?;
         // a node that udev made is gone by now, one that nobody looks after is not
         let path = node(name);
@@ -257,11 +334,11 @@ impl Control {
 }
 
 /// Where no udev runs there is only /dev/dm-N, from devtmpfs.
-fn link(name: &str, device: Device) {
+fn link(name: &str, minor: u32) {
     let path = node(name);
     if !path.exists() {
         let _ = fs::remove_file(&path);
-        let _ = symlink(format!("../dm-{}", device.minor), path);
+        let _ = symlink(format!("../dm-{minor}"), path);
     }
 }
 

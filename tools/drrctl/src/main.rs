@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
+mod bare;
 mod blocks;
 mod cli;
 mod control;

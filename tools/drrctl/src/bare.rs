@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Device-mapper by its own ioctls, for systems where no udev runs: the `devicemapper` crate
+//! refuses every request there. Only what drrctl needs.
+
+use std::fs::File;
+use std::io::{Error, Result};
+use std::os::fd::AsRawFd;
+
+use crate::control::Line;
+
+const VERSION: u32 = 0;
+const CREATE: u32 = 3;
+const REMOVE: u32 = 4;
+const SUSPEND: u32 = 6;
+const LOAD: u32 = 9;
+const STATUS: u32 = 12;
+const LIST: u32 = 2;
+const VERSIONS: u32 = 13;
+const MESSAGE: u32 = 14;
+
+/// Offsets in `struct dm_ioctl` of linux/dm-ioctl.h, and its size.
+const DATA_SIZE: usize = 12;
+const DATA_START: usize = 16;
+const COUNT: usize = 20;
+const FLAGS: usize = 28;
+const DEVICE: usize = 40;
+const NAME: usize = 48;
+const HEADER: usize = 312;
+/// Of `struct dm_target_spec`.
+const SPEC: usize = 40;
+
+pub const TABLE: u32 = 1 << 4;
+pub const NOFLUSH: u32 = 1 << 11;
+const BUFFER_FULL: u32 = 1 << 8;
+const DATA_OUT: u32 = 1 << 16;
+
+pub struct Bare(File);
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut word = [0; 4];
+    if let Some(part) = bytes.get(at..at + 4) {
+        word.copy_from_slice(part);
+    }
+    u32::from_ne_bytes(word)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    if let Some(part) = bytes.get(at..at + 8) {
+        word.copy_from_slice(part);
+    }
+    u64::from_ne_bytes(word)
+}
+
+/// The text there, up to its zero.
+fn text_at(bytes: &[u8], at: usize) -> String {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let end = rest
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(rest.len());
+    String::from_utf8_lossy(&rest[..end]).into_owned()
+}
+
+/// Major and minor as the kernel packs them.
+fn device(number: u64) -> (u32, u32) {
+    let number = number as u32;
+    (
+        (number & 0xf_ff00) >> 8,
+        (number & 0xff) | ((number >> 12) & 0xf_ff00),
+    )
+}
+
+/// The answer: its header, and its data.
+struct Answer(Vec<u8>);
+
+impl Answer {
+    fn data(&self) -> &[u8] {
+        let start = u32_at(&self.0, DATA_START) as usize;
+        self.0.get(start..).unwrap_or_default()
+    }
+}
+
+impl Bare {
+    pub fn new() -> Result<Self> {
+        File::open("/dev/mapper/control").map(Self)
+    }
+
+    fn ask(&self, command: u32, name: &str, flags: u32, count: u32, data: &[u8]) -> Result<Answer> {
+        let mut size = (HEADER + data.len()).max(16384);
+        loop {
+            let mut buffer = vec![0; size];
+            let mut put = |at: usize, value: u32| {
+                buffer[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+            };
+            put(VERSION as usize, 4);
+            put(DATA_SIZE, size as u32);
+            put(DATA_START, HEADER as u32);
+            put(COUNT, count);
+            put(FLAGS, flags);
+            let name = name.as_bytes();
+            buffer[NAME..NAME + name.len().min(127)].copy_from_slice(&name[..name.len().min(127)]);
+            buffer[HEADER..HEADER + data.len()].copy_from_slice(data);
+            let request = 3 << 30 | (HEADER as u32) << 16 | 0xfd << 8 | command;
+            // SAFETY: the buffer is as long as it says
+            let rc = unsafe { libc::ioctl(self.0.as_raw_fd(), request as _, buffer.as_mut_ptr()) };
+            if rc != 0 {
+                return Err(Error::last_os_error());
+            }
+            if u32_at(&buffer, FLAGS) & BUFFER_FULL == 0 {
+                return Ok(Answer(buffer));
+            }
+            size = size
+                .checked_mul(2)
+                .filter(|size| *size <= 1 << 30)
+                .ok_or_else(|| Error::other("the answer is too long"))?;
+        }
+    }
+
+    pub fn list(&self) -> Result<Vec<(String, (u32, u32))>> {
+        let answer = self.ask(LIST, "", 0, 0, &[])?;
+        let (data, mut at, mut devices) = (answer.data(), 0, Vec::new());
+        loop {
+            let number = u64_at(data, at);
+            if number == 0 {
+                return Ok(devices); // none at all
+            }
+            devices.push((text_at(data, at + 12), device(number)));
+            match u32_at(data, at + 8) {
+                0 => return Ok(devices),
+                next => at += next as usize,
+            }
+        }
+    }
+
+    pub fn targets(&self) -> Result<Vec<String>> {
+        let answer = self.ask(VERSIONS, "", 0, 0, &[])?;
+        let (data, mut at, mut names) = (answer.data(), 0, Vec::new());
+        loop {
+            names.push(text_at(data, at + 16));
+            match u32_at(data, at) {
+                0 => return Ok(names),
+                next => at += next as usize,
+            }
+        }
+    }
+
+    pub fn lines(&self, name: &str, flags: u32) -> Result<Vec<Line>> {
+        let answer = self.ask(STATUS, name, flags, 0, &[])?;
+        let (data, mut at, mut lines) = (answer.data(), 0, Vec::new());
+        for _ in 0..u32_at(&answer.0, COUNT) {
+            lines.push(Line {
+                start: u64_at(data, at),
+                length: u64_at(data, at + 8),
+                target: text_at(&data[..data.len().min(at + SPEC)], at + 24),
+                arguments: text_at(data, at + SPEC).trim_end().to_string(),
+            });
+            at = u32_at(data, at + 20) as usize; // from the beginning
+        }
+        Ok(lines)
+    }
+
+    pub fn message(&self, name: &str, message: &str) -> Result<Option<String>> {
+        let mut data = vec![0; 8];
+        data.extend(message.as_bytes());
+        data.push(0);
+        let answer = self.ask(MESSAGE, name, 0, 0, &data)?;
+        let has_data = u32_at(&answer.0, FLAGS) & DATA_OUT != 0;
+        Ok(has_data.then(|| text_at(answer.data(), 0)))
+    }
+
+    /// The new device's minor number.
+    pub fn create(&self, name: &str) -> Result<u32> {
+        let answer = self.ask(CREATE, name, 0, 0, &[])?;
+        Ok(device(u64_at(&answer.0, DEVICE)).1)
+    }
+
+    pub fn activate(&self, name: &str, line: &Line) -> Result<()> {
+        let mut data = vec![0; SPEC];
+        data[..8].copy_from_slice(&line.start.to_ne_bytes());
+        data[8..16].copy_from_slice(&line.length.to_ne_bytes());
+        let target = &line.target.as_bytes()[..line.target.len().min(15)];
+        data[24..24 + target.len()].copy_from_slice(target);
+        data.extend(line.arguments.as_bytes());
+        data.push(0);
+        data.resize(data.len().next_multiple_of(8), 0);
+        let next = (data.len() as u32).to_ne_bytes();
+        data[20..24].copy_from_slice(&next);
+        self.ask(LOAD, name, 0, 1, &data)?;
+        self.ask(SUSPEND, name, 0, 0, &[]).map(|_| ()) // without its flag: resume
+    }
+
+    /// What has it open for a moment may be slow to let go of it.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let mut tries = 0;
+        loop {
+            match self.ask(REMOVE, name, 0, 0, &[]) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && tries < 25 => {}
+                result => return result.map(|_| ()),
+            }
+            tries += 1;
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    }
+}
