@@ -199,8 +199,10 @@ counters_are_reset() {
 quits() {
 	local rc=0
 	(
-		sleep 1
-		dd if=/dev/mapper/two of=/dev/null bs=1M count=4 iflag=direct status=none
+		for _ in 1 2 3 4 5 6 7 8; do
+			sleep 0.4
+			dd if=/dev/mapper/two of=/dev/null bs=1M count=4 iflag=direct status=none
+		done
 	) &
 	"$PTY" $((4 * ${DRR_SLOW:-1})) "$1" "$CTL" top --interval 0.5 >"$WORK/screen" || rc=$?
 	wait
