@@ -102,7 +102,7 @@ impl Bare {
             let name = name.as_bytes();
             buffer[NAME..NAME + name.len().min(127)].copy_from_slice(&name[..name.len().min(127)]);
             buffer[HEADER..HEADER + data.len()].copy_from_slice(data);
-            let request = 3 << 30 | (HEADER as u32) << 16 | 0xfd << 8 | command;
+            let request = (3 << 30) | ((HEADER as u32) << 16) | (0xfd << 8) | command;
             // SAFETY: the buffer is as long as it says
             let rc = unsafe { libc::ioctl(self.0.as_raw_fd(), request as _, buffer.as_mut_ptr()) };
             if rc != 0 {

@@ -16,6 +16,9 @@ use devicemapper::{DevId, DmError, DmFlags, DmName, DmOptions, DM};
 use crate::bare::{self, Bare};
 use crate::error::{Code, Error, Result};
 
+/// A device's name, and its numbers: major, minor.
+pub type NameAndNumber = (String, (u32, u32));
+
 /// One line of a table or a status.
 #[derive(Clone, Debug)]
 pub struct Line {
@@ -169,12 +172,12 @@ impl Control {
     }
 
     /// Names and numbers (major, minor) of all device-mapper devices.
-    pub fn devices(&self) -> Result<Vec<(String, (u32, u32))>> {
+    pub fn devices(&self) -> Result<Vec<NameAndNumber>> {
         self.list()
             .map_err(|error| explain("device-mapper", "list", &error))
     }
 
-    fn list(&self) -> std::result::Result<Vec<(String, (u32, u32))>, Failed> {
+    fn list(&self) -> std::result::Result<Vec<NameAndNumber>, Failed> {
         Ok(match &self.way {
             Way::Udev(dm) => dm
                 .list_devices()?
