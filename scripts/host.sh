@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # Tests the module's pure sources in user space (tools/host): their own cases, input by chance,
-# many threads, and with loom every order of a few threads' operations. Ends with the line
-# "N passed, N failed".
+# many threads, and with loom every order of a few threads' operations; and the programs' own
+# tests. Ends with the line "N passed, N failed".
 #
 # usage: host.sh [tests|models]...	without arguments both
 
@@ -18,7 +18,8 @@ for part in "${@:-tests models}"; do
 	for kind in $part; do
 		echo "# host: $kind"
 		case $kind in
-		tests) "$DRR_TOP/scripts/cargo.sh" test --locked --release -p drr-host-dm -p drr-host ;;
+		tests) "$DRR_TOP/scripts/cargo.sh" test --locked --release \
+			-p drr-host-dm -p drr-host -p drr-torture -p drrctl ;;
 		# loom's atomics are another build; optimised, as there are many runs
 		models) RUSTFLAGS="--cfg loom" "$DRR_TOP/scripts/cargo.sh" test --locked --release \
 			--target-dir "$DRR_TOP/build/cargo/loom" -p drr-host-dm -p drr-host ;;
