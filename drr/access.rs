@@ -60,8 +60,13 @@ impl Key for Stretch {
     }
 
     fn hash(&self) -> u64 {
-        hash(self.number ^ (u64::from(self.pool) << 44))
+        hash_in(self.pool, self.number)
     }
+}
+
+/// Hash of something that has a number in its pool.
+fn hash_in(pool: u32, number: u64) -> u64 {
+    hash(number ^ (u64::from(pool) << 44))
 }
 
 /// log2 of the most stretches that a block can have: dm-thin's blocks are at most 1 GiB.
@@ -91,7 +96,7 @@ impl Block {
 
     /// For tables of blocks.
     pub(crate) fn hash(&self) -> u64 {
-        hash(self.number ^ (u64::from(self.pool) << 44))
+        hash_in(self.pool, self.number)
     }
 
     /// The stretch that holds page `page` of the block, for a page read by `device` from

@@ -186,17 +186,7 @@ impl Blocks {
 #[kunit_tests(drr_blocks)]
 mod tests {
     use super::*;
-    use dm::printer::Printer;
-
-    fn text(blocks: &Blocks, buffer: &mut [u8]) -> Result<KVec<u8>> {
-        blocks
-            .print(3, 128, &mut Printer::new(buffer))
-            .map_err(|_| EINVAL)?;
-        let text = CStr::from_bytes_until_nul(buffer).map_err(|_| EINVAL)?;
-        let mut copy = KVec::new();
-        copy.extend_from_slice(text.to_bytes(), GFP_KERNEL)?;
-        Ok(copy)
-    }
+    use dm::printer::printed;
 
     #[test]
     fn counts_when_on() -> Result {
@@ -205,8 +195,8 @@ mod tests {
         let block = |number| Block::new(3, number).ok_or(EINVAL);
         blocks.read(block(1)?, 1);
         assert_eq!(
-            text(&blocks, &mut buffer)?[..],
-            b"drr-blocks 1 pool=3 state=off blocks=0 block_sectors=128 missed=0\n"[..]
+            printed(&mut buffer, |out| blocks.print(3, 128, out))?,
+            &b"drr-blocks 1 pool=3 state=off blocks=0 block_sectors=128 missed=0\n"[..]
         );
         blocks.switch(true);
         blocks.read(block(1)?, 1);
@@ -218,8 +208,8 @@ mod tests {
         }
         blocks.read(Block::new(4, 1).ok_or(EINVAL)?, 1);
         assert_eq!(
-            text(&blocks, &mut buffer)?[..],
-            b"drr-blocks 1 pool=3 state=on blocks=3 block_sectors=128 missed=0\n\
+            printed(&mut buffer, |out| blocks.print(3, 128, out))?,
+            &b"drr-blocks 1 pool=3 state=on blocks=3 block_sectors=128 missed=0\n\
               reads 1 1 1\nreads 2 3 1\nreads 16 31 1\n\
               layers 1 1 1\nlayers 2 2 1\nlayers 9 - 1\n"[..]
         );

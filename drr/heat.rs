@@ -203,14 +203,7 @@ impl Heat {
 #[kunit_tests(drr_heat)]
 mod tests {
     use super::*;
-    use dm::printer::Printer;
-
-    fn text(buffer: &mut [u8], print: impl Fn(&mut dyn Write) -> fmt::Result) -> Result<&[u8]> {
-        print(&mut Printer::new(buffer)).map_err(|_| EINVAL)?;
-        Ok(CStr::from_bytes_until_nul(buffer)
-            .map_err(|_| EINVAL)?
-            .to_bytes())
-    }
+    use dm::printer::printed;
 
     fn who(serial: u32) -> Option<Who> {
         Some(Who {
@@ -224,11 +217,11 @@ mod tests {
         let mut buffer = [0; 512];
         let heat = Heat::new()?;
         assert_eq!(
-            text(&mut buffer, |out| heat.print(out))?,
+            printed(&mut buffer, |out| heat.print(out))?,
             &b"write 0 0\n"[..]
         );
         assert_eq!(
-            text(&mut buffer, |out| heat.print_from(out))?,
+            printed(&mut buffer, |out| heat.print_from(out))?,
             &b" from=-"[..]
         );
         heat.not_served(who(5), 8);
@@ -238,16 +231,16 @@ mod tests {
         heat.written(32);
         heat.donated(who(7), 16);
         assert_eq!(
-            text(&mut buffer, |out| heat.print(out))?,
+            printed(&mut buffer, |out| heat.print(out))?,
             &b"read 5 1005 2 136 1 16\nread - - 1 24 0 0\nwrite 1 32\ndonor 7 1007 16\n"[..]
         );
         assert_eq!(
-            text(&mut buffer, |out| heat.print_from(out))?,
+            printed(&mut buffer, |out| heat.print_from(out))?,
             &b" from=1007:16"[..]
         );
         heat.reset();
         assert_eq!(
-            text(&mut buffer, |out| heat.print(out))?,
+            printed(&mut buffer, |out| heat.print(out))?,
             &b"write 0 0\n"[..]
         );
         Ok(())

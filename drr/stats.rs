@@ -166,14 +166,7 @@ impl Stats {
 #[kunit_tests(drr_stats)]
 mod tests {
     use super::*;
-    use dm::printer::Printer;
-
-    fn text(buffer: &mut [u8], print: impl Fn(&mut dyn Write) -> fmt::Result) -> Result<&[u8]> {
-        print(&mut Printer::new(buffer)).map_err(|_| EINVAL)?;
-        Ok(CStr::from_bytes_until_nul(buffer)
-            .map_err(|_| EINVAL)?
-            .to_bytes())
-    }
+    use dm::printer::printed;
 
     #[test]
     fn prints_and_resets() -> Result {
@@ -185,7 +178,7 @@ mod tests {
         stats.hit(None, 128, &Sources::default());
         stats.recorded(3);
         assert_eq!(
-            text(&mut buffer, |out| stats.print_reads(out))?,
+            printed(&mut buffer, |out| stats.print_reads(out))?,
             &b" reads=2 read_sectors=136 hits=1 hit_sectors=128 miss_unshared=0 \
                miss_metadata=0 miss_norecord=0 miss_busy=1 miss_changed=0 miss_layout=0 \
                recorded_sectors=24"[..]
@@ -193,12 +186,12 @@ mod tests {
         stats.verified(true);
         stats.verified(false);
         assert_eq!(
-            text(&mut buffer, |out| stats.print_verified(out))?,
+            printed(&mut buffer, |out| stats.print_verified(out))?,
             &b" verified=2 mismatches=1"[..]
         );
         stats.reset();
         assert_eq!(
-            text(&mut buffer, |out| stats.print_verified(out))?,
+            printed(&mut buffer, |out| stats.print_verified(out))?,
             &b" verified=0 mismatches=0"[..]
         );
         Ok(())

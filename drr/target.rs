@@ -16,7 +16,7 @@
 //! A hit is completed in `map`, which brings it to `end_io` like a read from the disk: both end
 //! in the same recording, so the reader is the newest donor of what it has just got.
 
-use core::fmt::Write;
+use core::{cell::OnceCell, fmt::Write};
 
 use kernel::{
     prelude::*,
@@ -494,6 +494,16 @@ impl Drr {
         let table = self.member.table();
         let claims = self.claims.load(Acquire);
         let (mut recorded, mut raw, mut partial) = (0, false, false);
+        // Once for the read, if it has such pages. Only spares records: copiers ask again, under a
+        // lock.
+        let allowed = OnceCell::new();
+        let raw_donates = || {
+            *allowed.get_or_init(|| {
+                table
+                    .givers
+                    .raw_donates(&rcu::read_lock(), self.member.device)
+            })
+        };
         for pages in filled.pages(bio) {
             let whole = pages.is_whole_folio();
             // Then the folio won't be up to date, and may become so without being read again.
@@ -505,10 +515,7 @@ impl Drr {
             };
             partial |= !whole;
             if pages.inode().is_block_device() {
-                if !table
-                    .givers
-                    .raw_donates(&rcu::read_lock(), self.member.device)
-                {
+                if !raw_donates() {
                     continue;
                 }
                 raw = true;

@@ -353,7 +353,7 @@ impl Node {
 #[kunit_tests(drr_tree)]
 mod tests {
     use super::*;
-    use dm::printer::Printer;
+    use dm::printer::printed;
     use kernel::{
         sync::Arc,
         time::{Instant, Monotonic},
@@ -386,14 +386,12 @@ mod tests {
 
     fn prints(tree: &Tree, text: &[u8]) -> Result {
         let mut buffer = [0; 512];
-        tree.print(1, &mut Printer::new(&mut buffer))
-            .map_err(|_| EINVAL)?;
-        let printed = CStr::from_bytes_until_nul(&buffer).map_err(|_| EINVAL)?;
+        let printed = printed(&mut buffer, |out| tree.print(1, out))?;
         // In no particular order.
         let lines = |text: &[u8]| text.split(|byte| *byte == b'\n').count();
-        assert_eq!(lines(printed.to_bytes()), lines(text));
+        assert_eq!(lines(printed), lines(text));
         for line in text.split(|byte| *byte == b'\n') {
-            let mut printed = printed.to_bytes().split(|byte| *byte == b'\n');
+            let mut printed = printed.split(|byte| *byte == b'\n');
             assert!(printed.any(|it| it == line));
         }
         Ok(())

@@ -4,6 +4,8 @@
 
 use core::fmt::Write;
 
+use kernel::prelude::*;
+
 /// Prints into a buffer of device-mapper's; what doesn't fit is cut off, and device-mapper asks
 /// again with more room.
 pub struct Printer<'a> {
@@ -32,4 +34,14 @@ impl Write for Printer<'_> {
         }
         Ok(())
     }
+}
+
+/// What `print` prints into `buffer`; for tests.
+pub fn printed<'b>(
+    buffer: &'b mut [u8],
+    print: impl FnOnce(&mut dyn Write) -> core::fmt::Result,
+) -> Result<&'b [u8]> {
+    print(&mut Printer::new(buffer)).map_err(|_| EINVAL)?;
+    let text = CStr::from_bytes_until_nul(buffer).map_err(|_| EINVAL)?;
+    Ok(text.to_bytes())
 }

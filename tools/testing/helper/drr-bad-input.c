@@ -45,6 +45,7 @@ static const char *const messages[] = {
 	"reset_stats", "layers", "heat", "blocks", "blocks on", "blocks off", "layer 7 -",
 	"layer 7 3", "layer 16777215 - 4294967295",
 };
+static const char *const told[] = { "reset_stats", "layers", "heat", "blocks" };
 
 /* Words that look like something. */
 static const char *const words[] = {
@@ -303,19 +304,16 @@ static bool right_message(const char *text)
 	static char *argv[WORDS_MAX];
 	size_t argc = split(text, argv);
 
-	if (argc == 2)
-		return !strcmp(argv[0], "blocks") &&
-		       (!strcmp(argv[1], "on") || !strcmp(argv[1], "off"));
-	return argc == 1 && (!strcmp(argv[0], "reset_stats") || !strcmp(argv[0], "layers") ||
-			     !strcmp(argv[0], "heat") || !strcmp(argv[0], "blocks"));
+	for (size_t i = 0; i < ELEMENTS(told); i++)
+		if (argc == 1 && !strcmp(argv[0], told[i]))
+			return true;
+	return argc == 2 && !strcmp(argv[0], "blocks") &&
+	       (!strcmp(argv[1], "on") || !strcmp(argv[1], "off"));
 }
 
 static bool is_number(const char *word, uint64_t below)
 {
-	if (!*word || word[strspn(word, "0123456789")])
-		return false;
-	errno = 0;
-	return strtoull(word, NULL, 10) < below && !errno;
+	return *word && !word[strspn(word, "0123456789")] && strtoull(word, NULL, 10) < below;
 }
 
 /* Well-formed; whether it is right depends on the layers that there are. */
