@@ -41,11 +41,11 @@
 
 /* In the order that tables show them. */
 static const char *const features[] = { "no_donate", "no_receive", "paranoid" };
+static const char *const told[] = { "reset_stats", "layers", "heat", "blocks" };
 static const char *const messages[] = {
 	"reset_stats", "layers", "heat", "blocks", "blocks on", "blocks off", "layer 7 -",
 	"layer 7 3", "layer 16777215 - 4294967295",
 };
-static const char *const told[] = { "reset_stats", "layers", "heat", "blocks" };
 
 /* Words that look like something. */
 static const char *const words[] = {
