@@ -232,19 +232,30 @@ fail() {
 	die "$name: $1 : see $out/console.log"
 }
 
-# The kernel has many data races of its own, some of them known and meant. All reports are
-# kept in kcsan.log; those with one of our modules in either backtrace are failures.
-# Prints the headings of these.
+# The kernel has many data races of its own, some of them known and meant, and our modules
+# are among the callers of some. All reports are kept in kcsan.log; a failure is one where a
+# function of ours makes one of the two accesses, itself or by a helper that works on its
+# caller's data. Prints the headings of these.
 our_races() {
 	awk -v all="$out/kcsan.log" '
+		BEGIN {
+			helper = "^(rust_helper_|mem(cpy|set|move|cmp)|_?copy_|rb_|xas?_|__?list_"
+			helper = helper "|list_|llist_|radix_tree_|refcount_|atomic|bitmap_|__asan_)"
+		}
 		function flush() {
 			if (ours) print title
-			title = ""; ours = 0
+			title = ""; ours = 0; looking = 0
 		}
 		/==========/ { flush(); next }
 		/BUG: KCSAN: / { flush(); title = $0 }
-		title { print >all }
-		title && /\[(dm_drr|dm_thin_pool)\]/ { ours = 1 }
+		!title { next }
+		{ print >all }
+		/ (to|at) 0x[0-9a-f]+ of [0-9]+ bytes by / { looking = 1; next }
+		looking && match($0, /[^ ]+\+0x[0-9a-f]+\/0x[0-9a-f]+/) {
+			if (substr($0, RSTART, RLENGTH) ~ helper) next
+			if (/\[(dm_drr|dm_thin_pool)\]/) ours = 1
+			looking = 0
+		}
 		END { flush() }
 	' "$out/console.log"
 }

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # KERNEL: debug
-# VM: --allow page.allocation.failure
+# VM: --append kunit.autorun=0 --allow page.allocation.failure
 #
 # Memory runs out at every step: of loading the module, of the constructor and the other
 # calls of device-mapper, of a read and its record. Each allocation is made to fail in turn;
