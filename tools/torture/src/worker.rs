@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::config::{Config, Fs};
+use crate::config::Config;
 use crate::content::{fill, first_wrong, is_mixture, Key, PAGE, UNIT, WORDS};
 use crate::diagnose;
 use crate::layer::{File, Layer, Slot};
@@ -123,12 +123,11 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// With blocks smaller than a page, xfs can't always drop a page from the cache that a direct
-    /// write has bypassed, and has a writer's next sync tell of it. Its content is uncertain then.
+    /// With blocks smaller than a page, a direct write can't always drop a page that it has
+    /// bypassed from the cache. The kernel warns of a collision, and has the next sync or direct
+    /// read of the file tell of it. The page's content is uncertain then.
     fn collides(&self, error: Option<i32>) -> bool {
-        error == Some(libc::EIO)
-            && matches!(self.config.fs, Fs::Xfs(_))
-            && self.config.fs.block() < PAGE
+        error == Some(libc::EIO) && self.config.fs.block() < PAGE
     }
 
     fn pick_file<'b>(&mut self, layer: &'b Layer, changes: bool) -> &'b File {
