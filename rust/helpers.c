@@ -11,11 +11,18 @@
 #include <linux/highmem.h>
 #include <linux/kprobes.h>
 #include <linux/mm.h>
+#include <linux/module.h>
 #include <linux/pagemap.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/tracepoint.h>
 #include "helpers.h"
+
+/*
+ * Its symbols are only looked up (rust/thin.rs), so depmod sees no need of
+ * it; but the layer tree misses what happens in a pool before it is there.
+ */
+MODULE_SOFTDEP("pre: dm-thin-pool");
 
 #ifdef CONFIG_HIGHMEM
 #error "pages are reached through the kernel's linear mapping"

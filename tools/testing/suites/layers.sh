@@ -59,6 +59,15 @@ raw_read() {
 	dd if="/dev/mapper/$1" of=/dev/null bs=1M skip="$2" count="$3" iflag=direct status=none
 }
 
+# What happened in a pool before its first drr device, but after the module was loaded.
+known_before() {
+	thin_new early 16
+	thin_snap young early
+	on_exit "for it in young early; do container_down \$it; thin_delete \$it; done"
+	drr_new young
+	is_child young young early
+}
+
 tree_follows_the_pool() {
 	local before
 	thin_new root 16
@@ -100,7 +109,6 @@ owners() {
 	thin_new l0 64
 	on_exit "for ((i = 0; i <= $depth; i++)); do container_down l\$i; thin_delete l\$i; done"
 	raw_write t-l0 0 $((depth + 4))
-	# Something has to have the module loaded and the pool watched from the beginning.
 	for ((i = 1; i <= depth; i++)); do
 		thin_snap l$i l$((i - 1))
 		raw_write t-l$i $((20 + i)) 1
@@ -262,8 +270,10 @@ asked_all_the_time() {
 	expect "layers" "$(ask busy layers | grep -c " $(thin_id busy) ")" 1..
 }
 
-pool_up 256
+# before dm-thin-pool: the module sees to it that nothing of a pool is missed
 modprobe dm-drr
+pool_up 256
+run_case "layers older than any drr device" known_before
 run_case "the tree follows the pool" tree_follows_the_pool
 run_case "owners, three layers deep" owners 3
 run_case "owners, ten layers deep" owners 10
