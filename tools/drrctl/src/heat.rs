@@ -161,6 +161,44 @@ impl HeatMap {
         map
     }
 
+    /// For looking at: what readers alone have of their own is in one column, "own", and doesn't
+    /// take one for each container.
+    pub fn folded(&self) -> Self {
+        let own = |cell: &Cell| {
+            let (reader, owner) = (&self.readers[cell.reader], &self.owners[cell.owner]);
+            owner.serial.is_some() && owner.serial == reader.serial
+        };
+        let alone = |owner: usize| {
+            let mut cells = self.reads.iter().filter(|cell| cell.owner == owner);
+            cells.all(own)
+        };
+        let kept: Vec<usize> = (0..self.owners.len())
+            .filter(|owner| !alone(*owner))
+            .collect();
+        let mut map = self.clone();
+        if kept.len() + 1 >= self.owners.len() {
+            return map;
+        }
+        map.owners = kept.iter().map(|at| self.owners[*at].clone()).collect();
+        // before those that can't be told, which come last
+        let last = map.owners.iter().position(|owner| owner.serial.is_none());
+        let at_own = last.unwrap_or(map.owners.len());
+        let own = Party {
+            label: "own".to_string(),
+            serial: None,
+            thin_id: None,
+        };
+        map.owners.insert(at_own, own);
+        for cell in &mut map.reads {
+            cell.owner = match kept.iter().position(|at| *at == cell.owner) {
+                Some(at) if at >= at_own => at + 1,
+                Some(at) => at,
+                None => at_own,
+            };
+        }
+        map
+    }
+
     /// Sectors of each reader (rows) and owner (columns).
     pub fn matrix(&self, side: Side) -> Vec<Vec<u64>> {
         let mut matrix = vec![vec![0; self.owners.len()]; self.readers.len()];
@@ -319,6 +357,35 @@ pub mod tests {
         assert_eq!(map.reads.len(), 1);
         assert_eq!((map.reads[0].disk_sectors, map.reads[0].drr_ios), (16, 4));
         assert_eq!(map.writes[0].sectors, 16);
+    }
+
+    #[test]
+    fn own_blocks_share_a_column() {
+        let layers = Layers::new(&Inventory::from_nodes(Vec::new()), "p", Vec::new());
+        let heats: Vec<_> = (4..7)
+            .map(|serial| {
+                let text = format!(
+                    "drr-heat 1 pool=1:1 layer={serial} thin={serial}\n\
+                     read 1 0 1 80 0 0\nread {serial} {serial} 1 8 0 0\nread - - 1 16 0 0\n\
+                     write 0 0\n"
+                );
+                text::heat("c", &text).expect("understood")
+            })
+            .collect();
+        let map = HeatMap::new(&layers, &heats);
+        assert_eq!(map.owners.len(), 5);
+        let folded = map.folded();
+        let labels: Vec<_> = folded.owners.iter().map(|it| it.label.as_str()).collect();
+        assert_eq!(labels, ["gone (0)", "own", "unknown"]);
+        assert_eq!(folded.matrix(Side::Disk), vec![vec![80, 8, 16]; 3]);
+        // read by another, too: a column of its own
+        let text = "drr-heat 1 pool=1:1 layer=9 thin=9\nread 5 5 1 8 0 0\nwrite 0 0\n";
+        let mut heats = heats;
+        heats.push(text::heat("c", text).expect("understood"));
+        let folded = HeatMap::new(&layers, &heats).folded();
+        let labels: Vec<_> = folded.owners.iter().map(|it| it.label.as_str()).collect();
+        assert_eq!(labels, ["gone (0)", "gone (5)", "own", "unknown"]);
+        assert_eq!(folded.total(Side::Disk), map.total(Side::Disk) + 8);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub fn heatmap(map: &HeatMap, colour: bool) -> String {
     if map.reads.is_empty() {
         return format!("{}: nothing was read yet\n", map.pool);
     }
+    let map = &map.folded();
     let width = match ratatui::crossterm::terminal::size() {
         Ok((width, _)) if colour => usize::from(width),
         _ => 80,
@@ -30,7 +31,9 @@ pub fn heatmap(map: &HeatMap, colour: bool) -> String {
         panel(map, Side::Disk, "From the disk", colour),
         panel(map, Side::Drr, "Served by DRR", colour),
     ];
-    let panel_width = label_width(map) + map.owners.len() * (COLUMN + 1);
+    let titles = panels.iter().map(|panel| panel[0].1);
+    let panel_width =
+        (label_width(map) + map.owners.len() * (COLUMN + 1)).max(titles.max().unwrap_or(0));
     let mut text = format!(
         "{}: who (rows) read whose blocks (columns), in MiB\n\n",
         map.pool
@@ -142,6 +145,19 @@ mod tests {
         assert_eq!(
             words,
             ["c1", "(3)", "30.0", "11.7", "104", "0.02"],
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn titles_wider_than_the_columns() {
+        let mut map = ten_by_four();
+        map.owners.truncate(1);
+        map.reads.retain(|cell| cell.owner == 0);
+        let text = heatmap(&map, false);
+        assert!(text.contains("MiB   Served by DRR: "), "{text}");
+        assert!(
+            text.contains("\nc1 (3)          30.0      c1 (3)  "),
             "{text}"
         );
     }

@@ -33,7 +33,8 @@ type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
 pub fn write(map: &HeatMap, path: &Path) -> Result<()> {
     let extension = path.extension().and_then(|it| it.to_str()).unwrap_or("");
-    let layout = Layout::new(map);
+    let seen = &map.folded();
+    let layout = Layout::new(seen);
     let drawn: Drawn = match extension.to_ascii_lowercase().as_str() {
         "csv" => fs::write(path, map.csv()).map_err(Into::into),
         "svg" => {
@@ -41,12 +42,12 @@ pub fn write(map: &HeatMap, path: &Path) -> Result<()> {
             let mut text = String::new();
             let drawn = draw(
                 SVGBackend::with_string(&mut text, layout.size),
-                map,
+                seen,
                 &layout,
             );
             drawn.and_then(|()| fs::write(path, text).map_err(Into::into))
         }
-        "png" => draw(BitMapBackend::new(path, layout.size), map, &layout),
+        "png" => draw(BitMapBackend::new(path, layout.size), seen, &layout),
         _ => {
             return Err(Error::new(
                 Code::Usage,
