@@ -21,6 +21,7 @@ use dm::{
     folio::PAGE_SHIFT,
     guard::Guard,
     index::{hash, Entry, Index, Keyed},
+    spread::Spread,
     truncation::TruncationEvents,
 };
 
@@ -33,7 +34,7 @@ pub(crate) struct Giver {
     /// that is on its way to be recorded may become one of them.
     zeroed_in_part: Atomic<bool>,
     /// Sectors that it has donated.
-    pub(crate) donated: Atomic<u64>,
+    pub(crate) donated: Spread,
     /// Pages that it no longer donates, by the reason.
     ended: [Atomic<u64>; End::ALL.len()],
 }
@@ -79,7 +80,7 @@ impl Givers {
             device,
             bdev,
             zeroed_in_part: Atomic::new(false),
-            donated: Atomic::new(0),
+            donated: Spread::default(),
             ended: core::array::from_fn(|_| Atomic::new(0)),
         };
         self.index.insert_unless(giver, GFP_KERNEL, |_| false)?;
@@ -154,7 +155,7 @@ impl TruncationEvents for Givers {
 impl Giver {
     /// Starts its figures anew.
     pub(crate) fn reset(&self) {
-        self.donated.store(0, Relaxed);
+        self.donated.reset();
         for ended in &self.ended {
             ended.store(0, Relaxed);
         }
@@ -162,7 +163,7 @@ impl Giver {
 
     /// Prints its figures.
     pub(crate) fn print(&self, out: &mut dyn Write) -> fmt::Result {
-        write!(out, " donated_sectors={}", self.donated.load(Relaxed))?;
+        write!(out, " donated_sectors={}", self.donated.sum())?;
         for why in End::ALL {
             let name = match why {
                 End::Removed => "removed",

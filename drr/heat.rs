@@ -10,10 +10,13 @@ use core::fmt::{self, Write};
 use kernel::{
     alloc::{flags::*, KVVec},
     prelude::*,
-    sync::atomic::{Atomic, Relaxed},
+    sync::{
+        atomic::{Atomic, Relaxed},
+        SetOnce,
+    },
 };
 
-use dm::index::hash;
+use dm::{counters::Counters, index::hash};
 
 use crate::layer::Who;
 
@@ -21,31 +24,66 @@ use crate::layer::Who;
 pub(crate) struct Row<const N: usize> {
     /// [`Who::number`]; 0 is free. Set once.
     who: Atomic<u64>,
-    counters: [Atomic<u64>; N],
+    /// From soon after that on; memory is taken only for layers that are counted.
+    counters: SetOnce<Counters<N>>,
+    /// What was counted before that, or if there was no memory.
+    shared: [Atomic<u64>; N],
 }
 
 impl<const N: usize> Row<N> {
     fn new() -> Self {
         Self {
             who: Atomic::new(0),
-            counters: [const { Atomic::new(0) }; N],
+            counters: SetOnce::new(),
+            shared: [const { Atomic::new(0) }; N],
+        }
+    }
+
+    /// One that needs no layer. Fails with `ENOMEM`.
+    fn ready() -> Result<Self> {
+        let row = Self::new();
+        row.counters.populate(Counters::new()?);
+        Ok(row)
+    }
+
+    /// Takes a free row; returns whose it is now.
+    fn claim(&self, who: u64) -> u64 {
+        match self.who.cmpxchg(0, who, Relaxed) {
+            Ok(_) => {
+                if let Ok(counters) = Counters::new_atomic() {
+                    self.counters.populate(counters);
+                }
+                who
+            }
+            // Another was first; it may be the same layer.
+            Err(now) => now,
         }
     }
 
     fn add(&self, first: usize, counts: &[u64]) {
-        for (counter, count) in self.counters.iter().skip(first).zip(counts) {
+        if let Some(counters) = self.counters.as_ref() {
+            for (at, count) in counts.iter().enumerate() {
+                counters.add(first + at, *count);
+            }
+            return;
+        }
+        for (counter, count) in self.shared.iter().skip(first).zip(counts) {
             counter.add(*count, Relaxed);
         }
     }
 
     fn reset(&self) {
-        for counter in &self.counters {
+        if let Some(counters) = self.counters.as_ref() {
+            counters.reset();
+        }
+        for counter in &self.shared {
             counter.store(0, Relaxed);
         }
     }
 
     fn counts(&self) -> [u64; N] {
-        core::array::from_fn(|at| self.counters[at].load(Relaxed))
+        let sums = self.counters.as_ref().map_or([0; N], Counters::sums);
+        core::array::from_fn(|at| sums[at].wrapping_add(self.shared[at].load(Relaxed)))
     }
 
     /// Serial number and thin id, and the counters, if one of them isn't zero.
@@ -85,7 +123,7 @@ impl<const N: usize> Rows<N> {
         }
         Ok(Self {
             rows,
-            others: Row::new(),
+            others: Row::ready()?,
         })
     }
 
@@ -98,12 +136,8 @@ impl<const N: usize> Rows<N> {
         let start = (hash(who) >> (u64::BITS - ROWS.trailing_zeros())) as usize;
         for step in 0..PROBES {
             let row = &self.rows[(start + step) % ROWS];
-            // A free place is taken by whoever is first; the other may be the same layer.
             let owner = match row.who.load(Relaxed) {
-                0 => row
-                    .who
-                    .cmpxchg(0, who, Relaxed)
-                    .map_or_else(|now| now, |_| who),
+                0 => row.claim(who),
                 owner => owner,
             };
             if owner == who {
@@ -134,7 +168,7 @@ impl Heat {
         Ok(Self {
             owners: Rows::new()?,
             donors: Rows::new()?,
-            writes: Row::new(),
+            writes: Row::ready()?,
         })
     }
 

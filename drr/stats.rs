@@ -4,12 +4,9 @@
 
 use core::fmt::{self, Write};
 
-use kernel::{
-    prelude::*,
-    sync::atomic::{Atomic, Relaxed},
-};
+use kernel::prelude::*;
 
-use dm::folio::PAGE_SECTORS;
+use dm::{counters::Counters, folio::PAGE_SECTORS};
 
 use crate::{copy::Sources, heat::Heat, layer::Who};
 
@@ -41,17 +38,25 @@ const MISSES: [&str; 6] = [
     "miss_layout",
 ];
 
-/// Counters of a target, in bios and sectors since it was made or reset.
-pub(crate) struct Stats {
-    reads: Atomic<u64>,
-    read_sectors: Atomic<u64>,
-    hits: Atomic<u64>,
-    hit_sectors: Atomic<u64>,
-    misses: [Atomic<u64>; MISSES.len()],
-    recorded_sectors: Atomic<u64>,
+/// What is counted, in bios and sectors; the reasons for misses come after these.
+#[derive(Clone, Copy)]
+#[repr(usize)]
+enum Count {
+    Reads,
+    ReadSectors,
+    Hits,
+    HitSectors,
+    RecordedSectors,
     /// Second reads of paranoid mode that gave a verdict, and those that gave a bad one.
-    verified: Atomic<u64>,
-    mismatches: Atomic<u64>,
+    Verified,
+    Mismatches,
+}
+
+const FIRST_MISS: usize = Count::Mismatches as usize + 1;
+
+/// Counters of a target since it was made or reset.
+pub(crate) struct Stats {
+    counters: Counters<{ FIRST_MISS + MISSES.len() }>,
     /// Of whose blocks.
     pub(crate) heat: Heat,
 }
@@ -61,42 +66,35 @@ pub(crate) fn sectors_of(pages: u32) -> u64 {
     u64::from(pages) * u64::from(PAGE_SECTORS)
 }
 
-fn bump(counter: &Atomic<u64>, by: u64) {
-    counter.add(by, Relaxed);
-}
-
 impl Stats {
     /// All zero. Fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            reads: Atomic::new(0),
-            read_sectors: Atomic::new(0),
-            hits: Atomic::new(0),
-            hit_sectors: Atomic::new(0),
-            misses: [const { Atomic::new(0) }; MISSES.len()],
-            recorded_sectors: Atomic::new(0),
-            verified: Atomic::new(0),
-            mismatches: Atomic::new(0),
+            counters: Counters::new()?,
             heat: Heat::new()?,
         })
     }
 
+    fn add(&self, count: Count, by: u64) {
+        self.counters.add(count as usize, by);
+    }
+
     /// A read came.
     pub(crate) fn read(&self, sectors: u32) {
-        bump(&self.reads, 1);
-        bump(&self.read_sectors, sectors.into());
+        self.add(Count::Reads, 1);
+        self.add(Count::ReadSectors, sectors.into());
     }
 
     /// A read of a block of `owner` went to the disk.
     pub(crate) fn miss(&self, miss: Miss, owner: Option<Who>, sectors: u32) {
-        bump(&self.misses[miss as usize], 1);
+        self.counters.add(FIRST_MISS + miss as usize, 1);
         self.heat.not_served(owner, sectors);
     }
 
     /// A read of a block of `owner` was served.
     pub(crate) fn hit(&self, owner: Option<Who>, sectors: u32, sources: &Sources) {
-        bump(&self.hits, 1);
-        bump(&self.hit_sectors, sectors.into());
+        self.add(Count::Hits, 1);
+        self.add(Count::HitSectors, sectors.into());
         self.heat.served(owner, sectors);
         for source in sources.known() {
             self.heat
@@ -109,56 +107,42 @@ impl Stats {
 
     /// Pages of a read can donate now.
     pub(crate) fn recorded(&self, pages: u32) {
-        bump(&self.recorded_sectors, sectors_of(pages));
+        self.add(Count::RecordedSectors, sectors_of(pages));
     }
 
     /// A hit was compared with the disk.
     pub(crate) fn verified(&self, same: bool) {
-        bump(&self.verified, 1);
+        self.add(Count::Verified, 1);
         if !same {
-            bump(&self.mismatches, 1);
+            self.add(Count::Mismatches, 1);
         }
     }
 
     /// Zeroes all counters.
     pub(crate) fn reset(&self) {
-        for counter in [
-            &self.reads,
-            &self.read_sectors,
-            &self.hits,
-            &self.hit_sectors,
-            &self.recorded_sectors,
-            &self.verified,
-            &self.mismatches,
-        ] {
-            counter.store(0, Relaxed);
-        }
-        for counter in &self.misses {
-            counter.store(0, Relaxed);
-        }
+        self.counters.reset();
         self.heat.reset();
     }
 
     /// Prints the counters of reads.
     pub(crate) fn print_reads(&self, out: &mut dyn Write) -> fmt::Result {
-        let (reads, sectors) = (self.reads.load(Relaxed), self.read_sectors.load(Relaxed));
+        let sums = self.counters.sums();
+        let of = |count: Count| sums[count as usize];
+        let (reads, sectors) = (of(Count::Reads), of(Count::ReadSectors));
         write!(out, " reads={reads} read_sectors={sectors}")?;
-        let (hits, sectors) = (self.hits.load(Relaxed), self.hit_sectors.load(Relaxed));
+        let (hits, sectors) = (of(Count::Hits), of(Count::HitSectors));
         write!(out, " hits={hits} hit_sectors={sectors}")?;
-        for (name, counter) in MISSES.iter().zip(&self.misses) {
-            write!(out, " {name}={}", counter.load(Relaxed))?;
+        for (name, count) in MISSES.iter().zip(&sums[FIRST_MISS..]) {
+            write!(out, " {name}={count}")?;
         }
-        write!(
-            out,
-            " recorded_sectors={}",
-            self.recorded_sectors.load(Relaxed)
-        )
+        write!(out, " recorded_sectors={}", of(Count::RecordedSectors))
     }
 
     /// Prints what paranoid mode found.
     pub(crate) fn print_verified(&self, out: &mut dyn Write) -> fmt::Result {
-        let verified = self.verified.load(Relaxed);
-        let mismatches = self.mismatches.load(Relaxed);
+        let sums = self.counters.sums();
+        let of = |count: Count| sums[count as usize];
+        let (verified, mismatches) = (of(Count::Verified), of(Count::Mismatches));
         write!(out, " verified={verified} mismatches={mismatches}")
     }
 }

@@ -405,7 +405,7 @@ impl Drr {
         self.stats.hit(owner, sectors, sources);
         for source in sources.known() {
             self.member.table().givers.with(source.device, |giver| {
-                giver.donated.add(sectors_of(source.pages), Relaxed)
+                giver.donated.add(sectors_of(source.pages))
             });
         }
     }

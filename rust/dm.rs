@@ -11,6 +11,7 @@
 //!   known of them,
 //! - [`bits`], [`index`], [`directory`]: an RCU-read directory of page-cache pages by content,
 //!   kept exact by those events,
+//! - [`counters`], [`spread`]: figures that CPUs count without getting in each other's way,
 //! - [`guard`], [`hold`]: switches for single guards, and places to hold a read up, in test
 //!   builds only.
 
@@ -22,6 +23,7 @@ const __LOG_PREFIX: &[u8] = b"dm_drr\0";
 mod bindings;
 pub mod bio;
 pub mod bits;
+pub mod counters;
 pub mod device;
 pub mod directory;
 pub mod event;
@@ -31,6 +33,7 @@ pub mod hold;
 pub mod index;
 pub mod printer;
 pub mod sched;
+pub mod spread;
 pub mod target;
 pub mod thin;
 pub mod tracepoint;

@@ -13,6 +13,7 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
+#include <linux/percpu.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/tracepoint.h>
@@ -196,6 +197,33 @@ bool dm_rust_may_warn(void)
 				      DEFAULT_RATELIMIT_BURST);
 
 	return __ratelimit(&limit);
+}
+
+u64 __percpu *dm_rust_counters_alloc(size_t count, bool may_sleep)
+{
+	return __alloc_percpu_gfp(count * sizeof(u64), sizeof(u64),
+				  may_sleep ? GFP_KERNEL :
+					      GFP_NOWAIT | __GFP_NOWARN);
+}
+
+void dm_rust_counters_free(u64 __percpu *counters)
+{
+	free_percpu(counters);
+}
+
+void dm_rust_counters_add(u64 __percpu *counters, size_t at, u64 by)
+{
+	this_cpu_add(counters[at], by);
+}
+
+u64 dm_rust_counters_sum(u64 __percpu *counters, size_t at)
+{
+	u64 sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += READ_ONCE(*per_cpu_ptr(&counters[at], cpu));
+	return sum;
 }
 
 void dm_rust_cond_resched(void)

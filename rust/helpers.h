@@ -11,6 +11,7 @@
 #include <linux/device-mapper.h>
 #include <linux/dm-thin.h>
 #include <linux/pagemap.h>
+#include <linux/percpu.h>
 #include <linux/ratelimit.h>
 
 /* Macros with casts, which bindgen doesn't evaluate. */
@@ -93,6 +94,11 @@ unsigned long dm_rust_total_ram_pages(void);
 bool dm_rust_may_warn(void);
 void dm_rust_cond_resched(void);
 void dm_rust_tracepoint_synchronize(void);
+
+u64 __percpu *dm_rust_counters_alloc(size_t count, bool may_sleep);
+void dm_rust_counters_free(u64 __percpu *counters);
+void dm_rust_counters_add(u64 __percpu *counters, size_t at, u64 by);
+u64 dm_rust_counters_sum(u64 __percpu *counters, size_t at);
 
 struct dm_rust_truncations;
 typedef void (*dm_rust_truncates_fn)(void *data, struct block_device *bdev,

@@ -19,6 +19,8 @@ pub mod index;
 pub mod printer;
 #[path = "../../../../rust/sched.rs"]
 pub mod sched;
+#[path = "../../../../rust/spread.rs"]
+pub mod spread;
 
 mod bindings;
 pub mod device;

@@ -12,6 +12,33 @@ pub mod init;
 pub mod rcu;
 pub mod sync;
 
+/// CPUs, one for each thread.
+pub mod cpu {
+    use std::cell::Cell;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    /// Number of a CPU.
+    pub struct CpuId(u32);
+
+    impl CpuId {
+        /// That of the calling thread.
+        pub fn current() -> Self {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            thread_local!(static OWN: Cell<Option<u32>> = const { Cell::new(None) });
+            Self(OWN.with(|own| {
+                let cpu = own.get().unwrap_or_else(|| NEXT.fetch_add(1, Relaxed));
+                own.set(Some(cpu));
+                cpu
+            }))
+        }
+
+        /// As a number.
+        pub fn as_u32(&self) -> u32 {
+            self.0
+        }
+    }
+}
+
 /// What the sources call by their C names.
 pub mod bindings {
     pub use crate::rcu::{kvfree_call_rcu, kvfree_rcu_head};

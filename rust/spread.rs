@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A counter for many CPUs, where there can be none for each.
+
+use kernel::{
+    cpu::CpuId,
+    sync::atomic::{Atomic, Relaxed},
+};
+
+/// So many CPUs count without getting in each other's way.
+const LINES: usize = 8;
+
+/// A cache line of most CPUs.
+#[repr(align(64))]
+struct Line(Atomic<u64>);
+
+/// A counter that needs no memory but its own, and no call when it goes.
+pub struct Spread {
+    lines: [Line; LINES],
+}
+
+impl Default for Spread {
+    fn default() -> Self {
+        Self {
+            lines: core::array::from_fn(|_| Line(Atomic::new(0))),
+        }
+    }
+}
+
+impl Spread {
+    /// Adds to it; any context.
+    pub fn add(&self, by: u64) {
+        // CAST: A small number. If the thread moves to another CPU meanwhile, no count is lost.
+        let line = CpuId::current().as_u32() as usize % LINES;
+        self.lines[line].0.add(by, Relaxed);
+    }
+
+    /// What was added, since the last reset.
+    pub fn sum(&self) -> u64 {
+        let add = |sum: u64, line: &Line| sum.wrapping_add(line.0.load(Relaxed));
+        self.lines.iter().fold(0, add)
+    }
+
+    /// Makes it zero.
+    pub fn reset(&self) {
+        for line in &self.lines {
+            line.0.store(0, Relaxed);
+        }
+    }
+}
