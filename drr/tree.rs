@@ -356,7 +356,8 @@ mod tests {
     use dm::printer::printed;
     use kernel::{
         sync::Arc,
-        time::{Instant, Monotonic},
+        time::{delay::fsleep, Delta, Instant, Monotonic},
+        workqueue,
     };
 
     fn tree() -> Result<Arc<Tree>> {
@@ -541,6 +542,94 @@ mod tests {
         }
         assert_eq!(owner(&tree, MANY - 1, 0), Some(0));
         tree.deleted(layer(MANY - 1));
+        prints(&tree, b"")
+    }
+
+    /// What readers of a changing tree have seen.
+    struct Seen {
+        stop: Atomic<bool>,
+        running: Atomic<u32>,
+        look_ups: Atomic<u64>,
+        wrong: Atomic<u64>,
+    }
+
+    impl Seen {
+        /// One look-up of layers that stay, whose owners are known, and one of layer 200, which comes
+        /// and goes as a child of 10 or of 25.
+        fn look(&self, tree: &Tree, number: u32) {
+            let id = number % 50;
+            let wrong = owner(tree, 49, 10 * id + number % 10) != Some(id)
+                || !matches!(owner(tree, 200, 255), None | Some(10 | 25));
+            self.wrong.add(wrong.into(), Relaxed);
+            self.look_ups.add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn readers_and_writers_at_once() -> Result {
+        const READERS: u32 = 4;
+        let tree = tree()?;
+        for id in 0..50 {
+            let parent = (id > 0).then(|| layer(id - 1));
+            tree.created(layer(id), parent, 10 * id);
+        }
+        let seen = Arc::new(
+            Seen {
+                stop: Atomic::new(false),
+                running: Atomic::new(0),
+                look_ups: Atomic::new(0),
+                wrong: Atomic::new(0),
+            },
+            GFP_KERNEL,
+        )?;
+        for reader in 0..READERS {
+            let (tree, seen_there) = (tree.clone(), seen.clone());
+            seen.running.add(1, Relaxed);
+            let read = move || {
+                for number in reader.. {
+                    if seen_there.stop.load(Relaxed) {
+                        break;
+                    }
+                    seen_there.look(&tree, number);
+                    dm::sched::cond_resched();
+                }
+                seen_there.running.add(1u32.wrapping_neg(), Relaxed);
+            };
+            if workqueue::system_unbound()
+                .try_spawn(GFP_KERNEL, read)
+                .is_err()
+            {
+                seen.running.add(1u32.wrapping_neg(), Relaxed);
+            }
+        }
+        // Until there was a good number of both, or the readers don't get to run.
+        let start = Instant::<Monotonic>::now();
+        let mut changes = 0u32;
+        while (seen.look_ups.load(Relaxed) < 10_000 || changes < 1000)
+            && start.elapsed().as_millis() < 10_000
+        {
+            let parent = if changes % 2 == 0 { 10 } else { 25 };
+            tree.created(layer(200), Some(layer(parent)), 1000);
+            // It is kept for its child, and goes with it.
+            tree.created(layer(201), Some(layer(200)), 1001);
+            tree.deleted(layer(200));
+            tree.deleted(layer(201));
+            changes += 1;
+            dm::sched::cond_resched();
+        }
+        seen.stop.store(true, Relaxed);
+        while seen.running.load(Relaxed) != 0 {
+            fsleep(Delta::from_millis(1));
+        }
+        pr_info!(
+            "{} look-ups by {READERS} readers during {changes} changes\n",
+            seen.look_ups.load(Relaxed)
+        );
+        assert_eq!(seen.wrong.load(Relaxed), 0);
+        assert!(seen.look_ups.load(Relaxed) > 0);
+        for id in 0..50 {
+            tree.deleted(layer(id));
+        }
         prints(&tree, b"")
     }
 }
