@@ -24,17 +24,12 @@
  *	One thread writes the device's own data back to it with O_DIRECT, others read and
  *	compare: the content never changes, the blocks behind it do.
  *
- *   drr-helper ask DEVICE BYTES MESSAGE
- *	Sends a message with so much room for the answer, and prints that. Exit status 1 if
- *	it doesn't fit.
- *
  *   drr-helper refused DEVICE REFERENCE SECONDS
  *	The same with other data, which the device must refuse. Prints how often it did.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/dm-ioctl.h>
 #include <pthread.h>
 #include <stdalign.h>
 #include <stdarg.h>
@@ -427,36 +422,6 @@ static int run_rawrace(char **argv, bool refused)
 	return race.wrong;
 }
 
-/* ------------------------------------------------------------------------- ask */
-
-static int ask(const char *device, size_t bytes, const char *text)
-{
-	size_t need = sizeof(struct dm_ioctl) + sizeof(struct dm_target_msg) + strlen(text) + 1;
-	int fd = open_or_die("/dev/mapper/control", O_RDWR);
-	struct dm_target_msg *message;
-	struct dm_ioctl *request;
-
-	if (bytes < need)
-		bytes = need;
-	request = calloc(1, bytes);
-	if (!request)
-		die("memory");
-	request->version[0] = DM_VERSION_MAJOR;
-	request->data_size = bytes;
-	request->data_start = sizeof(*request);
-	snprintf(request->name, sizeof(request->name), "%s", device);
-	message = (void *)(request + 1);
-	strcpy(message->message, text);
-	if (ioctl(fd, DM_TARGET_MSG, request))
-		die("%s: %s", device, text);
-	if (request->flags & DM_BUFFER_FULL_FLAG)
-		return 1;
-	if (!(request->flags & DM_DATA_OUT_FLAG))
-		die("%s: %s: no answer", device, text);
-	fputs((char *)request + request->data_start, stdout);
-	return 0;
-}
-
 int main(int argc, char **argv)
 {
 	if (argc == 3 && !strcmp(argv[1], "dirty-folio"))
@@ -469,8 +434,6 @@ int main(int argc, char **argv)
 		return run_race(argc - 2, argv + 2);
 	if (argc == 4 && !strcmp(argv[1], "short-write"))
 		return short_write(argv[2], argv[3]);
-	if (argc == 5 && !strcmp(argv[1], "ask"))
-		return ask(argv[2], strtoul(argv[3], NULL, 10), argv[4]);
 	if (argc == 5 && !strcmp(argv[1], "rawrace"))
 		return run_rawrace(argv + 2, false);
 	if (argc == 5 && !strcmp(argv[1], "refused"))
