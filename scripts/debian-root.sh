@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# Debian roots in folders: made with debootstrap, entered with chroot. To be sourced, after
+# lib.sh. A root that is being made finds packages for it in the cache's folder debs.
+
+# Runs a command chrooted; $1: root, $2: "setup" while the root is being made.
+# The process of the caller becomes the command (exec): signals reach it.
+# Mounts are in a namespace of its own: nothing stays mounted, however it ends.
+in_root() {
+	local dir=$1 mode=$2
+	shift 2
+	export DRR_IN_TOOLBOX=1
+	unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
+	# shellcheck disable=SC2016 # expanded by the inner shell
+	exec unshare --mount --propagation private bash -euc '
+		root=$1 mode=$2 cwd=$3
+		shift 3
+		bind() {
+			if [[ -d $1 ]]; then
+				mkdir -p "$root$2"
+			else
+				mkdir -p "$root$(dirname "$2")"
+				[[ -e $root$2 ]] || : >"$root$2"
+			fi
+			mount --rbind "$1" "$root$2"
+		}
+		mount -t proc proc "$root/proc"
+		mount --rbind /sys "$root/sys"
+		mount --rbind /dev "$root/dev"
+		[[ ! -e /etc/resolv.conf ]] || bind /etc/resolv.conf /etc/resolv.conf
+		if [[ $mode = setup ]]; then
+			mkdir -p "$DRR_CACHE/debs"
+			bind "$DRR_CACHE/debs" /var/cache/apt/archives
+		else
+			certs=/etc/ssl/certs/ca-certificates.crt
+			[[ ! -s $certs ]] || bind "$certs" "$certs"
+			bind /tmp /tmp
+			bind "$DRR_CACHE" "$DRR_CACHE"
+			bind "$DRR_TOP" "$DRR_TOP"
+		fi
+		cd "$root$cwd" 2>/dev/null || cwd=/
+		export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
+		exec chroot "$root" env --chdir="$cwd" "$@"
+	' toolbox "$dir" "$mode" "$PWD" "$@"
+}
+
+# $1: root, rest: command
+in_setup() {
+	local dir=$1
+	shift
+	( in_root "$dir" setup "$@" )
+}
+
+# Makes sure of debootstrap. The host may lack it, or know only the keys of older releases.
+need_debootstrap() {
+	command -v apt-get >/dev/null ||
+		die "apt-get not found : run this on Debian 12 or 13"
+	! command -v debootstrap >/dev/null ||
+		! compgen -G "/usr/share/keyrings/debian-archive-$DEBIAN_SUITE-automatic.*" >/dev/null ||
+		return 0
+	step toolbox-debootstrap "toolbox: installing debootstrap" install_debootstrap
+}
+
+install_debootstrap() {
+	apt-get update || true	# a foreign source that is broken doesn't matter here
+	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+		debootstrap debian-archive-keyring
+}
+
+# Unpacks Debian's base system into a folder.
+bootstrap() {
+	local proxy
+	# debootstrap knows proxies from the environment only
+	proxy=$(apt-config dump 2>/dev/null |
+		sed -n 's/^Acquire::http::Proxy "\(http.*\)";$/\1/p' | tail -n 1)
+	[[ -z $proxy ]] || export http_proxy=${http_proxy:-$proxy}
+	mkdir -p "$DRR_CACHE/debs"
+	debootstrap --variant=minbase --cache-dir="$DRR_CACHE/debs" \
+		"$DEBIAN_SUITE" "$1" ${DRR_MIRROR:+"$DRR_MIRROR"}
+}
+
+# Security updates, backports, and what the host knows about its network.
+# The mirror is the one that debootstrap used. $1: root
+configure_apt() {
+	local root=$1 etc=$1/etc mirror
+	mirror=$(awk '$1 == "deb" { print $2; exit }' "$etc/apt/sources.list")
+	cat >"$etc/apt/sources.list" <<-EOF
+	deb $mirror $DEBIAN_SUITE main
+	deb $mirror $DEBIAN_SUITE-backports main
+	deb ${mirror%/}-security $DEBIAN_SUITE-security main
+	EOF
+	apt-config dump 2>/dev/null |
+		grep -E '^Acquire::https?::Proxy(::[^ ]+)? "' \
+		>"$etc/apt/apt.conf.d/80host" || true
+	if [[ -s /etc/ssl/certs/ca-certificates.crt ]]; then
+		mkdir -p "$etc/ssl/certs"
+		cp -L /etc/ssl/certs/ca-certificates.crt "$etc/ssl/certs/"
+	fi
+	if [[ -d /usr/local/share/ca-certificates ]]; then
+		mkdir -p "$root/usr/local/share"
+		cp -rL /usr/local/share/ca-certificates "$root/usr/local/share/"
+	fi
+	in_setup "$root" apt-get update
+}
+
+# $1: root, rest: packages
+install_packages() {
+	local root=$1
+	shift
+	in_setup "$root" env DEBIAN_FRONTEND=noninteractive apt-get install -y \
+		--no-install-recommends "$@"
+}
