@@ -1,43 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""The demo's table and result.json, from the figures of tools/demo/run.sh.
+"""The demo's table and result.json, from the figures of tools/demo/reads.sh.
 
 usage: report.py ascii|utf8 FACTS RESULT
 """
 
+import functools
 import json
 import statistics
 import sys
 import textwrap
 
-MIB = 1 << 20
-BAR_WIDTH = 20
-
-
-class Style:
-    """Colour on a terminal only, and bars of what the terminal can show."""
-
-    def __init__(self, charset):
-        self.tty = sys.stdout.isatty()
-        self.block = "█" if charset == "utf8" else "#"
-
-    def paint(self, code, text):
-        return f"\x1b[{code}m{text}\x1b[0m" if self.tty else text
-
-    def bold(self, text):
-        return self.paint("1", text)
-
-    def good(self, text):
-        return self.paint("32", text)
-
-    def bad(self, text):
-        return self.paint("1;31", text)
-
-    def faint(self, text):
-        return self.paint("2", text)
-
-    def bar(self, share):
-        return self.block * max(1, round(BAR_WIDTH * min(share, 1)))
+from reporting import BAR_WIDTH, MIB, Figures, Style, show, size
 
 
 class Row:
@@ -73,38 +47,19 @@ class Row:
         }
 
 
-class Run:
+class Run(Figures):
     """All that the guest wrote down."""
 
     def __init__(self, path):
-        self.facts, self.rows, self.status = {}, [], []
-        with open(path, encoding="ascii") as lines:
-            for line in lines:
-                kind, *words = line.rstrip("\n").split("\t")
-                if kind == "fact":
-                    self.facts[words[0]] = words[1]
-                elif kind == "row":
-                    self.rows.append(Row(words, self.file_bytes))
-                elif kind == "status":
-                    self.status.append(words)
+        super().__init__(path)
+        self.file_bytes = int(self.facts["file_bytes"])
         # Rows come as the checksums are done.
-        self.rows.sort(key=lambda row: (not row.with_drr, row.name))
+        self.rows = sorted((Row(words, self.file_bytes) for words in self.of("row")),
+                           key=lambda row: (not row.with_drr, row.name))
         self.without = [row for row in self.rows if not row.with_drr]
         self.drr = [row for row in self.rows if row.with_drr]
         if not self.drr or len(self.without) != len(self.drr):
             raise ValueError("figures of some containers are missing")
-
-    @property
-    def file_bytes(self):
-        return int(self.facts["file_bytes"])
-
-    @property
-    def pagecache(self):
-        return float(self.facts["pagecache_mib_per_s"])
-
-    @property
-    def disk(self):
-        return float(self.facts["disk_mib_per_s"])
 
     def ratio(self, row):
         """How much faster than the same container without DRR."""
@@ -119,34 +74,20 @@ class Run:
         return {
             "containers": [row.as_json() for row in self.rows],
             "file_bytes": self.file_bytes,
-            "pagecache_mib_per_s": self.pagecache,
-            "disk_mib_per_s": self.disk,
+            "pagecache_mib_per_s": float(self.facts["pagecache_mib_per_s"]),
+            "disk_mib_per_s": float(self.facts["disk_mib_per_s"]),
             "speedup": round(self.speedup(), 2),
             "kernel": self.facts["kernel"],
         }
 
 
-def size(number):
-    """Bytes for people."""
-    if number == 0:
-        return "0"
-    if number < MIB:
-        return f"{number / 1024:.0f} KiB"
-    return f"{number / MIB:.0f} MiB" if number % MIB == 0 else f"{number / MIB:.1f} MiB"
-
-
 def headline(run, style):
     """What was read, and on what machine."""
-    share = f"{run.disk / run.pagecache * 100:.1f} %"
     names = [row.name for row in run.drr]
-    emulated = run.facts["emulated"] != "0"
     yield style.bold(f"{len(names)} containers of one image read the same {size(run.file_bytes)}, "
                      f"{names[0]} first and {names[-1]} last")
     yield ""
-    yield f"  kernel       {run.facts['kernel']}, Debian's own"
-    yield f"  page cache   {run.pagecache:7.1f} MiB/s" + \
-        ("   (the CPU is emulated: a real one is many times as fast)" if emulated else "")
-    yield f"  disk         {run.disk:7.1f} MiB/s   ({share} of that: throttled to a hard disk's share)"
+    yield from run.machine()
 
 
 def table(run, style):
@@ -189,7 +130,7 @@ def closing(run, style):
 
 def status(run, style):
     """The module's own words."""
-    for name, line in run.status:
+    for name, line in run.of("status"):
         yield style.bold(f"  dmsetup status {name}")
         yield from textwrap.wrap(line, 88, initial_indent="    ", subsequent_indent="    ",
                                  break_long_words=False, break_on_hyphens=False)
@@ -204,13 +145,8 @@ def main():
     with open(result, "w", encoding="ascii") as out:
         json.dump(run.as_json(), out, indent=2)
         out.write("\n")
-    style = Style(charset)
-    sys.stdout.reconfigure(encoding="utf-8")
-    for part in headline, table, closing, status:
-        print()
-        for line in part(run, style):
-            print(line)
-    sys.stdout.flush()
+    show((functools.partial(part, run) for part in (headline, table, closing, status)),
+         Style(charset))
     wrong = [f"{row.name} {'with' if row.with_drr else 'without'} DRR"
              for row in run.rows if not row.checksum_ok]
     if wrong:

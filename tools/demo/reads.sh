@@ -1,68 +1,25 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The demo's part in the guest. Four containers of one image read a big file, one after
-# the other: with DRR, and then without. Says what it does on stdout; the figures go to
-# /out/facts.tsv, for tools/demo/report.py, as lines of tab-separated words:
+# The demo's first part. Four containers of one image read a big file, one after the other: with
+# DRR, and then without. Says what it does on stdout; the figures are for tools/demo/report.py:
 #
 #   fact	NAME VALUE
 #   row	CONTAINER WITH_DRR NANOSECONDS DISK_BYTES DRR_BYTES DONORS CHECKSUM_OK SETUP_BYTES
 #   status	CONTAINER STATUS_LINE
-#
-# The disk is RAM, throttled by the block layer for the containers' control group alone,
-# so that making the image takes no longer than it must.
 
 set -eEuo pipefail
 
-DRR=drr
 DISK_MIB=400
 FILE=model.bin
 FILE_BYTES=$((200 * 1024 * 1024))
-# A hard disk's share of a cached read: 120 MB/s of 2.5 GB/s.
-DISK_PER_MILLE=48
 CONTAINERS=(C1 C2 C3 C4)
-FACTS=/out/facts.tsv
-GROUP=/sys/fs/cgroup/containers
 UNCHECKED=()
 
 NOISE=/drr/bin/noise
 
-# shellcheck source=tools/testing/pool.sh
-. /drr/pool.sh
-
-flunk() {
-	echo "dm-drr: demo: $* : see build/out/demo" >&2
-	exit 1
-}
-
-trap '((BASH_SUBSHELL)) || flunk "failed in line $LINENO, $BASH_COMMAND"' ERR
-
-# --- figures -------------------------------------------------------------------------
-
-# note WORD...: one line for the report.
-note() { (IFS=$'\t'; printf '%s\n' "$*") >>"$FACTS"; }
-
-# rate BYTES NANOSECONDS: in MiB/s.
-rate() { awk -v b="$1" -v ns="$2" 'BEGIN { printf "%.1f", b / 1048576 / (ns / 1e9) }'; }
-
-# seconds NANOSECONDS
-seconds() { awk -v ns="$1" 'BEGIN { printf "%.2f", ns / 1e9 }'; }
-
-# nanoseconds_of COMMAND...: what dd says that a copy took. It is dd's own clock, so that
-# starting dd does not count.
-nanoseconds_of() {
-	"$@" 2>&1 >/dev/null | awk '/copied,/ { sub(/.*copied, /, ""); printf "%.0f", $1 * 1e9 }'
-}
-
-# disk_bytes: read from the pool's data disk since it was made.
-disk_bytes() {
-	local fields
-	read -r -a fields <"/sys/block/$DATA_DISK/stat"
-	echo $((fields[2] * 512))
-}
-
-# drr_status NAME WORD: a value of a drr device's status line.
-drr_status() { dmsetup status "$1" | grep -o " $2=[^ ]*" | cut -d= -f2; }
+# shellcheck source=tools/demo/stage.sh
+. /drr/demo/stage.sh
 
 # donors_of NAME: who served it, as NAME:BYTES,...
 donors_of() {
@@ -86,35 +43,6 @@ image_with_file() {
 	fs_mount ext4 base /dev/mapper/t-base
 	CHECKSUM=$("$NOISE" "$FILE_BYTES" | tee "/mnt/base/$FILE" | md5sum | cut -d' ' -f1)
 	sync
-}
-
-# cached_rate_ns: nanoseconds for reading the file from the page cache, at best.
-cached_rate_ns() {
-	local best=0 ns
-	for _ in 1 2 3 4; do
-		ns=$(nanoseconds_of dd if="/mnt/base/$FILE" of=/dev/null bs=1M)
-		if ((best == 0 || ns < best)); then
-			best=$ns
-		fi
-	done
-	echo "$best"
-}
-
-# throttle BYTES_PER_SECOND: what the containers, together, may read from the disk.
-throttle() {
-	mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
-	echo +io >/sys/fs/cgroup/cgroup.subtree_control
-	mkdir "$GROUP"
-	echo "$(<"/sys/block/$DATA_DISK/dev") rbps=$1" >"$GROUP/io.max"
-}
-
-# in_container COMMAND...: in the containers' control group.
-in_container() { (echo "$BASHPID" >"$GROUP/cgroup.procs" && exec "$@"); }
-
-# Files only: the pool's metadata stays in memory, as on any machine that is in use.
-forget_files() {
-	sync
-	echo 1 >/proc/sys/vm/drop_caches
 }
 
 # --- the play ------------------------------------------------------------------------
@@ -204,31 +132,15 @@ without_drr() {
 	done
 }
 
-# measure_machine: how fast the page cache is, and from that how fast the disk may be.
-measure_machine() {
-	local ns wanted count
-	ns=$(cached_rate_ns)
-	note fact pagecache_mib_per_s "$(rate "$FILE_BYTES" "$ns")"
-	echo "  page cache $(rate "$FILE_BYTES" "$ns") MiB/s, the best of 4 reads of that file"
-	wanted=$(awk -v b=$FILE_BYTES -v ns="$ns" -v share=$DISK_PER_MILLE \
-		'BEGIN { printf "%.0f", b / (ns / 1e9) * share / 1000 }')
-	throttle "$wanted"
-	count=$((wanted * 3 / 1048576))
-	ns=$(nanoseconds_of in_container dd if="/dev/$DATA_DISK" of=/dev/null bs=1M count=$count)
-	note fact disk_mib_per_s "$(rate $((count * 1048576)) "$ns")"
-	echo "  disk $(rate $((count * 1048576)) "$ns") MiB/s, throttled"
-}
-
 main() {
 	local name
-	note fact kernel "$(uname -r)"
-	note fact emulated "$(grep -c 'model name.*TCG' /proc/cpuinfo || true)"
+	note_machine
 	note fact file_bytes "$FILE_BYTES"
 	modprobe dm-drr
 	pool_up "$DISK_MIB"
 	echo "  writing the image: ext4 on a thin device, with a file of $((FILE_BYTES >> 20)) MiB"
 	image_with_file
-	measure_machine
+	measure_machine "/mnt/base/$FILE"
 	umount /mnt/base
 	for name in "${CONTAINERS[@]}"; do
 		thin_snap "$name" base
