@@ -77,13 +77,13 @@ sectors_good() {
 
 # dm-dust: bad blocks that a write mends, as a disk remaps them.
 dust() {
-	local i total
+	local i total count=$((512 / (${DRR_SLOW:-1} * ${DRR_SLOW:-1})))	# a message each
 	modprobe -q dm-dust || skip "the kernel has no dm-dust"
 	total=$(sectors "$DISK")
 	on_exit data_healthy
 	data_table "0 $total dust $DISK 0 4096"
-	for ((i = 0; i < 512; i++)); do
-		dmsetup message data 0 addbadblock $((i * (total / 8 / 512)))
+	for ((i = 0; i < count; i++)); do
+		dmsetup message data 0 addbadblock $((i * (total / 8 / count)))
 	done
 	dmsetup message data 0 enable
 	load_until "${WANTED[@]}"
