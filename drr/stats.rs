@@ -42,10 +42,9 @@ const MISSES: [&str; 6] = [
 #[derive(Clone, Copy)]
 #[repr(usize)]
 enum Count {
-    Reads,
-    ReadSectors,
     Hits,
     HitSectors,
+    MissSectors,
     RecordedSectors,
     /// Second reads of paranoid mode that gave a verdict, and those that gave a bad one.
     Verified,
@@ -79,15 +78,10 @@ impl Stats {
         self.counters.add(count as usize, by);
     }
 
-    /// A read came.
-    pub(crate) fn read(&self, sectors: u32) {
-        self.add(Count::Reads, 1);
-        self.add(Count::ReadSectors, sectors.into());
-    }
-
     /// A read of a block of `owner` went to the disk.
     pub(crate) fn miss(&self, miss: Miss, owner: Option<Who>, sectors: u32) {
         self.counters.add(FIRST_MISS + miss as usize, 1);
+        self.add(Count::MissSectors, sectors.into());
         self.heat.not_served(owner, sectors);
     }
 
@@ -124,15 +118,20 @@ impl Stats {
         self.heat.reset();
     }
 
-    /// Prints the counters of reads.
+    /// Prints the counters of reads. They add up at any time: what isn't known to be a hit or a miss
+    /// yet isn't counted.
     pub(crate) fn print_reads(&self, out: &mut dyn Write) -> fmt::Result {
         let sums = self.counters.sums();
         let of = |count: Count| sums[count as usize];
-        let (reads, sectors) = (of(Count::Reads), of(Count::ReadSectors));
-        write!(out, " reads={reads} read_sectors={sectors}")?;
-        let (hits, sectors) = (of(Count::Hits), of(Count::HitSectors));
-        write!(out, " hits={hits} hit_sectors={sectors}")?;
-        for (name, count) in MISSES.iter().zip(&sums[FIRST_MISS..]) {
+        let misses = &sums[FIRST_MISS..];
+        let (hits, hit_sectors) = (of(Count::Hits), of(Count::HitSectors));
+        let reads = misses
+            .iter()
+            .fold(hits, |sum, count| sum.wrapping_add(*count));
+        let read_sectors = hit_sectors.wrapping_add(of(Count::MissSectors));
+        write!(out, " reads={reads} read_sectors={read_sectors}")?;
+        write!(out, " hits={hits} hit_sectors={hit_sectors}")?;
+        for (name, count) in MISSES.iter().zip(misses) {
             write!(out, " {name}={count}")?;
         }
         write!(out, " recorded_sectors={}", of(Count::RecordedSectors))
@@ -156,8 +155,6 @@ mod tests {
     fn prints_and_resets() -> Result {
         let mut buffer = [0; 256];
         let stats = Stats::new()?;
-        stats.read(8);
-        stats.read(128);
         stats.miss(Miss::Busy, None, 8);
         stats.hit(None, 128, &Sources::default());
         stats.recorded(3);

@@ -355,7 +355,6 @@ impl Drr {
 
     fn read<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
         let sectors = bio.sectors();
-        self.stats.read(sectors);
         bio.data().filled = Filled::by(&bio);
         let (owner, place) = self.place(&bio);
         let place = match place {

@@ -207,7 +207,7 @@ quits() {
 	"$PTY" $((4 * ${DRR_SLOW:-1})) "$1" "$CTL" top --interval 0.5 >"$WORK/screen" || rc=$?
 	wait
 	expect "exit code" "$rc" 0
-	for text in one two "READS/s" "MISSES OF ALL DEVICES" "q quit" "%" $'\e[?1049h' \
+	for text in one two "READS/s" "MISSES OF ALL DEVICES" "q quit" "100.0%" $'\e[?1049h' \
 		$'\e[?1049l' $'\e[?25h'; do
 		grep -qaF -e "$text" "$WORK/screen" || flunk "no '$text': $(cat -v "$WORK/screen")"
 	done
