@@ -5,7 +5,7 @@
 use serde::Serialize;
 
 use crate::control::Control;
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::inventory::Inventory;
 use crate::text::{self, Bucket};
 use crate::units::short;
@@ -41,45 +41,15 @@ fn bars(buckets: Vec<Bucket>) -> Vec<Bar> {
         .collect()
 }
 
-/// The first device of the pool that is still there; all of them answer the same.
-fn ask(control: &Control, inventory: &Inventory, pool: &str, message: &str) -> Result<Answer> {
-    let mut last = None;
-    for device in inventory.drr_of(pool) {
-        match control.message(&device.name, message) {
-            Ok(text) => {
-                return Ok(Answer {
-                    device: device.name.clone(),
-                    text: text.unwrap_or_default(),
-                })
-            }
-            Err(error) if error.code == Code::NotThere => last = Some(error),
-            Err(error) => return Err(error),
-        }
-    }
-    Err(last.unwrap_or_else(|| {
-        Error::new(
-            Code::NotThere,
-            pool,
-            "no drr device is on a thin device of this pool",
-            "make one: drrctl create NAME THIN-DEVICE",
-        )
-    }))
-}
-
-struct Answer {
-    device: String,
-    text: String,
-}
-
 pub fn switch(control: &Control, inventory: &Inventory, pool: &str, on: bool) -> Result<()> {
     let message = if on { "blocks on" } else { "blocks off" };
-    ask(control, inventory, pool, message).map(|_| ())
+    inventory.tell_pool(control, pool, message).map(|_| ())
 }
 
 impl Blocks {
     pub fn collect(control: &Control, inventory: &Inventory, pool: &str) -> Result<Self> {
-        let answer = ask(control, inventory, pool, "blocks")?;
-        Ok(Self::new(pool, text::blocks(&answer.device, &answer.text)?))
+        let (device, answer) = inventory.tell_pool(control, pool, "blocks")?;
+        Ok(Self::new(pool, text::blocks(&device, &answer)?))
     }
 
     fn new(pool: &str, blocks: text::Blocks) -> Self {

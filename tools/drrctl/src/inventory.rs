@@ -232,6 +232,32 @@ impl Inventory {
             .filter(move |device| device.pool.as_deref() == Some(pool))
     }
 
+    /// Sends a message that concerns the whole pool to one of its devices, and returns its name and
+    /// answer: any will do, and one may go while it is asked.
+    pub fn tell_pool(
+        &self,
+        control: &Control,
+        pool: &str,
+        message: &str,
+    ) -> Result<(String, String)> {
+        let mut last = None;
+        for device in self.drr_of(pool) {
+            match control.message(&device.name, message) {
+                Ok(answer) => return Ok((device.name.clone(), answer.unwrap_or_default())),
+                Err(error) if error.code == Code::NotThere => last = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            Error::new(
+                Code::NotThere,
+                pool,
+                "no drr device is on a thin device of this pool",
+                "make one: drrctl create NAME THIN-DEVICE",
+            )
+        }))
+    }
+
     /// Names of the thin devices that are active with this id of the pool.
     pub fn thin_names(&self, pool: &str, thin_id: u64) -> Vec<&str> {
         let Some(pool) = self.nodes.iter().find(|node| node.name == pool) else {

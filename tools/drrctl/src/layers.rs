@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 
 use crate::control::Control;
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::inventory::Inventory;
 use crate::text;
 
@@ -33,26 +33,8 @@ pub struct Layers {
 
 impl Layers {
     pub fn collect(control: &Control, inventory: &Inventory, pool: &str) -> Result<Self> {
-        let mut last = None;
-        // a device may go while it is asked: any of the pool's will do
-        for device in inventory.drr_of(pool) {
-            match control.ask(&device.name, "layers") {
-                Ok(answer) => {
-                    let layers = text::layers(&device.name, &answer)?;
-                    return Ok(Self::new(inventory, pool, layers));
-                }
-                Err(error) if error.code == Code::NotThere => last = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| {
-            Error::new(
-                Code::NotThere,
-                pool,
-                "no drr device is on a thin device of this pool",
-                "make one: drrctl create NAME THIN-DEVICE",
-            )
-        }))
+        let (device, answer) = inventory.tell_pool(control, pool, "layers")?;
+        Ok(Self::new(inventory, pool, text::layers(&device, &answer)?))
     }
 
     pub fn new(inventory: &Inventory, pool: &str, layers: Vec<text::Layer>) -> Self {
