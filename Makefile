@@ -82,7 +82,7 @@ clean:
 	rm -f rust/bindings_generated.rs
 
 define HELP
-make demo      four containers of one image, with DRR and without
+make demo      containers read, and are launched, with DRR and without
 make test      all tests; SUITES="kunit reads" for some of them; KERNEL=debug or kcsan
                for guests with KASAN, lockdep, kmemleak... or the data race detector
 make kunit     unit tests of the pure parts, under User-mode Linux
