@@ -25,7 +25,7 @@ ANSWER=$1
 # shellcheck source=tools/demo/stage.sh
 . /drr/demo/stage.sh
 
-drrctl() { LD_LIBRARY_PATH= /drr/bin/drrctl "$@"; }
+drrctl() { /drr/bin/drrctl "$@"; }
 
 # --- the image -------------------------------------------------------------------------
 

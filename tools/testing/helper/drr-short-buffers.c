@@ -19,7 +19,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define MOST	(1 << 20)
+#define MOST	1048576
 #define AFTER	64
 #define CANARY	0xa5
 
