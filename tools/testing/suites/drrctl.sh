@@ -206,7 +206,7 @@ quits() {
 	) &
 	"$PTY" $((4 * ${DRR_SLOW:-1})) "$1" "$CTL" top --interval 0.5 >"$WORK/screen" || rc=$?
 	wait
-	expect "exit code" "$rc" 0
+	[ "$rc" = 0 ] || flunk "exit code $rc: $(tail -c 1000 "$WORK/screen" | cat -v)"
 	for text in one two "READS/s" "MISSES OF ALL DEVICES" "q quit" "100.0%" $'\e[?1049h' \
 		$'\e[?1049l' $'\e[?25h'; do
 		grep -qaF -e "$text" "$WORK/screen" || flunk "no '$text': $(cat -v "$WORK/screen")"
