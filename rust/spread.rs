@@ -10,9 +10,9 @@ use kernel::{
 /// So many CPUs count without getting in each other's way.
 const LINES: usize = 8;
 
-/// A cache line of most CPUs.
-#[repr(align(64))]
-struct Line(Atomic<u64>);
+/// As long as a cache line of most CPUs, so that no two counters are in the same one.
+#[repr(C)]
+struct Line(Atomic<u64>, [u64; 7]);
 
 /// A counter that needs no memory but its own, and no call when it goes.
 pub struct Spread {
@@ -22,7 +22,7 @@ pub struct Spread {
 impl Default for Spread {
     fn default() -> Self {
         Self {
-            lines: core::array::from_fn(|_| Line(Atomic::new(0))),
+            lines: core::array::from_fn(|_| Line(Atomic::new(0), [0; 7])),
         }
     }
 }
