@@ -281,6 +281,20 @@ mod tests {
     }
 
     #[test]
+    fn counts_before_there_is_memory() -> Result {
+        let row = Row::<2>::new();
+        row.add(0, &[1, 8]);
+        row.add(1, &[16]);
+        assert_eq!(row.counts(), [1, 24]);
+        row.counters.populate(Counters::new()?);
+        row.add(0, &[1, 8]);
+        assert_eq!(row.counts(), [2, 32]);
+        row.reset();
+        assert_eq!(row.counts(), [0, 0]);
+        Ok(())
+    }
+
+    #[test]
     fn who_finds_no_room_is_one_of_others() -> Result {
         let heat = Heat::new()?;
         // Twice as many as there is room for.

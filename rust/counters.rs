@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters that cost the counting CPU one instruction, and others nothing.
+//! Counters of each CPU: counting locks nothing and shares no cache line.
 //!
 //! C header: [`include/linux/percpu.h`](srctree/include/linux/percpu.h)
 
@@ -58,20 +58,24 @@ impl<const N: usize> Counters<N> {
         }
     }
 
-    fn raw(&self, at: usize) -> u64 {
-        // SAFETY: By the invariant there are `N` counters; `at` is below that in all callers.
-        unsafe { bindings::dm_rust_counters_sum(self.cpus.as_ptr(), at) }
+    /// The sums since they were allocated.
+    fn all_sums(&self) -> [u64; N] {
+        core::array::from_fn(|at| {
+            // SAFETY: By the invariant there are `N` counters, and `at` is below that.
+            unsafe { bindings::dm_rust_counters_sum(self.cpus.as_ptr(), at) }
+        })
     }
 
     /// The sums over all CPUs. What is counted meanwhile may be in or not.
     pub fn sums(&self) -> [u64; N] {
-        core::array::from_fn(|at| self.raw(at).wrapping_sub(self.zero[at].load(Relaxed)))
+        let sums = self.all_sums();
+        core::array::from_fn(|at| sums[at].wrapping_sub(self.zero[at].load(Relaxed)))
     }
 
     /// Makes all sums zero.
     pub fn reset(&self) {
-        for (at, zero) in self.zero.iter().enumerate() {
-            zero.store(self.raw(at), Relaxed);
+        for (zero, sum) in self.zero.iter().zip(self.all_sums()) {
+            zero.store(sum, Relaxed);
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use kernel::{
     cpu::CpuId,
+    prelude::*,
     sync::atomic::{Atomic, Relaxed},
 };
 
@@ -46,5 +47,23 @@ impl Spread {
         for line in &self.lines {
             line.0.store(0, Relaxed);
         }
+    }
+}
+
+#[kunit_tests(dm_spread)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adds_up_and_resets() {
+        let spread = Spread::default();
+        assert_eq!(spread.sum(), 0);
+        spread.add(5);
+        spread.add(7);
+        // As if another CPU had.
+        spread.lines[LINES - 1].0.add(30, Relaxed);
+        assert_eq!(spread.sum(), 42);
+        spread.reset();
+        assert_eq!(spread.sum(), 0);
     }
 }
