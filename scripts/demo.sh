@@ -69,6 +69,7 @@ CPU has to be emulated, less with KVM."
 
 launch() {
 	local image disks=() layer
+	rm -f "$demo"/heatmap-* "$demo/layers.txt"
 	image=$("$scripts/demo-image.sh")
 	for layer in debian python app; do
 		disks+=(--disk-file "$image/$layer.tar")

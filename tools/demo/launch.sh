@@ -60,10 +60,11 @@ image_of_layers() {
 # --- the play --------------------------------------------------------------------------
 
 # launch NAME: what a container's launch comes to, from the mount to the service's answer.
-launch() {
+launch() (
+	join_containers
 	fs_mount ext4 "$1"
-	in_container chroot "/mnt/$1" /usr/bin/python3 -B /srv/app/app.py "$MODEL"
-}
+	exec chroot "/mnt/$1" /usr/bin/python3 -B /srv/app/app.py "$MODEL"
+)
 
 # launch_measured NAME WITH_DRR: and a line for the report, in $ROWS.
 launch_measured() {

@@ -73,8 +73,11 @@ throttle() {
 	echo "$(<"/sys/block/$DATA_DISK/dev") rbps=$1" >"$GROUP/io.max"
 }
 
+# Moves this subshell into the containers' control group.
+join_containers() { echo "$BASHPID" >"$GROUP/cgroup.procs"; }
+
 # in_container COMMAND...: in the containers' control group.
-in_container() { (echo "$BASHPID" >"$GROUP/cgroup.procs" && exec "$@"); }
+in_container() { (join_containers && exec "$@"); }
 
 # Files only: the pool's metadata stays in memory, as on any machine that is in use.
 forget_files() {
