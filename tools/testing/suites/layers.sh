@@ -161,6 +161,42 @@ adds_up() {
 	says "what is left" "$(ask sum2 heat | sed 1d)" "write 0 0"
 }
 
+# fs_adds_up KIND: the same on a file system, with what is written and the metadata: reads of the
+# disk that aren't drr's are dm-thin's own, when it breaks sharing.
+fs_adds_up() {
+	local kind=$1 name disk copied
+	random_file sum/small 200000
+	random_file sum/large 6M
+	image_new "$kind" sum 64 sum
+	for name in one two; do
+		container_up "$kind" $name sum
+	done
+	on_exit "for it in one two sum; do container_down \$it; done"
+	for name in one two; do
+		ask $name reset_stats
+	done
+	echo 3 >/proc/sys/vm/drop_caches
+	disk=$(disk_sectors_read)
+	for name in one two; do
+		same "/mnt/$name/sum/large" "$REF/sum/large"
+		same "/mnt/$name/sum/small" "$REF/sum/small"
+		ls -lR "/mnt/$name" >/dev/null
+	done
+	disk=$(($(disk_sectors_read) - disk))
+	expect "sectors from the disk" $(($(sum_of one 2) + $(sum_of two 2))) "$disk"
+	expect "sectors served" "$(sum_of two 4)" $((6 * 2048))..
+	expect "sectors served" "$(sum_of two 4)" "$(stat_of two hit_sectors)"
+
+	# A write to a shared block has dm-thin copy the rest of that, which is no read of ours.
+	copied=$(disk_sectors_read)
+	dd if=/dev/urandom of="/mnt/two/sum/large" bs=4k seek=100 count=1 conv=notrunc,fsync \
+		status=none
+	copied=$(($(disk_sectors_read) - copied))
+	disk=$(($(sum_of one 2) + $(sum_of two 2) - disk))
+	say "read by dm-thin to break sharing: $((copied - disk)) sectors"
+	expect "sectors read by dm-thin" $((copied - disk)) 0..$((64 * BLOCK_SECTORS))
+}
+
 # What is older than the module can be declared, and nothing that isn't so.
 declared() {
 	local id parent
@@ -232,8 +268,6 @@ ends_are_counted() {
 	expect "pages modified" "$(stat_of end1 ended_dirtied)" 0
 }
 
-# Answers of any length, into buffers of any size, from several at once, while layers and
-# devices come and go.
 # Answers, long and short, with too little room for them and with enough.
 short_buffers() {
 	local i message
@@ -256,42 +290,7 @@ short_buffers() {
 	done
 }
 
-# fs_adds_up KIND: the same on a file system, with what is written and the metadata: reads of the
-# disk that aren't drr's are dm-thin's own, when it breaks sharing.
-fs_adds_up() {
-	local kind=$1 name disk copied
-	random_file sum/small 200000
-	random_file sum/large 6M
-	image_new "$kind" sum 64 sum
-	for name in one two; do
-		container_up "$kind" $name sum
-	done
-	on_exit "for it in one two sum; do container_down \$it; done"
-	for name in one two; do
-		ask $name reset_stats
-	done
-	echo 3 >/proc/sys/vm/drop_caches
-	disk=$(disk_sectors_read)
-	for name in one two; do
-		same "/mnt/$name/sum/large" "$REF/sum/large"
-		same "/mnt/$name/sum/small" "$REF/sum/small"
-		ls -lR "/mnt/$name" >/dev/null
-	done
-	disk=$(($(disk_sectors_read) - disk))
-	expect "sectors from the disk" $(($(sum_of one 2) + $(sum_of two 2))) "$disk"
-	expect "sectors served" "$(sum_of two 4)" $((6 * 2048))..
-	expect "sectors served" "$(sum_of two 4)" "$(stat_of two hit_sectors)"
-
-	# A write to a shared block has dm-thin copy the rest of that, which is no read of ours.
-	copied=$(disk_sectors_read)
-	dd if=/dev/urandom of="/mnt/two/sum/large" bs=4k seek=100 count=1 conv=notrunc,fsync \
-		status=none
-	copied=$(($(disk_sectors_read) - copied))
-	disk=$(($(sum_of one 2) + $(sum_of two 2) - disk))
-	say "read by dm-thin to break sharing: $((copied - disk)) sectors"
-	expect "sectors read by dm-thin" $((copied - disk)) 0..$((64 * BLOCK_SECTORS))
-}
-
+# Answers of any length, from several at once, while layers and devices come and go.
 asked_all_the_time() {
 	local i pids=()
 	thin_new busy 16
@@ -333,11 +332,11 @@ run_case "the tree follows the pool" tree_follows_the_pool
 run_case "owners, three layers deep" owners 3
 run_case "owners, ten layers deep" owners 10
 run_case "figures add up to the disk's" adds_up
+run_case "ext4: figures add up to the disk's" fs_adds_up ext4
+run_case "xfs: figures add up to the disk's" fs_adds_up xfs
 run_case "older layers are declared" declared
 run_case "blocks are counted" blocks_are_counted
 run_case "ends are counted" ends_are_counted
-run_case "ext4: figures add up to the disk's" fs_adds_up ext4
-run_case "xfs: figures add up to the disk's" fs_adds_up xfs
 run_case "answers with little room" short_buffers
 run_case "asked all the time" asked_all_the_time
 run_case "nothing is remembered after unmount" all_down
