@@ -98,8 +98,8 @@ def closing(run, style):
     yield from map(style.bold, textwrap.wrap(text, 88))
     yield from map(style.faint, textwrap.wrap(
         "A launch is the mount, chroot, and Python until its answer. Without DRR stands for drr "
-        "devices with no_donate and no_receive, which only count. All answers, and the sums of "
-        "all files that a launch reads, " +
+        "devices with no_donate and no_receive, which only count. All answers, and the "
+        "files that a launch reads, " +
         ("are right." if all(it.right for it in run.without + run.drr) else "are NOT right."), 88))
 
 
