@@ -66,20 +66,33 @@ free_mib() {
 	awk '/^MemAvailable:/ { print int($2 / 1024) }' /proc/meminfo
 }
 
+# ballast: only holds 8 MiB, in front of a pipe that nobody reads. What there is to be killed
+# between the end of a greedy reader and the moment when its memory is free again.
+ballast() {
+	echo 999 >"/proc/$BASHPID/oom_score_adj"
+	exec dd if=/dev/zero bs=8M count=1 status=none 1<>"$WORK/ballast"
+}
+
 # The machine has no memory left: everything reclaims, and the greedy are killed.
 machine_full() {
-	local i=0 before after
+	local i before after
+	# neither the load nor this shell is to blame
+	echo -1000 >"/proc/$LOAD/oom_score_adj"
+	echo -1000 >"/proc/$$/oom_score_adj"
+	echo -1000 >"/proc/$BASHPID/oom_score_adj"
+	mkfifo "$WORK/ballast"
+	for ((i = 0; i < 6; i++)); do
+		ballast &
+		on_exit "kill $! 2>/dev/null || true"
+	done
 	mkdir -p /tmp/full
 	mount -t tmpfs -o size=100% tmpfs /tmp/full
 	on_exit "! mountpoint -q /tmp/full || umount /tmp/full"
-	while (($(free_mib) > 48)); do
+	for ((i = 0; $(free_mib) > 48; i++)); do
 		fallocate -l 16M "/tmp/full/$i"
-		((++i))
 	done
-	# what the greedy have left may be too little for one more page; the load isn't to blame
-	echo -1000 >"/proc/$LOAD/oom_score_adj"
 	before=$(sed -n 's/^oom_kill //p' /proc/vmstat)
-	for ((i = 0; i < 6; i++)); do
+	for ((i = 0; i < 3; i++)); do
 		(greedy /dev/mapper/b 1000) &
 		wait $! || true
 		evict /mnt/a/big
