@@ -14,6 +14,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 scripts=$DRR_TOP/scripts
+mm_patches=$scripts/patches/$DRR_KERNEL/mm
 recipe=1	# raise it when this script prepares something differently
 
 toolbox() {
@@ -99,10 +100,22 @@ need_packages() {
 # Made with O= so that all kernels share one clean source tree. They hold
 # absolute paths, so each is built in place and marked as ready at the end.
 
+tree=source	# or a patched one
+
 kernel_make() {
 	local dir=$1
 	shift
-	toolbox make -C "$base/source" O="$dir" -j"$(nproc)" "$@"
+	toolbox make -C "$base/$tree" O="$dir" -j"$(nproc)" "$@"
+}
+
+# What is the same shares its disk space with the source: patch writes a new file for another.
+patch_source() {
+	local patch
+	cp -al "$base/source/." "$base/$tree.tmp"
+	for patch in "$mm_patches"/*.patch; do
+		[[ -e $patch ]] || { echo "no patches in $mm_patches"; return 1; }
+		toolbox patch -d "$base/$tree.tmp" -p1 --no-backup-if-mismatch <"$patch"
+	done
 }
 
 need_rust() {
@@ -126,8 +139,12 @@ prepare_debian() {
 	[[ $(<"$dir/include/config/kernel.release") = "$release" ]]
 }
 
+# User-mode Linux has no function tracer (rust/truncation.rs); a tracepoint takes its place.
 build_uml() {
-	local dir=$1
+	local dir=$1 tree
+	tree=patched-$(tree_key "$mm_patches")
+	piece "$tree" "kernel $DRR_KERNEL: patching the source" patch_source
+	keep_newest 2 "$base/patched-"*
 	kernel_make "$dir" ARCH=um KCONFIG_ALLCONFIG="$scripts/configs/uml.config" allnoconfig
 	need_rust "$dir"
 	check_config "$dir/.config" "$scripts/configs/uml.config"
@@ -196,7 +213,7 @@ debian)
 	;;
 uml)
 	build_folder uml "kernel $DRR_KERNEL: User-mode Linux" build_uml \
-		"@$scripts/configs/uml.config"
+		"@$scripts/configs/uml.config" "$(tree_key "$mm_patches")"
 	;;
 debug | kcsan)
 	build_folder "$kind" "kernel $DRR_KERNEL: kernel with checkers ($kind, 20 min)" \
