@@ -24,10 +24,12 @@ use dm::{
     bits,
     directory::{Directory, Donor, End, Key},
     event::Event,
-    folio::ReadPages,
+    folio::{EventFolio, ReadPages},
     guard::Guard,
     index::hash,
     sched,
+    tracepoint::FolioEvents,
+    truncation::{TruncatedPages, TruncationEvents},
 };
 
 use crate::{
@@ -114,7 +116,7 @@ impl Block {
 
 /// The access table of all pools.
 pub(crate) struct AccessTable {
-    directory: Arc<Directory<Stretch>>,
+    directory: Directory<Stretch>,
     pub(crate) givers: Arc<Givers>,
     /// Changes of mappings.
     pub(crate) epochs: Epochs,
@@ -128,15 +130,15 @@ impl AccessTable {
         let bits = (sched::total_ram_pages() / 32).max(1).ilog2().clamp(8, 26);
         let givers = Arc::new(Givers::new()?, GFP_KERNEL)?;
         Ok(Self {
-            directory: Arc::new(Directory::new(bits, givers.clone())?, GFP_KERNEL)?,
+            directory: Directory::new(bits, givers.clone())?,
             givers,
             epochs: Epochs::new()?,
             most_pages: Atomic::new(0),
         })
     }
 
-    /// Where page-cache events go.
-    pub(crate) fn directory(&self) -> &Arc<Directory<Stretch>> {
+    /// The directory below it.
+    pub(crate) fn directory(&self) -> &Directory<Stretch> {
         &self.directory
     }
 
@@ -234,6 +236,33 @@ impl AccessTable {
             }
             _ => {}
         }
+    }
+}
+
+impl FolioEvents for AccessTable {
+    fn removed(&self, folio: EventFolio<'_>) {
+        self.directory.removed(folio);
+    }
+
+    fn dirtied(&self, folio: EventFolio<'_>) {
+        self.directory.dirtied(folio);
+    }
+}
+
+impl TruncationEvents for AccessTable {
+    fn truncates(&self, pages: &TruncatedPages<'_>) {
+        if !Guard::Truncation.on() {
+            return;
+        }
+        let (mapping, (first, last)) = (pages.mapping(), pages.range());
+        // Before the end: whoever records them too late for it sees this.
+        if !pages.settled() && Guard::Withhold.on() {
+            if let Some(device) = pages.inode().device() {
+                self.givers
+                    .withhold(device.id(), mapping.number(), first, last);
+            }
+        }
+        self.directory.end_range(mapping, first..=last, End::Zeroed);
     }
 }
 

@@ -6,13 +6,13 @@
 //!
 //! 1. under RCU, find the record and take a reference to the folio it names;
 //! 2. lock the folio, and see that it is still in the mapping: from here on neither the folio nor
-//!    the inode can go away;
-//! 3. take the mapping's `invalidate_lock` shared: no truncation or hole punching is under way;
-//! 4. look at the record again: its page is still the one that was read, and unmodified, since
-//!    the events that would have ended it take the folio lock first;
-//! 5. see that the page may be copied ([`crate::donor`]), and copy;
-//! 6. see that a block device wasn't claimed meanwhile;
-//! 7. let go in reverse order.
+//!    the inode can go away, nor the content change;
+//! 3. look at the record again: its page is still the one that was read, and unmodified, since
+//!    whoever removes, dirties or truncates it takes the folio lock, and the record ends before it
+//!    is let go;
+//! 4. see that the page may be copied ([`crate::donor`]), and copy;
+//! 5. see that a block device wasn't claimed meanwhile;
+//! 6. let go of the folio.
 
 use kernel::sync::rcu;
 
@@ -116,7 +116,7 @@ fn serve_some(
         if donor.pages_from(at) == 0 {
             continue;
         }
-        match copy_from(table, guard, &donor, at, want, writer) {
+        match copy_from(&donor, at, want, writer) {
             0 => unserved = Unserved::Busy,
             pages => return Ok((*donor.key(), pages)),
         }
@@ -125,23 +125,13 @@ fn serve_some(
 }
 
 /// Copies up to `want` pages from page `page` of the donor's run on; 0 if it can't now.
-fn copy_from(
-    table: &AccessTable,
-    guard: &rcu::Guard,
-    donor: &Donor<'_, Stretch>,
-    page: u32,
-    want: u32,
-    writer: &mut Writer<'_>,
-) -> u32 {
+fn copy_from(donor: &Donor<'_, Stretch>, page: u32, want: u32, writer: &mut Writer<'_>) -> u32 {
     let known = donor.pages_from(page);
     let Some(folio) = donor.folio(page) else {
         return 0;
     };
     hold::Place::RecordFound.pass();
     let Some(folio) = folio.try_lock(donor.mapping()) else {
-        return 0;
-    };
-    let Some(stable) = folio.try_invalidate_lock() else {
         return 0;
     };
     let still_known = if Guard::Recheck.on() {
@@ -151,18 +141,18 @@ fn copy_from(
     };
     let index = donor.index(page);
     let inode = folio.inode();
-    if inode.is_block_device() && !table.givers.raw_donates(guard, donor.key().device) {
+    if !donor::copyable(folio.state(), &inode) {
         return 0;
     }
-    let count = donor::copyable(folio.state(), &inode, index)
-        .min(folio.pages_from(index))
+    let count = folio
+        .pages_from(index)
         .min(u64::from(still_known.min(want)));
     // CAST: Not more than `want`.
     let count = count as u32;
     if count == 0 {
         return 0;
     }
-    let Some(data) = stable.data(index, count) else {
+    let Some(data) = folio.data(index, count) else {
         return 0;
     };
     // The donor is written only if its copy can be trusted; else the next donor writes here.

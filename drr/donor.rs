@@ -14,15 +14,14 @@ use dm::{
     guard::Guard,
 };
 
-/// The file systems that may donate: they hold `invalidate_lock` over everything that changes a
-/// clean page, and leave in a page what they read into it. Argued for in
-/// Documentation/design.rst; block devices are the other kind.
+/// The file systems that may donate: they change a clean page only by truncating the page cache, or
+/// make it dirty under the same folio lock, and leave in a page what they read into it. Argued for
+/// in Documentation/design.rst; block devices are the other kind.
 const FILE_SYSTEMS: [&CStr; 2] = [c"ext4", c"xfs"];
 
 /// Rules for the inode that hold whenever one of its pages is a donor.
 fn inode_donates(inode: &Inode<'_>) -> bool {
-    // With blocks smaller than a page, truncation zeroes a part of a page and leaves it clean;
-    // and a page can be written without having been read as a whole.
+    // With blocks smaller than a page, a page can be written without having been read as a whole.
     let whole_pages = inode.block_bits() >= PAGE_SHIFT || !Guard::BlockSize.on();
     // Decrypted in place when the read completes.
     let plain = !inode.encrypted() || !Guard::Encrypted.on();
@@ -41,41 +40,22 @@ fn claimed(inode: &Inode<'_>) -> bool {
         && inode.device().is_some_and(BlockDevice::claimed)
 }
 
-/// How many pages from file index `first` on are wholly inside the file.
-///
-/// The rest of the last page is the file system's to zero, in memory, at any time.
-fn inside_file(inode: &Inode<'_>, first: u64) -> u64 {
-    if !Guard::FileSize.on() {
-        return u64::MAX;
-    }
-    (inode.size_bytes() >> PAGE_SHIFT).saturating_sub(first)
-}
-
-/// Cuts `pages`, just read through the device `own`, down to those that may be recorded.
-pub(crate) fn recordable<'a>(pages: ReadPages<'a>, own: BlockDevice<'_>) -> Option<ReadPages<'a>> {
+/// Whether `pages`, just read through the device `own`, may be recorded.
+pub(crate) fn recordable(pages: &ReadPages<'_>, own: BlockDevice<'_>) -> bool {
     let inode = pages.inode();
     // Something between the file system and us (dm-crypt, say) may change in place what we read.
     let direct = !Guard::DirectlyMounted.on() || inode.device() == Some(own);
-    if !direct || claimed(&inode) || !inode_donates(&inode) {
-        return None;
-    }
-    let count = inside_file(&inode, pages.first()).min(u64::from(pages.count()));
-    match u32::try_from(count) {
-        Ok(0) | Err(_) => None,
-        Ok(count) => Some(pages.split(count).0),
-    }
+    direct && !claimed(&inode) && inode_donates(&inode)
 }
 
-/// How many pages from file index `first` on may be copied out of a locked folio.
-pub(crate) fn copyable(state: State, inode: &Inode<'_>, first: u64) -> u64 {
+/// Whether pages of a locked folio that are on record may be copied.
+pub(crate) fn copyable(state: State, inode: &Inode<'_>) -> bool {
     // Dirty it can't be, as its record has ended then; it costs nothing to look.
-    if !state.uptodate() || state.dirty_or_writeback() || state.poisoned() {
-        return 0;
-    }
-    if !inode_donates(inode) || claimed(inode) {
-        return 0;
-    }
-    inside_file(inode, first)
+    state.uptodate()
+        && !state.dirty_or_writeback()
+        && !state.poisoned()
+        && inode_donates(inode)
+        && !claimed(inode)
 }
 
 /// To be asked after the copy: a device that was claimed meanwhile may have been changed.

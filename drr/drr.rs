@@ -37,7 +37,7 @@ mod tree;
 
 use kernel::{prelude::*, sync::Arc};
 
-use dm::{directory::Directory, target::Registration, tracepoint::Hooks, truncation::Truncations};
+use dm::{target::Registration, tracepoint::Hooks, truncation::Truncations};
 
 #[cfg(not(DRR_MUTANTS))]
 module! {
@@ -68,8 +68,8 @@ module! {
 /// The module. Fields are dropped in this order.
 struct Module {
     _target: Registration<target::Drr>,
-    _events: Hooks<Directory<access::Stretch>>,
-    _truncations: Option<Truncations<giver::Givers>>,
+    _events: Hooks<access::AccessTable>,
+    _truncations: Truncations<access::AccessTable>,
 }
 
 impl kernel::Module for Module {
@@ -78,29 +78,20 @@ impl kernel::Module for Module {
         dm::guard::switch_off(*module_parameters::guards_off.value_ref());
 
         let table = Arc::new(access::AccessTable::new()?, GFP_KERNEL)?;
-        let events = Hooks::new(table.directory().clone())?;
-        let truncations = watch_truncations(&table.givers);
+        let events = Hooks::new(table.clone())?;
+        let truncations = Truncations::new(table.clone()).inspect_err(|error| {
+            let remedy = match *error {
+                EOPNOTSUPP => "enable CONFIG_FUNCTION_TRACER, or apply our patch for mm/truncate.c",
+                EBUSY => "set sysctl kernel.ftrace_enabled=1",
+                _ => "see the error",
+            };
+            pr_err!("cannot watch truncations of the page cache: {error:?}: {remedy}\n");
+        })?;
         let core = core::Core::new(table)?;
         Ok(Self {
             _target: Registration::new(module, core)?,
             _events: events,
             _truncations: truncations,
         })
-    }
-}
-
-/// Block devices' own pages donate only if truncations can be watched; file systems' always do.
-fn watch_truncations(givers: &Arc<giver::Givers>) -> Option<Truncations<giver::Givers>> {
-    match Truncations::new(givers.clone()) {
-        Ok(truncations) => {
-            givers.sees_truncations();
-            Some(truncations)
-        }
-        Err(error) => {
-            pr_info!(
-                "raw devices won't donate, files will: no kprobe on truncate_bdev_range(): {error:?}\n"
-            );
-            None
-        }
     }
 }

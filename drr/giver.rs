@@ -1,38 +1,58 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Targets as donors: whether their device's own pages may donate, and what became of their pages.
+//! Targets as donors: which pages they withhold, and what became of those that they gave.
 
-use core::{
-    fmt::{self, Write},
-    ops::Range,
-};
+use core::fmt::{self, Write};
 
 use kernel::{
     prelude::*,
     sync::{
-        atomic::{Atomic, Relaxed},
+        atomic::{Atomic, Full, Relaxed},
         rcu,
     },
 };
 
 use dm::{
-    device::BlockDevice,
+    bits,
     directory::End,
-    folio::PAGE_SHIFT,
-    guard::Guard,
     index::{hash, Entry, Index, Keyed},
     spread::Spread,
-    truncation::TruncationEvents,
 };
+
+/// Words of 64 bits.
+const WITHHELD: usize = 64;
+
+/// Windows of page caches that are withheld: a bit for one, by a hash. Never cleared: it stands
+/// for others, too.
+struct Withheld([Atomic<u64>; WITHHELD]);
+
+impl Withheld {
+    fn none() -> Self {
+        Self(core::array::from_fn(|_| Atomic::new(0)))
+    }
+
+    /// The word and the bit for a window.
+    fn at(&self, mapping: u64, window: u64) -> (&Atomic<u64>, u64) {
+        let hash = hash(mapping ^ hash(window));
+        // CAST: Six bits.
+        let word = (hash >> (u64::BITS - WITHHELD.trailing_zeros())) as usize;
+        (&self.0[word], 1 << (hash % u64::from(u64::BITS)))
+    }
+
+    fn add(word: &Atomic<u64>, bits: u64) {
+        let mut old = word.load(Relaxed);
+        while let Err(now) = word.cmpxchg(old, old | bits, Full) {
+            old = now;
+        }
+    }
+}
 
 /// A target that may donate.
 pub(crate) struct Giver {
     device: u32,
-    /// [`BlockDevice::id`] of the device that the target is a part of.
+    /// [`BlockDevice::id`](dm::device::BlockDevice::id) of the device that the target is a part of.
     bdev: u64,
-    /// The device's own page cache may hold pages that were zeroed in part. Never reset: a page
-    /// that is on its way to be recorded may become one of them.
-    zeroed_in_part: Atomic<bool>,
+    withheld: Withheld,
     /// Sectors that it has donated.
     pub(crate) donated: Spread,
     /// Pages that it no longer donates, by the reason.
@@ -55,8 +75,8 @@ const GIVERS_BITS: u32 = 8;
 /// All targets.
 pub(crate) struct Givers {
     index: Index<Giver>,
-    /// Truncations of block devices' page caches come to our notice.
-    truncations_seen: Atomic<bool>,
+    /// Some page was withheld, ever.
+    withholding: Atomic<u32>,
 }
 
 impl Givers {
@@ -64,26 +84,30 @@ impl Givers {
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             index: Index::new(GIVERS_BITS)?,
-            truncations_seen: Atomic::new(false),
+            withholding: Atomic::new(0),
         })
     }
 
-    /// Truncations are watched: block devices' own pages may donate from now on.
-    pub(crate) fn sees_truncations(&self) {
-        self.truncations_seen.store(true, Relaxed);
-    }
-
-    /// Has a new target of the block device that [`BlockDevice::id`] calls `bdev`, which may donate.
-    /// Fails with `ENOMEM`.
+    /// Has a new target of the block device that [`BlockDevice::id`](dm::device::BlockDevice::id)
+    /// calls `bdev`, which may donate. Fails with `ENOMEM`.
     pub(crate) fn add(&self, device: u32, bdev: u64) -> Result {
         let giver = Giver {
             device,
             bdev,
-            zeroed_in_part: Atomic::new(false),
+            withheld: Withheld::none(),
             donated: Spread::default(),
             ended: core::array::from_fn(|_| Atomic::new(0)),
         };
         self.index.insert_unless(giver, GFP_KERNEL, |_| false)?;
+        // A read may go through a target of the device's next table that was submitted before.
+        let guard = rcu::read_lock();
+        for new in self.giver(&guard, device) {
+            for old in self.parts_of(&guard, bdev) {
+                for (new, old) in new.withheld.0.iter().zip(&old.withheld.0) {
+                    Withheld::add(new, old.load(Relaxed));
+                }
+            }
+        }
         Ok(())
     }
 
@@ -120,35 +144,48 @@ impl Givers {
         });
     }
 
-    /// The block device that a target is a part of may donate its own pages.
-    ///
-    /// For a copy, to be asked with the device's `invalidate_lock` held: whoever has zeroed a page
-    /// in part did so under the lock, after [`TruncationEvents::truncates`].
-    pub(crate) fn raw_donates(&self, guard: &rcu::Guard, device: u32) -> bool {
-        self.truncations_seen.load(Relaxed)
-            && self
-                .giver(guard, device)
-                .any(|giver| !giver.zeroed_in_part.load(Relaxed))
-    }
-
-    /// `bytes` of the page cache of a block device are zeroed.
-    fn truncated(&self, bdev: u64, bytes: Range<u64>) {
-        if (bytes.start | bytes.end) % (1 << PAGE_SHIFT) == 0 {
-            return;
-        }
-        let guard = rcu::read_lock();
+    /// The targets that the block device `bdev` is made up of.
+    fn parts_of<'g>(
+        &'g self,
+        guard: &'g rcu::Guard,
+        bdev: u64,
+    ) -> impl Iterator<Item = &'g Entry<Giver>> {
         self.index
-            .by_reverse(&guard, hash(bdev))
-            .filter(|giver| giver.bdev == bdev)
-            .for_each(|giver| giver.zeroed_in_part.store(true, Relaxed));
+            .by_reverse(guard, hash(bdev))
+            .filter(move |giver| giver.bdev == bdev)
     }
-}
 
-impl TruncationEvents for Givers {
-    fn truncates(&self, device: BlockDevice<'_>, bytes: Range<u64>) {
-        if Guard::PartOfPage.on() {
-            self.truncated(device.id(), bytes);
+    /// Pages `first..=last` of the page cache that
+    /// [`MappingId::number`](dm::folio::MappingId::number) calls `mapping`, which are read from the block device `bdev`, are not
+    /// to be recorded any more. Fully ordered before what follows.
+    pub(crate) fn withhold(&self, bdev: u64, mapping: u64, first: u64, last: u64) {
+        self.withholding.fetch_add(1, Full);
+        let guard = rcu::read_lock();
+        // Twice: `add` takes over from a giver what was there when it has the new one found.
+        for _ in 0..2 {
+            for giver in self.parts_of(&guard, bdev) {
+                for window in bits::window(first)..=bits::window(last) {
+                    let (word, bit) = giver.withheld.at(mapping, window);
+                    Withheld::add(word, bit);
+                }
+            }
         }
+    }
+
+    /// Some of the pages are withheld by the target `device`. To be asked when they are on record,
+    /// after a full barrier.
+    #[inline]
+    pub(crate) fn withholds(&self, device: u32, mapping: u64, first: u64, last: u64) -> bool {
+        if self.withholding.load(Relaxed) == 0 {
+            return false;
+        }
+        self.with(device, |giver| {
+            (bits::window(first)..=bits::window(last)).any(|window| {
+                let (word, bit) = giver.withheld.at(mapping, window);
+                word.load(Relaxed) & bit != 0
+            })
+        })
+        .unwrap_or(true)
     }
 }
 
@@ -171,6 +208,7 @@ impl Giver {
                 End::Read => "read",
                 End::Content => "reallocated",
                 End::Key => "dropped",
+                End::Zeroed => "zeroed",
             };
             let pages = self.ended[why as usize].load(Relaxed);
             write!(out, " ended_{name}={pages}")?;
@@ -184,26 +222,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_zeroed_in_part_do_not_donate() -> Result {
+    fn pages_are_withheld_by_device() -> Result {
         let givers = Givers::new()?;
-        let donates = |device| givers.raw_donates(&rcu::read_lock(), device);
+        let (file, other) = (4096, 8192);
+        let withholds = |device, mapping, page| givers.withholds(device, mapping, page, page);
         // Two targets of a block device, and one of another.
         for (device, bdev) in [(1, 10), (2, 10), (3, 30)] {
             givers.add(device, bdev)?;
         }
-        assert!(!donates(1));
-        givers.sees_truncations();
-        assert!(donates(1) && donates(2) && donates(3) && !donates(4));
-        givers.truncated(10, 4096..1 << 40);
-        givers.truncated(40, 1..2);
-        assert!(donates(1) && donates(2) && donates(3));
-        givers.truncated(10, 4096..8191);
-        assert!(!donates(1) && !donates(2) && donates(3));
-        givers.truncated(30, 512..8192);
-        assert!(!donates(3));
-        givers.remove(3);
-        givers.add(4, 30)?;
-        assert!(!donates(3) && donates(4));
+        assert!(!withholds(1, file, 100));
+        givers.withhold(40, file, 0, 1000);
+        assert!(!withholds(1, file, 100) && !withholds(3, file, 100));
+        givers.withhold(10, file, 100, 132);
+        assert!(withholds(1, file, 100) && withholds(2, file, 100) && withholds(1, file, 132));
+        assert!(!withholds(1, file, 95) && !withholds(1, file, 160));
+        assert!(!withholds(3, file, 100) && !withholds(1, other, 100));
+        assert!(givers.withholds(1, file, 0, 200) && !givers.withholds(1, file, 0, 95));
+        // The next table's target of the same device.
+        givers.add(4, 10)?;
+        givers.remove(1);
+        assert!(withholds(4, file, 100) && !withholds(4, other, 100));
         Ok(())
     }
 }

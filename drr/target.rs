@@ -16,20 +16,20 @@
 //! A hit is completed in `map`, which brings it to `end_io` like a read from the disk: both end
 //! in the same recording, so the reader is the newest donor of what it has just got.
 
-use core::{cell::OnceCell, fmt::Write};
+use core::fmt::Write;
 
 use kernel::{
     prelude::*,
     sync::{
         atomic::{Acquire, Atomic, Full, Relaxed},
-        rcu, Arc,
+        Arc,
     },
 };
 
 use dm::{
     bio::{Bio, EndedBio, Filled, Mapped, Op},
     device::Device,
-    folio::{PAGE_SECTORS, PAGE_SECTORS_SHIFT},
+    folio::{ReadPages, PAGE_SECTORS, PAGE_SECTORS_SHIFT},
     guard::Guard,
     hold,
     printer::Printer,
@@ -493,30 +493,16 @@ impl Drr {
         let table = self.member.table();
         let claims = self.claims.load(Acquire);
         let (mut recorded, mut raw, mut partial) = (0, false, false);
-        // Once for the read, if it has such pages. Only spares records: copiers ask again, under a
-        // lock.
-        let allowed = OnceCell::new();
-        let raw_donates = || {
-            *allowed.get_or_init(|| {
-                table
-                    .givers
-                    .raw_donates(&rcu::read_lock(), self.member.device)
-            })
-        };
         for pages in filled.pages(bio) {
-            let whole = pages.is_whole_folio();
             // Then the folio won't be up to date, and may become so without being read again.
             if table.directory().may_be_incomplete(&pages) {
                 continue;
             }
-            let Some(pages) = donor::recordable(pages, self.own.bdev()) else {
+            if !donor::recordable(&pages, self.own.bdev()) {
                 continue;
-            };
-            partial |= !whole;
+            }
+            partial |= !pages.is_whole_folio();
             if pages.inode().is_block_device() {
-                if !raw_donates() {
-                    continue;
-                }
                 raw = true;
                 // Before the record, so that whoever sees the device claimed looks for it.
                 self.raw_records.store(true, Relaxed);
@@ -525,17 +511,24 @@ impl Drr {
             recorded += table.record(&place.block, page, pages, self.member.device, place.layer);
         }
         self.stats.recorded(recorded);
-        // Changes, claims and failures end only what is on record by then: one that came just
-        // before is noticed here, once for the whole read. Nobody has been served from these
-        // records meanwhile, as the reader holds the folios' locks until the read completes.
+        // Changes, claims, failures and truncations end only what is on record by then: one that
+        // came just before is noticed here, once for the whole read. Nobody has been served from
+        // these records meanwhile, as the reader holds the folios' locks until the read completes.
         let changed = !self.still_there(place);
         let claimed = raw && self.claims.fetch_add(0, Full) != claims;
         for pages in filled.pages(bio) {
             let failed = partial && table.directory().may_be_incomplete(&pages);
-            if changed || claimed || failed {
+            if changed || claimed || failed || self.withholds(&pages) {
                 table.forget_folio(&pages);
             }
         }
+    }
+
+    /// The pages may be about to be zeroed in part.
+    fn withholds(&self, pages: &ReadPages<'_>) -> bool {
+        let (first, last) = pages.folio_range();
+        let givers = &self.member.table().givers;
+        givers.withholds(self.member.device, pages.mapping().number(), first, last)
     }
 
     /// Ends the records of the block device's own pages when somebody claims the device: a file

@@ -16,6 +16,8 @@
 //! - clean to dirty, under the folio lock; or without it when a page table entry is torn down,
 //!   but then after `page_mkwrite`, which took the folio lock and made the folio dirty.
 //!
+//! A page that is zeroed in part and left clean is taken out before that ([`crate::truncation`]).
+//!
 //! So the entering happens before the event, and the event finds it.
 //!
 //! Pages are kept in runs: [`bits::PAGES`] consecutive pages of a file that hold consecutive
@@ -55,16 +57,19 @@ pub enum End {
     Content,
     /// Their key stands for nothing any more.
     Key,
+    /// A part of them is zeroed.
+    Zeroed,
 }
 
 impl End {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Removed,
         Self::Dirtied,
         Self::Read,
         Self::Content,
         Self::Key,
+        Self::Zeroed,
     ];
 }
 

@@ -4,15 +4,12 @@
 //!
 //! C headers: [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h),
 //! [`include/linux/page-flags.h`](srctree/include/linux/page-flags.h)
-//!
-//! Lock order of a copier, all of it by trying: folio lock, then the `invalidate_lock` of its
-//! mapping, shared.
 
 use core::{marker::PhantomData, ptr::NonNull};
 
 use kernel::{bindings::address_space, prelude::*, sync::rcu};
 
-use crate::{bindings, device::BlockDevice, guard::Guard};
+use crate::{bindings, device::BlockDevice};
 
 /// log2 of the page size.
 pub const PAGE_SHIFT: u32 = kernel::page::PAGE_SHIFT as u32;
@@ -39,11 +36,26 @@ impl MappingId {
     }
 
     /// The flags that share the pointer in an anonymous or movable page make it no mapping.
-    fn new(mapping: *mut address_space) -> Option<Self> {
+    pub(crate) fn new(mapping: *mut address_space) -> Option<Self> {
         if mapping.addr() & 3 != 0 {
             return None;
         }
         NonNull::new(mapping).map(Self)
+    }
+
+    /// Somebody holds the `invalidate_lock` exclusively, or waits for it.
+    ///
+    /// # Safety
+    ///
+    /// The page cache is alive.
+    pub(crate) unsafe fn invalidating(self) -> bool {
+        // SAFETY: By the safety requirements.
+        let shared = unsafe { bindings::dm_rust_invalidate_trylock_shared(self.0.as_ptr()) };
+        if shared {
+            // SAFETY: Just taken.
+            unsafe { bindings::dm_rust_invalidate_unlock_shared(self.0.as_ptr()) };
+        }
+        !shared
     }
 }
 
@@ -79,9 +91,17 @@ pub struct Inode<'a> {
 }
 
 impl Inode<'_> {
-    /// Bytes in the file (`i_size`).
-    pub fn size_bytes(&self) -> u64 {
-        self.raw.size
+    /// # Safety
+    ///
+    /// The page cache `mapping` is an inode's that lives for `'a`.
+    pub(crate) unsafe fn of(mapping: MappingId) -> Self {
+        let mut raw = bindings::dm_rust_inode::default();
+        // SAFETY: By the safety requirements.
+        unsafe { bindings::dm_rust_mapping_inode(mapping.0.as_ptr(), &mut raw) };
+        Self {
+            raw,
+            _alive: PhantomData,
+        }
     }
 
     /// Name of the file system's type, as in `/proc/filesystems`.
@@ -143,14 +163,9 @@ impl<'a> Cached<'a> {
     }
 
     fn inode(self) -> Inode<'a> {
-        let mut raw = bindings::dm_rust_inode::default();
         // SAFETY: By the type invariant the folio stays in the mapping, whose inode therefore
         // stays alive.
-        unsafe { bindings::dm_rust_mapping_inode(self.mapping.0.as_ptr(), &mut raw) };
-        Inode {
-            raw,
-            _alive: PhantomData,
-        }
+        unsafe { Inode::of(self.mapping) }
     }
 }
 
@@ -338,6 +353,22 @@ impl FolioRef {
         NonNull::new(folio).map(Self)
     }
 
+    /// First and last file index; they don't change while there is a reference.
+    pub(crate) fn range(&self) -> (u64, u64) {
+        // SAFETY: A reference is held, so the folio isn't split either.
+        unsafe {
+            let first = bindings::dm_rust_folio_index(self.0.as_ptr()) as u64;
+            let pages = bindings::dm_rust_folio_nr_pages(self.0.as_ptr()) as u64;
+            (first, first + pages - 1)
+        }
+    }
+
+    /// The folio's state.
+    pub(crate) fn state(&self) -> State {
+        // SAFETY: A reference is held.
+        State(unsafe { bindings::dm_rust_folio_state(self.0.as_ptr()) })
+    }
+
     /// Locks the folio if it isn't locked and is in `mapping`.
     pub fn try_lock(self, mapping: MappingId) -> Option<LockedFolio> {
         // SAFETY: A reference is held.
@@ -404,43 +435,15 @@ impl LockedFolio {
         }
     }
 
-    /// Keeps truncation, hole punching and their like away, if none is under way
-    /// (`filemap_invalidate_trylock_shared`).
-    pub fn try_invalidate_lock(&self) -> Option<InvalidateLock<'_>> {
-        if !Guard::InvalidateLock.on() {
-            return Some(InvalidateLock(self, false));
-        }
-        // SAFETY: The mapping is alive by the type invariant.
-        unsafe { bindings::dm_rust_invalidate_trylock_shared(self.mapping.0.as_ptr()) }
-            // INVARIANT: Just locked.
-            .then(|| InvalidateLock(self, true))
-    }
-}
-
-impl Drop for LockedFolio {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant; the reference is dropped after this.
-        unsafe { bindings::dm_rust_folio_unlock(self.folio.0.as_ptr()) };
-    }
-}
-
-/// A locked folio whose mapping's `invalidate_lock` is held shared.
-///
-/// # Invariants
-///
-/// The lock is held if the flag says so; it always does but in test builds.
-pub struct InvalidateLock<'a>(&'a LockedFolio, bool);
-
-impl InvalidateLock<'_> {
     /// The data of `count` pages from file index `index` on; nothing if the folio doesn't hold
     /// all of them.
     pub fn data(&self, index: u64, count: u32) -> Option<PageData<'_>> {
-        if self.0.pages_from(index) < u64::from(count) {
+        if self.pages_from(index) < u64::from(count) {
             return None;
         }
         // SAFETY: The folio is valid and holds the pages.
-        let base = unsafe { bindings::dm_rust_folio_address(self.0.folio.0.as_ptr()) };
-        let offset = ((index - self.0.cached().index()) as usize) << PAGE_SHIFT;
+        let base = unsafe { bindings::dm_rust_folio_address(self.folio.0.as_ptr()) };
+        let offset = ((index - self.cached().index()) as usize) << PAGE_SHIFT;
         Some(PageData {
             data: base.cast::<u8>().wrapping_add(offset),
             len: (count as usize) << PAGE_SHIFT,
@@ -449,12 +452,10 @@ impl InvalidateLock<'_> {
     }
 }
 
-impl Drop for InvalidateLock<'_> {
+impl Drop for LockedFolio {
     fn drop(&mut self) {
-        if self.1 {
-            // SAFETY: The mapping is alive as the folio is locked, and the lock is held.
-            unsafe { bindings::dm_rust_invalidate_unlock_shared(self.0.mapping.0.as_ptr()) };
-        }
+        // SAFETY: By the type invariant; the reference is dropped after this.
+        unsafe { bindings::dm_rust_folio_unlock(self.folio.0.as_ptr()) };
     }
 }
 

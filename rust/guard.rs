@@ -19,36 +19,34 @@ pub enum Guard {
     Readahead = 2,
     /// A record is looked at again under the donor's locks.
     Recheck = 3,
-    /// The donor's `invalidate_lock` is held while it is copied.
-    InvalidateLock = 4,
     /// File systems with blocks smaller than a page don't donate.
-    BlockSize = 5,
-    /// Only pages wholly inside the file are recorded and copied.
-    FileSize = 6,
+    BlockSize = 4,
     /// Only file systems of the allow-list donate.
-    FileSystem = 7,
+    FileSystem = 5,
     /// Encrypted inodes don't donate.
-    Encrypted = 8,
+    Encrypted = 6,
     /// A claimed block device's own pages don't donate.
-    ClaimedDevice = 9,
+    ClaimedDevice = 7,
     /// Only what is mounted directly from the target's device donates.
-    DirectlyMounted = 10,
+    DirectlyMounted = 8,
     /// A change of the reader's own mapping voids the read's copy and record.
-    Epoch = 11,
+    Epoch = 9,
     /// A change of the thin device's table voids the read's record.
-    Binding = 12,
+    Binding = 10,
     /// Records end when their data block is allocated anew.
-    Reallocation = 13,
+    Reallocation = 11,
     /// Records of a device end with its target.
-    Teardown = 14,
+    Teardown = 12,
     /// A failed read ends what is known of its pages, and records nothing.
-    ReadError = 15,
+    ReadError = 13,
     /// Only blocks that dm-thin calls shared are recorded and served.
-    Shared = 16,
+    Shared = 14,
     /// Records of a pool end when its metadata is rolled back.
-    Rollback = 17,
-    /// A block device's own pages don't donate once one of them was zeroed in part.
-    PartOfPage = 18,
+    Rollback = 15,
+    /// Records end when a part of their page is zeroed that then stays clean.
+    Truncation = 16,
+    /// What is being read while it is zeroed in part isn't recorded.
+    Withhold = 17,
 }
 
 #[cfg(DRR_MUTANTS)]

@@ -8,8 +8,8 @@
 #include <linux/device-mapper.h>
 #include <linux/err.h>
 #include <linux/fs.h>
+#include <linux/ftrace.h>
 #include <linux/highmem.h>
-#include <linux/kprobes.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
@@ -121,7 +121,6 @@ void dm_rust_mapping_inode(struct address_space *mapping,
 {
 	struct inode *inode = mapping->host;
 
-	info->size = i_size_read(inode);
 	info->fs_name = inode->i_sb->s_type->name;
 	info->is_bdev = sb_is_blkdev_sb(inode->i_sb);
 	info->bdev = info->is_bdev ? I_BDEV(inode) : inode->i_sb->s_bdev;
@@ -236,49 +235,108 @@ void dm_rust_tracepoint_synchronize(void)
 	tracepoint_synchronize_unregister();
 }
 
-#ifdef CONFIG_KPROBES
+/*
+ * With link-time optimisation a truncation could be inlined into its caller,
+ * another file's.
+ */
+#if defined(CONFIG_DYNAMIC_FTRACE_WITH_ARGS) && !defined(CONFIG_LTO)
+/* How a function names what it truncates. */
+struct truncater {
+	bool inode;	/* or the address_space */
+	bool last;	/* the last byte is an argument, too */
+	unsigned long functions[2];
+};
+
+static const struct truncater truncaters[] = {
+	{ true, false, { (unsigned long)truncate_setsize,
+			 (unsigned long)truncate_pagecache } },
+	{ true, true, { (unsigned long)truncate_pagecache_range } },
+	{ false, false, { (unsigned long)truncate_inode_pages } },
+	{ false, true, { (unsigned long)truncate_inode_pages_range } },
+};
+
 struct dm_rust_truncations {
-	struct kprobe kprobe;
+	struct ftrace_ops ops[ARRAY_SIZE(truncaters)];
 	dm_rust_truncates_fn truncates;
 	void *data;
 };
 
-/* int truncate_bdev_range(bdev, mode, lstart, lend), lend included */
-static int truncates(struct kprobe *kprobe, struct pt_regs *regs)
+static void truncates(unsigned long ip, unsigned long parent_ip,
+		      struct ftrace_ops *ops, struct ftrace_regs *regs)
 {
-	struct dm_rust_truncations *watch =
-		container_of(kprobe, struct dm_rust_truncations, kprobe);
+	struct dm_rust_truncations *watch = ops->private;
+	const struct truncater *truncater = &truncaters[ops - watch->ops];
+	unsigned long what = ftrace_regs_get_argument(regs, 0);
+	loff_t first = ftrace_regs_get_argument(regs, 1);
+	loff_t last = -1;
 
+	if (truncater->last)
+		last = ftrace_regs_get_argument(regs, 2);
+	/* Of all that there is no page is left; every inode ends like this. */
+	if (!first && last == -1)
+		return;
 	watch->truncates(watch->data,
-			 (struct block_device *)regs_get_kernel_argument(regs, 0),
-			 regs_get_kernel_argument(regs, 2),
-			 regs_get_kernel_argument(regs, 3));
-	return 0;
+			 truncater->inode ? ((struct inode *)what)->i_mapping :
+					    (struct address_space *)what,
+			 first, last);
+}
+
+static int watch_functions(struct ftrace_ops *ops,
+			   const struct truncater *truncater)
+{
+	unsigned int i;
+	int error;
+
+	for (i = 0; i < ARRAY_SIZE(truncater->functions); i++) {
+		if (!truncater->functions[i])
+			break;
+		error = ftrace_set_filter_ip(ops, truncater->functions[i], 0, 0);
+		if (error)
+			return error;
+	}
+	return register_ftrace_function(ops);
 }
 
 struct dm_rust_truncations *dm_rust_watch_truncations(dm_rust_truncates_fn fn,
 						      void *data)
 {
 	struct dm_rust_truncations *watch = kzalloc_obj(*watch);
+	unsigned int i;
 	int error;
 
 	if (!watch)
 		return ERR_PTR(-ENOMEM);
-	watch->kprobe.symbol_name = "truncate_bdev_range";
-	watch->kprobe.pre_handler = truncates;
 	watch->truncates = fn;
 	watch->data = data;
-	error = register_kprobe(&watch->kprobe);
-	if (error) {
-		kfree(watch);
-		return ERR_PTR(error);
+	for (i = 0; i < ARRAY_SIZE(truncaters); i++) {
+		watch->ops[i].func = truncates;
+		watch->ops[i].private = watch;
+		/* sysctl kernel.ftrace_enabled doesn't switch it off */
+		watch->ops[i].flags = FTRACE_OPS_FL_PERMANENT;
+		error = watch_functions(&watch->ops[i], &truncaters[i]);
+		if (error)
+			goto fail;
 	}
 	return watch;
+
+fail:
+	ftrace_free_filter(&watch->ops[i]);
+	while (i--) {
+		unregister_ftrace_function(&watch->ops[i]);
+		ftrace_free_filter(&watch->ops[i]);
+	}
+	kfree(watch);
+	return ERR_PTR(error);
 }
 
 void dm_rust_unwatch_truncations(struct dm_rust_truncations *watch)
 {
-	unregister_kprobe(&watch->kprobe);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(truncaters); i++) {
+		unregister_ftrace_function(&watch->ops[i]);
+		ftrace_free_filter(&watch->ops[i]);
+	}
 	kfree(watch);
 }
 #else

@@ -45,7 +45,6 @@ enum {
 
 /**
  * struct dm_rust_inode - what matters of the inode behind a page cache
- * @size:	i_size in bytes
  * @fs_name:	name of the file system's type
  * @bdev:	the block device whose content the pages are: the one that the
  *		file system is mounted from, or the device itself
@@ -54,7 +53,6 @@ enum {
  * @encrypted:	the file system decrypts its pages
  */
 struct dm_rust_inode {
-	u64 size;
 	const char *fs_name;
 	struct block_device *bdev;
 	u32 blkbits;
@@ -101,10 +99,13 @@ void dm_rust_counters_add(u64 __percpu *counters, size_t at, u64 by);
 u64 dm_rust_counters_sum(u64 __percpu *counters, size_t at);
 
 struct dm_rust_truncations;
-typedef void (*dm_rust_truncates_fn)(void *data, struct block_device *bdev,
+typedef void (*dm_rust_truncates_fn)(void *data, struct address_space *mapping,
 				     loff_t first, loff_t last);
 
-/* Calls fn on entry to truncate_bdev_range(), as a kprobe's handler. */
+/*
+ * Calls fn on entry to the functions that truncate a part of a page cache,
+ * more than once for a truncation; last is included, -1 is the end.
+ */
 struct dm_rust_truncations *dm_rust_watch_truncations(dm_rust_truncates_fn fn,
 						      void *data);
 void dm_rust_unwatch_truncations(struct dm_rust_truncations *watch);

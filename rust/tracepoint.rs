@@ -6,6 +6,8 @@
 //! [`include/trace/events/filemap.h`](srctree/include/trace/events/filemap.h),
 //! [`include/trace/events/writeback.h`](srctree/include/trace/events/writeback.h)
 
+use core::ptr::NonNull;
+
 use kernel::{
     bindings::{address_space, folio, tracepoint},
     ffi::{c_char, c_int, c_void},
@@ -30,7 +32,7 @@ pub trait FolioEvents: Send + Sync {
 /// # Invariants
 ///
 /// `probe` is registered with `tracepoint`, `data` is valid as long as it is.
-struct Probe {
+pub(crate) struct Probe {
     tracepoint: *mut tracepoint,
     probe: *mut c_void,
     data: *mut c_void,
@@ -58,11 +60,8 @@ unsafe extern "C" fn compare(tp: *mut tracepoint, search: *mut c_void) {
 }
 
 impl Probe {
-    /// # Safety
-    ///
-    /// `probe` has the tracepoint's prototype, with `data` before its arguments. `data` is valid
-    /// until the probe was dropped and [`synchronize`] has returned.
-    unsafe fn new(name: &CStr, probe: *mut c_void, data: *mut c_void) -> Result<Self> {
+    /// The kernel's tracepoint of that name.
+    pub(crate) fn find(name: &CStr) -> Option<NonNull<tracepoint>> {
         let mut search = Search {
             name,
             found: core::ptr::null_mut(),
@@ -74,23 +73,46 @@ impl Probe {
                 core::ptr::from_mut(&mut search).cast(),
             )
         };
-        if search.found.is_null() {
+        NonNull::new(search.found)
+    }
+
+    /// # Safety
+    ///
+    /// `probe` has the tracepoint's prototype, with `data` before its arguments. `data` is valid
+    /// until the probe was dropped and [`synchronize`] has returned.
+    pub(crate) unsafe fn new(
+        tracepoint: NonNull<tracepoint>,
+        probe: *mut c_void,
+        data: *mut c_void,
+    ) -> Result<Self> {
+        let tracepoint = tracepoint.as_ptr();
+        // SAFETY: By the safety requirements.
+        kernel::error::to_result(unsafe {
+            bindings::tracepoint_probe_register(tracepoint, probe, data)
+        })?;
+        // INVARIANT: Just registered.
+        Ok(Self {
+            tracepoint,
+            probe,
+            data,
+        })
+    }
+
+    /// As [`Self::new`], of a tracepoint that has to be there.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::new`].
+    unsafe fn on(name: &CStr, probe: *mut c_void, data: *mut c_void) -> Result<Self> {
+        let Some(tracepoint) = Self::find(name) else {
             pr_err!(
                 "the kernel has no tracepoint {}: it is built without CONFIG_TRACEPOINTS\n",
                 name.to_str().unwrap_or("?")
             );
             return Err(ENOENT);
-        }
+        };
         // SAFETY: By the safety requirements.
-        kernel::error::to_result(unsafe {
-            bindings::tracepoint_probe_register(search.found, probe, data)
-        })?;
-        // INVARIANT: Just registered.
-        Ok(Self {
-            tracepoint: search.found,
-            probe,
-            data,
-        })
+        unsafe { Self::new(tracepoint, probe, data) }
     }
 }
 
@@ -102,7 +124,7 @@ impl Drop for Probe {
 }
 
 /// Waits until no probe that was unregistered runs any more.
-fn synchronize() {
+pub(crate) fn synchronize() {
     // SAFETY: Process context.
     unsafe { bindings::dm_rust_tracepoint_synchronize() };
 }
@@ -129,12 +151,12 @@ impl<T: FolioEvents> Hooks<T> {
         // SAFETY: The prototypes are those of the headers above; `target` is kept alive until
         // `synchronize()` has returned in `drop`, or here.
         let probes = unsafe {
-            let removed = Probe::new(
+            let removed = Probe::on(
                 c"mm_filemap_delete_from_page_cache",
                 Self::removed as *mut c_void,
                 data,
             )?;
-            Probe::new(c"writeback_dirty_folio", Self::dirtied as *mut c_void, data)
+            Probe::on(c"writeback_dirty_folio", Self::dirtied as *mut c_void, data)
                 .map(|dirtied| [removed, dirtied])
         };
         if probes.is_err() {

@@ -20,9 +20,7 @@ mutants() {
 	DirtyHook	page-events:write, written back
 	Readahead	guards:write cut short	page-events:page read into a dirty folio
 	Recheck	held:record ends
-	InvalidateLock	page-events:hole punch stopped midway
 	BlockSize	filesystems:1 KiB blocks
-	FileSize	page-events:truncate down, then up	reads:file size
 	FileSystem	guards:ext2
 	Encrypted	filesystems:fscrypt
 	ClaimedDevice	guards:raw reads of a mounted device
@@ -34,7 +32,8 @@ mutants() {
 	ReadError	guards:failed reads
 	Shared	reads:unshared blocks
 	Rollback	held:rolled back
-	PartOfPage	guards:parts of raw
+	Truncation	page-events:hole punch	guards:parts of raw
+	Withhold	guards:zeroed while they are read
 	EOF
 }
 

@@ -21,14 +21,15 @@
 #define DONOR 1
 #define MEMORY 2
 #define RECEIVER 3
+#define READER 4
 
 /* The folio. `mine`: the receiver holds a reference, to this folio and no other. */
 bool content = GARBAGE, cached, uptodate, dirty, writeback, writable, mine;
 byte folio_lock = FREE;
-/* invalidate_lock: exclusively, by the receiver shared. */
-bool exclusive, shared;
-/* The page is wholly inside i_size. */
-bool inside = true;
+/* invalidate_lock, exclusively; readahead takes it shared while it adds a folio. */
+bool exclusive;
+/* The page may be about to be zeroed: it isn't to be recorded. */
+bool withheld;
 /* The file's block is still the shared one. */
 bool at_home = true;
 /* The page is on record as holding what the shared block holds. */
@@ -53,6 +54,24 @@ inline removal_event() {
 #endif
 }
 
+/*
+ * AccessTable::truncates() in drr/access.rs: on entry to the truncation, no folio is locked.
+ * alone: nobody can begin to read the page into the cache, as invalidate_lock is held.
+ */
+inline truncation_event(alone) {
+#ifndef NO_TRUNCATION
+#ifndef NO_WITHHOLD
+	if
+	:: !(alone) || (cached && !uptodate) -> withheld = true
+	:: else
+	fi;
+#endif
+	record = false
+#else
+	skip
+#endif
+}
+
 /* folio_mark_dirty(): a dirty folio raises no second event. */
 inline mark_dirty() {
 	if
@@ -62,9 +81,9 @@ inline mark_dirty() {
 }
 
 /* A new folio, locked, that nobody else can have a reference to. */
-inline add_folio() {
+inline add_folio(who) {
 	cached = true; uptodate = false; dirty = false; writable = false;
-	mine = false; content = GARBAGE; folio_lock = DONOR
+	mine = false; content = GARBAGE; folio_lock = who
 }
 
 inline remove_folio() {
@@ -89,12 +108,14 @@ inline end_io(ok, fresh, from_shared) {
 #ifndef NO_DIRTYFOLIO
 		:: dirty || writeback
 #endif
-#ifndef NO_FILESIZE
-		:: !inside
-#endif
 		:: else ->
 			if
-			:: from_shared -> record = true
+			:: from_shared ->
+				record = true;
+				if
+				:: withheld -> record = false
+				:: else
+				fi
 			:: else
 			fi
 		fi
@@ -111,16 +132,22 @@ inline read_block(fresh, ok) {
 	end_io(ok, fresh, from_shared);
 }
 
-/* The donor's system calls. */
-active proctype donor() {
+/* Readahead: the folio is new, and nobody need wait for it. */
+active proctype reader() {
 	bool ok, from_shared;
 
 end:	do
-	/* read() or a fault, by readahead: the folio is new. */
-	:: atomic { !cached && folio_lock == FREE -> add_folio() };
+	:: atomic { !cached && !exclusive && folio_lock == FREE -> add_folio(READER) };
 		read_block(true, ok);
 		atomic { uptodate = ok; unlock_folio() }
+	od
+}
 
+/* The donor's system calls. */
+active proctype donor() {
+	bool ok, from_shared, alone;
+
+end:	do
 	/* read_folio(): the folio was there, and isn't up to date. */
 	:: atomic { cached && !uptodate && folio_lock == FREE -> folio_lock = DONOR };
 		if
@@ -139,7 +166,7 @@ end:	do
 			folio_lock == FREE && !exclusive ->
 			if
 			:: cached -> folio_lock = DONOR
-			:: else -> add_folio()
+			:: else -> add_folio(DONOR)
 			fi
 		};
 		ok = true;
@@ -164,7 +191,7 @@ end:	do
 			folio_lock == FREE && !exclusive ->
 			if
 			:: cached -> folio_lock = DONOR
-			:: else -> add_folio()
+			:: else -> add_folio(DONOR)
 			fi
 		};
 		mark_dirty();
@@ -179,31 +206,33 @@ end:	do
 		unlock_folio()
 	:: atomic { writable && cached -> content = CHANGED }
 
-	/* Truncation into the page, or a hole punched in it. */
-	:: atomic { !exclusive && !shared -> exclusive = true };
-		if
-		:: inside = false
-		:: true
+	/*
+	 * Truncation into the page, or a hole punched in it; by those who have failed to write
+	 * without invalidate_lock.
+	 */
+	:: if
+		:: exclusive = true; alone = true
+		:: alone = false
 		fi;
+		truncation_event(alone);
 		atomic { folio_lock == FREE -> folio_lock = DONOR };
 		if
 		:: cached && uptodate -> content = ZEROED
 		:: else
 		fi;
 		unlock_folio();
-		/* Clean as yet. */
-		atomic { folio_lock == FREE -> folio_lock = DONOR };
+		/* Clean as yet, and it may stay so: the file system may fail. */
 		if
-		:: cached && uptodate -> mark_dirty()
-		:: cached && !uptodate && !dirty && !writeback -> remove_folio()
-		:: else
+		:: atomic { folio_lock == FREE -> folio_lock = DONOR };
+			if
+			:: cached && uptodate -> mark_dirty()
+			:: cached && !uptodate && !dirty && !writeback -> remove_folio()
+			:: else
+			fi;
+			unlock_folio()
+		:: true
 		fi;
-		unlock_folio();
 		exclusive = false
-
-	/* While the file ends in the page, its rest is zeroed in memory at any time. */
-	:: atomic { cached && uptodate && !inside && folio_lock == FREE -> content = ZEROED }
-	:: atomic { !inside && !exclusive -> inside = true }
 	od
 }
 
@@ -245,12 +274,6 @@ end:	do
 		:: mine		/* still in the mapping */
 		:: !mine -> goto unlock
 		fi;
-#ifndef NO_INVALIDATELOCK
-		if
-		:: atomic { !exclusive -> shared = true }
-		:: exclusive -> goto unlock
-		fi;
-#endif
 #ifndef NO_RECHECK
 		if
 		:: record
@@ -261,17 +284,13 @@ end:	do
 #ifndef NO_DIRTYFOLIO
 		:: dirty || writeback -> goto unlock
 #endif
-#ifndef NO_FILESIZE
-		:: !inside -> goto unlock
-#endif
 		:: !uptodate -> goto unlock
 		:: else
 		fi;
 		/* The copy takes its time. */
 		assert(content == ORIGINAL);
 		assert(content == ORIGINAL);
-unlock:		shared = false;
-		atomic {
+unlock:		atomic {
 			if
 			:: folio_lock == RECEIVER -> folio_lock = FREE
 			:: else
@@ -281,11 +300,10 @@ unlock:		shared = false;
 	od
 }
 
-/* A record is true whenever nobody holds the locks under which it is ended. */
+/* A record is true whenever nobody holds the lock under which it is ended. */
 active proctype invariant() {
 	atomic {
-		record && folio_lock == FREE && !exclusive &&
-			!(cached && content == ORIGINAL) ->
+		record && folio_lock == FREE && !(cached && content == ORIGINAL) ->
 		assert(false)
 	}
 }

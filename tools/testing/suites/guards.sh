@@ -30,6 +30,7 @@ raw_reads_of_a_mounted_device() {
 # What has not been looked at does not donate: the same driver, but another file system.
 ext2_never_donates() {
 	local name
+	grep -qw ext2 /proc/filesystems || modprobe -q ext2 || skip "this kernel has no ext2"
 	thin_new old 64
 	mke2fs -q -F -t ext2 -b 4096 /dev/mapper/t-old
 	mkdir -p /mnt/old
@@ -89,22 +90,44 @@ write_cut_short() {
 	cmp -n 4096 "$WORK/page" "$REF/small"
 }
 
-# Zeroing a range of a raw device zeroes parts of cached pages, too, without an event: also if
-# dm-thin refuses the request, as it does a hole.
-parts_of_raw_pages() {
+# raw_siblings: two snapshots as raw devices, the first of which keeps what it reads.
+raw_siblings() {
 	local name
 	for name in zeroed other; do
 		thin_snap $name base
 		drr_new $name
 	done
-	on_exit "exec 7<&-; container_down zeroed; container_down other"
+	on_exit "exec 7<&-; data_healthy; container_down zeroed; container_down other"
 	exec 7</dev/mapper/zeroed
-	dd if=/dev/mapper/zeroed of=/dev/null bs=64k count=4 status=none
-	expect_drr "sectors to donate" "$(stat_of zeroed recorded_sectors)" 8..
-	"$@" /dev/mapper/zeroed
+}
+
+# raw_served_right: the sibling gets what its thin device has.
+raw_served_right() {
 	dd if=/dev/mapper/other of="$WORK/drr" iflag=direct bs=64k count=1 status=none
 	dd if=/dev/mapper/t-other of="$WORK/thin" iflag=direct bs=64k count=1 status=none
 	same "$WORK/drr" "$WORK/thin"
+}
+
+# Zeroing a range of a raw device zeroes parts of cached pages, too, without an event: also if
+# dm-thin refuses the request, as it does a hole.
+parts_of_raw_pages() {
+	raw_siblings
+	dd if=/dev/mapper/zeroed of=/dev/null bs=64k count=4 status=none
+	expect_drr "sectors to donate" "$(stat_of zeroed recorded_sectors)" 8..
+	"$@" /dev/mapper/zeroed
+	raw_served_right
+}
+
+# The same while the pages are being read: they are zeroed only when they have been. Nobody waits
+# for them, as a reader would keep the range from being zeroed.
+parts_of_raw_pages_being_read() {
+	raw_siblings
+	data_table "0 $(sectors "/dev/$DATA_DISK") delay /dev/$DATA_DISK 0 3000"
+	xfs_io -r -c "fadvise -w 0 65536" /dev/mapper/zeroed
+	refused_hole /dev/mapper/zeroed
+	data_healthy
+	expect_drr "sectors on record for a moment" "$(stat_of zeroed recorded_sectors)" 128..
+	raw_served_right
 }
 
 refused_hole() {
@@ -144,6 +167,7 @@ run_case "ext4: write cut short" write_cut_short ext4
 run_case "xfs: write cut short" write_cut_short xfs
 run_case "parts of raw pages zeroed" parts_of_raw_pages blkdiscard -f -z -o 1024 -l 2048
 run_case "parts of raw pages zeroed by a refused hole" parts_of_raw_pages refused_hole
+run_case "parts of raw pages zeroed while they are read" parts_of_raw_pages_being_read
 run_case "receiver writes what it reads" receiver_writes_meanwhile
 run_case "nothing is remembered after unmount" all_down
 finish

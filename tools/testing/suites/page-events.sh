@@ -226,11 +226,10 @@ read_into_dirty_folio() {
 	receive b "$1" 0
 }
 
-# Punching a hole zeroes both of its edge pages, leaves them clean, and marks them dirty
-# one after the other. Here it is stopped in between, by a lookup of an extent that has to
-# come from a suspended disk. Only the invalidate lock says that the last page has changed.
-punch_stopped_midway() {
-	local file=$1 leaf pid before
+# ready_to_punch FILE KIND: each page of a's FILE can donate, and to punch a hole into it the
+# file system has to read where its blocks are.
+ready_to_punch() {
+	local file=$1 leaf before
 	[ "$2" = ext4 ] || skip "xfs marks pages dirty under the folio lock"
 	leaf=$(debugfs -R "ex /$file" /dev/mapper/b 2>/dev/null |
 		awk '$1 == "0/" { print $8; exit }')
@@ -243,6 +242,14 @@ punch_stopped_midway() {
 	touch "/mnt/a/$file"
 	"$HELPER" forget-extents "/mnt/a/$file"
 	xfs_io -r -c "fadvise -d $((leaf * 4096)) 4096" /dev/mapper/a
+}
+
+# Punching a hole zeroes both of its edge pages, leaves them clean, and marks them dirty
+# one after the other. Here it is stopped in between, by a lookup of an extent that has to
+# come from a suspended disk. The record of the last page ended before it was zeroed.
+punch_stopped_midway() {
+	local file=$1 pid
+	ready_to_punch "$1" "$2"
 	on_exit "dmsetup resume a"
 	dmsetup suspend --nolockfs a
 	xio "$file" "fpunch 12388 524288" &
@@ -255,8 +262,21 @@ punch_stopped_midway() {
 	sync -f "/mnt/a/$file"
 }
 
+# The same, and the read fails, and the punch with it: the pages that the hole begins and ends in
+# stay as they are then, zeroed in part and clean.
+punch_failed_midway() {
+	local file=$1
+	ready_to_punch "$1" "$2"
+	on_exit data_healthy
+	data_table "0 $(sectors "/dev/$DATA_DISK") flakey /dev/$DATA_DISK 0 0 60 1 error_reads"
+	expect_fail xio "$file" "fpunch 12388 524288"
+	data_healthy
+	expect_fail cmp -n 16384 "/mnt/a/$file" "$REF/$file"
+	receive b "$file" any
+}
+
 for name in write wb scattered mmap mmap2 rewrite unaligned downup downsyncup page across \
-	reread zero collapse insert rename renameopen unlinked reuse other dirty midway; do
+	reread zero collapse insert rename renameopen unlinked reuse other dirty midway failed; do
 	random_file $name 1M
 done
 
@@ -266,15 +286,16 @@ fragmented_file() {
 	for ((offset = 0; offset < 1024; offset += 8)); do
 		commands+=(-c "fpunch ${offset}k 4k")
 	done
-	xfs_io "${commands[@]}" "/mnt/$1/midway"
-	cp "/mnt/$1/midway" "$REF/midway"
+	xfs_io "${commands[@]}" "/mnt/$1/$2"
+	cp "/mnt/$1/$2" "$REF/$2"
 }
 
 for fs in ext4 xfs; do
 	pool_up 512
 	image_new $fs base 320
 	fs_mount $fs base /dev/mapper/t-base
-	fragmented_file base
+	fragmented_file base midway
+	fragmented_file base failed
 	umount /mnt/base
 	container_up $fs a base paranoid
 	container_up $fs b base paranoid
@@ -300,6 +321,7 @@ for fs in ext4 xfs; do
 	run_case "$fs: drop_caches, pages reused by another file" page_reuse reuse other
 	run_case "$fs: page read into a dirty folio" read_into_dirty_folio dirty
 	run_case "$fs: hole punch stopped midway" punch_stopped_midway midway $fs
+	run_case "$fs: hole punch that fails midway" punch_failed_midway failed $fs
 	run_case "$fs: nothing is remembered after unmount" all_down
 done
 finish

@@ -255,14 +255,30 @@ impl LockedFolio {
         self.page().content.load(Relaxed)
     }
 
-    /// A read: fills a page that isn't in the page cache, has `end_io` see it locked and not up to
+    /// Adds a page that isn't in the page cache to it, to be read.
+    pub fn add(&self) {
+        self.page().cached.store(true, Relaxed);
+    }
+
+    /// Whether a page is in the page cache, and has been read; without its lock.
+    pub(crate) fn peek(mapping: MappingId, index: u64) -> (bool, bool) {
+        let page = &mapping.cache().pages[index as usize];
+        (page.cached.load(Relaxed), page.uptodate.load(Acquire))
+    }
+
+    /// Zeroes a part of the page, without an event: other content, and clean.
+    pub fn zero_part(&self, content: u64) {
+        self.page().content.store(content, Relaxed);
+    }
+
+    /// A read: fills a page that isn't in the page cache, or has just been added, has `end_io` see it locked and not up to
     /// date, and lets it be used.
     pub fn read(self, content: u64, end_io: impl FnOnce(ReadPages<'_>)) {
         let page = self.page();
         page.cached.store(true, Relaxed);
         page.content.store(content, Relaxed);
         end_io(ReadPages::new(self.mapping, self.index, 1));
-        page.uptodate.store(true, Relaxed);
+        page.uptodate.store(true, Release);
     }
 
     /// Reclaim.

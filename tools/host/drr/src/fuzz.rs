@@ -15,6 +15,7 @@ use dm::{
     folio::{EventFolio, MappingId, ReadPages},
     target::Printer,
     tracepoint::FolioEvents,
+    truncation::{TruncatedPages, TruncationEvents},
 };
 use kernel::sync::rcu;
 
@@ -262,7 +263,13 @@ impl Both {
                 self.table.directory().removed(event(last));
                 self.forget(|page, _| page.0 == mapping && (first..=last).contains(&page.1));
             }
-            10 | 11 => {
+            11 => {
+                let last = first + source.below(64);
+                let pages = TruncatedPages::made_up(id, (first, last));
+                self.table.truncates(&pages);
+                self.forget(|page, _| page.0 == mapping && (first..=last).contains(&page.1));
+            }
+            10 => {
                 let last = first + source.below(4);
                 self.table.directory().dirtied(event(last));
                 self.forget(|page, _| page.0 == mapping && (first..=last).contains(&page.1));

@@ -8,7 +8,7 @@
 use std::{
     sync::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-        Mutex,
+        Mutex, RwLock,
     },
     thread,
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use std::{
 use dm::{
     event::Event,
     folio::{LockedFolio, MappingId, PageCache},
+    truncation::{TruncatedPages, TruncationEvents},
 };
 use kernel::sync::rcu;
 
@@ -31,6 +32,8 @@ const LAYERS: u64 = 24;
 /// Virtual blocks of each layer, and pages of each block: more than a run's.
 const BLOCKS: u64 = 16;
 const PAGES: u64 = 40;
+/// The only layer whose pages are zeroed in part: it donates less and less.
+const TRUNCATED: u64 = 0;
 /// Data blocks that no layer maps.
 const SPARE: u64 = 8;
 
@@ -61,6 +64,8 @@ struct World {
     disk: Vec<AtomicU64>,
     /// Data blocks to be used next. Its lock is the pool's.
     spare: Mutex<Vec<u64>>,
+    /// `invalidate_lock` of the page cache of [`TRUNCATED`].
+    invalidate: RwLock<()>,
     stop: AtomicBool,
     /// The table learns of data blocks that are filled anew.
     told: bool,
@@ -76,11 +81,16 @@ impl World {
     fn new(told: bool) -> Self {
         let table = AccessTable::new().expect("memory");
         table.expect_blocks_of(PAGES as u32);
+        for layer in 0..LAYERS {
+            // each on a block device of its own, whose number is its page cache's
+            table.givers.add(layer as u32, layer + 1).expect("memory");
+        }
         Self {
             table,
             caches: (0..LAYERS)
                 .map(|layer| PageCache::new(layer + 1, (BLOCKS * PAGES) as usize))
                 .collect(),
+            invalidate: RwLock::new(()),
             maps: (0..LAYERS * BLOCKS)
                 .map(|at| AtomicU64::new(at % BLOCKS))
                 .collect(),
@@ -122,12 +132,15 @@ impl World {
 
     /// A layer reads a page that isn't in its page cache.
     fn read(&self, layer: u64, index: u64) {
+        let adding = (layer == TRUNCATED).then(|| self.invalidate.read().expect("no panic"));
         let Some(folio) = LockedFolio::try_new(self.caches[layer as usize], index) else {
             return;
         };
         if folio.cached() {
             return;
         }
+        folio.add();
+        drop(adding);
         let (block, page) = (index / PAGES, index % PAGES);
         let id = Layer::new(POOL, layer as u32);
         let epochs = &self.table.epochs;
@@ -151,9 +164,11 @@ impl World {
             if !epochs.is_now(epoch) {
                 return;
             }
-            self.table
-                .record(&name, page as u32, pages, layer as u32, Who::default());
-            if epochs.is_now(epoch) {
+            let (table, device) = (&self.table, layer as u32);
+            table.record(&name, page as u32, pages, device, Who::default());
+            let still = epochs.is_now(epoch);
+            let mapping = pages.mapping().number();
+            if still && !table.givers.withholds(device, mapping, index, index) {
                 self.count(1);
             } else {
                 self.table.forget_folio(&pages);
@@ -169,10 +184,29 @@ impl World {
         if folio.cached() {
             self.count(3);
             if number % 8 == 0 {
-                folio.change(u64::MAX / 2 + number / 2, &**self.table.directory());
+                folio.change(u64::MAX / 2 + number / 2, self.table.directory());
             } else {
-                folio.remove(&**self.table.directory());
+                folio.remove(self.table.directory());
             }
+        }
+    }
+
+    /// A part of a page is zeroed, and the page stays as it is then.
+    fn truncate(&self, index: u64, number: u64) {
+        let _alone = self.invalidate.write().expect("no panic");
+        let cache = self.caches[TRUNCATED as usize];
+        if let Some(pages) = TruncatedPages::find(cache, index) {
+            self.table.truncates(&pages);
+        }
+        loop {
+            if let Some(folio) = LockedFolio::try_new(cache, index) {
+                if folio.cached() {
+                    self.count(3);
+                    folio.zero_part(u64::MAX / 2 + number / 2);
+                }
+                return;
+            }
+            thread::yield_now();
         }
     }
 
@@ -227,6 +261,7 @@ impl World {
                 251.. if number == BLOCKS && what >> 40 & 0xff == 0 => {
                     self.table.forget_device(layer as u32)
                 }
+                250 if layer == TRUNCATED => self.truncate(index, what >> 8),
                 _ => self.event(layer, index, what >> 8),
             }
         }
@@ -256,7 +291,7 @@ pub fn run(threads: u64, time: Duration, seed: u64, told: bool) -> Figures {
         for index in 0..BLOCKS * PAGES {
             let folio = LockedFolio::try_new(*cache, index).expect("nobody else is there");
             if folio.cached() {
-                folio.remove(&**world.table.directory());
+                folio.remove(world.table.directory());
             }
         }
     }
