@@ -203,6 +203,26 @@ impl AccessTable {
         (self.directory.donors(guard, stretch), at)
     }
 
+    /// Of `count` pages from page `first` of `block` on, how many come before the first `worth` in a
+    /// row that have donors; `count` if there are no such.
+    pub(crate) fn before_donors(
+        &self,
+        guard: &rcu::Guard,
+        block: &Block,
+        first: u32,
+        count: u32,
+        worth: u32,
+    ) -> u32 {
+        let mut last = (u64::MAX, 0);
+        bits::before_run(count, worth, |at| {
+            let (stretch, at) = block.stretch(first + at, 0, Who::default());
+            if last.0 != stretch.number {
+                last = (stretch.number, self.directory.known(guard, stretch));
+            }
+            last.1 >> at & 1 != 0
+        })
+    }
+
     /// Records, recorded pages, and bytes that the table takes.
     pub(crate) fn usage(&self) -> (u64, u64, u64) {
         let directory = &self.directory;

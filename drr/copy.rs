@@ -27,9 +27,9 @@ use crate::{
 /// Why a read was not served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Unserved {
-    /// A page has no donor.
+    /// The next page has no donor.
     NoRecord,
-    /// A page has donors, but none could be copied at this moment.
+    /// The next page has donors, but none could be copied at this moment.
     Busy,
 }
 
@@ -80,25 +80,46 @@ impl Sources {
     }
 }
 
-/// Fills `writer` with pages `first..first + count` of `block`, from donors.
+/// What came of a read.
+pub(crate) struct Served {
+    /// Whose.
+    pub(crate) sources: Sources,
+    /// How many pages, from the first on.
+    pub(crate) pages: u32,
+    /// Why not more.
+    pub(crate) why: Option<Unserved>,
+}
+
+/// Fills `writer` with pages `first..first + count` of `block`, from donors, as far as it goes.
 ///
-/// If it can't, what has been written so far is of no consequence: the read goes to the disk.
+/// What has been written is of no consequence if the read goes to the disk.
 pub(crate) fn serve(
     table: &AccessTable,
     block: &Block,
     first: u32,
     count: u32,
     writer: &mut Writer<'_>,
-) -> Result<Sources, Unserved> {
-    let mut sources = Sources::default();
+) -> Served {
+    let mut served = Served {
+        sources: Sources::default(),
+        pages: 0,
+        why: None,
+    };
     let guard = rcu::read_lock();
-    let mut done = 0;
-    while done < count {
-        let (donor, pages) = serve_some(table, &guard, block, first + done, count - done, writer)?;
-        sources.add(&donor, pages);
-        done += pages;
+    while served.pages < count {
+        let (next, left) = (first + served.pages, count - served.pages);
+        match serve_some(table, &guard, block, next, left, writer) {
+            Ok((donor, pages)) => {
+                served.sources.add(&donor, pages);
+                served.pages += pages;
+            }
+            Err(why) => {
+                served.why = Some(why);
+                break;
+            }
+        }
     }
-    Ok(sources)
+    served
 }
 
 /// Serves one or more pages from page `page` on; returns whose, and how many.

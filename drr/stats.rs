@@ -18,9 +18,9 @@ pub(crate) enum Miss {
     Unshared,
     /// Where the block is mapped can't be told without reading metadata.
     Metadata,
-    /// Part of it has no donor.
+    /// It has no donors, or not enough in a row.
     NoRecord,
-    /// Part of it has donors, but none could be copied at this moment.
+    /// It has donors, but none could be copied at this moment.
     Busy,
     /// Its mapping changed meanwhile.
     Changed,

@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! read:   map -> thin lookup -> (not shared | no metadata: forward)
-//!                -> access table -> copy engine -> hit: complete
-//!                                               -> miss: forward
+//!                -> access table -> copy engine -> hits: complete, and come again with the rest
+//!                                               -> misses, up to the next hits: forward
 //!         end_io -> success: record the pages read; error: end what is known of them
 //! write, discard, write zeroes:
 //!         map -> whoever reads these blocks right now must notice -> forward
@@ -22,7 +22,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Acquire, Atomic, Full, Relaxed},
-        Arc,
+        rcu, Arc,
     },
 };
 
@@ -51,6 +51,10 @@ use crate::{
     message::{Answer, Message},
     stats::{sectors_of, Miss, Stats},
 };
+
+/// Pages in a row that are worth a request of their own, to copy them or to have a longer one from
+/// the disk end where they begin: less costs more than it saves.
+const WORTH_PAGES: u32 = 4;
 
 /// Where a read goes, and what has to hold until its pages can be recorded.
 #[derive(Clone, Copy, Default)]
@@ -354,10 +358,9 @@ impl Drr {
     }
 
     fn read<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
-        let sectors = bio.sectors();
         bio.data().filled = Filled::by(&bio);
         let (owner, place) = self.place(&bio);
-        let place = match place {
+        let mut place = match place {
             Ok(place) => place,
             Err(miss) => return self.missed(bio, miss, owner),
         };
@@ -368,19 +371,31 @@ impl Drr {
             return self.missed(bio, Miss::NoRecord, owner);
         }
         let table = self.member.table();
-        let served = copy::serve(
-            table,
-            &place.block,
-            place.first,
-            place.count,
-            &mut bio.writer(),
-        );
-        let sources = match served {
-            Ok(sources) if self.still_there(&place) => sources,
-            Ok(_) => return self.missed(bio, Miss::Changed, owner),
-            Err(Unserved::NoRecord) => return self.missed(bio, Miss::NoRecord, owner),
-            Err(Unserved::Busy) => return self.missed(bio, Miss::Busy, owner),
-        };
+        let (first, count) = (place.first, place.count);
+        let served = copy::serve(table, &place.block, first, count, &mut bio.writer());
+        if served.pages != 0 && !self.still_there(&place) {
+            return self.missed(bio, Miss::Changed, owner);
+        }
+        match served.why {
+            Some(why) if served.pages < WORTH_PAGES => {
+                let miss = match why {
+                    Unserved::Busy => Miss::Busy,
+                    Unserved::NoRecord => {
+                        let guard = rcu::read_lock();
+                        let alone =
+                            table.before_donors(&guard, &place.block, first, count, WORTH_PAGES);
+                        drop(guard);
+                        // Nothing if there is a donor now.
+                        self.accept(&mut bio, &mut place, alone);
+                        Miss::NoRecord
+                    }
+                };
+                return self.missed(bio, miss, owner);
+            }
+            Some(_) => self.accept(&mut bio, &mut place, served.pages),
+            None => {}
+        }
+        let (sectors, sources) = (bio.sectors(), &served.sources);
         if self.features.paranoid {
             let sector = bio.sector();
             bio.data().donor = sources
@@ -389,15 +404,26 @@ impl Drr {
                 .map_or(0, |source| source.layer.thin_id);
             return match read_again(bio, self, self.thin.device().bdev(), sector) {
                 Ok(mapped) => {
-                    self.account_hit(owner, sectors, &sources);
+                    self.account_hit(owner, sectors, sources);
                     mapped
                 }
                 // What can't be compared isn't served.
                 Err(bio) => self.missed(bio, Miss::Busy, owner),
             };
         }
-        self.account_hit(owner, sectors, &sources);
+        self.account_hit(owner, sectors, sources);
         bio.complete()
+    }
+
+    /// Takes only the first `pages` of a read; the rest comes as another.
+    fn accept(&self, bio: &mut Bio<'_, Self>, place: &mut Place, pages: u32) {
+        if pages == 0 || pages >= place.count {
+            return;
+        }
+        bio.accept(pages * PAGE_SECTORS);
+        place.count = pages;
+        bio.data().filled = Filled::by(bio);
+        bio.data().place = Some(*place);
     }
 
     fn account_hit(&self, owner: Option<Who>, sectors: u32, sources: &Sources) {

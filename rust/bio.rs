@@ -141,6 +141,18 @@ impl<'a, T: Target> Bio<'a, T> {
         }
     }
 
+    /// Takes no more of it than its first `sectors`; device-mapper comes again with the rest.
+    ///
+    /// To be called before anything else is done with it, once, of a read.
+    pub fn accept(&mut self, sectors: u32) {
+        if sectors == 0 || sectors >= self.sectors() {
+            return;
+        }
+        // SAFETY: Ours, and in `map`, by the type invariant; fewer sectors than it has. Only writes
+        // are atomic, and only what is no read or write is duplicated.
+        unsafe { bindings::dm_accept_partial_bio(self.bio.as_ptr(), sectors) };
+    }
+
     /// Sends it to `device`, at `sector` there.
     pub fn remap(self, device: BlockDevice<'_>, sector: u64) -> Mapped {
         // SAFETY: Valid and ours, by the type invariant.

@@ -129,9 +129,39 @@ pub fn window(base: u64) -> u64 {
     ((base as i64) >> PAGES.trailing_zeros()) as u64
 }
 
+/// Of `count` things, how many come before the first `worth` in a row that are `known`; `count` if
+/// there are no such.
+pub fn before_run(count: u32, worth: u32, mut known: impl FnMut(u32) -> bool) -> u32 {
+    let mut run = 0;
+    for at in 0..count {
+        run = if known(at) { run + 1 } else { 0 };
+        if run == worth {
+            return at + 1 - run;
+        }
+    }
+    count
+}
+
 #[kunit_tests(dm_bits)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_that_are_worth_it() -> Result {
+        for (known, count, worth, before) in [
+            (0b0000_0000u32, 8, 4, 8),
+            (0b1111_0000, 8, 4, 4),
+            (0b1111_1111, 8, 4, 0),
+            (0b0111_0111, 8, 4, 8),
+            (0b0111_0111, 8, 3, 0),
+            (0b1110_1100, 8, 3, 5),
+            (0b1111_0000, 7, 4, 7),
+            (0b1, 0, 1, 0),
+        ] {
+            assert_eq!(before_run(count, worth, |at| known >> at & 1 == 1), before);
+        }
+        Ok(())
+    }
 
     #[test]
     fn masks() -> Result {

@@ -408,6 +408,12 @@ impl<K: Key> Directory<K> {
         });
     }
 
+    /// The pages of `key` that somebody has.
+    pub fn known(&self, guard: &rcu::Guard, key: K) -> u32 {
+        self.donors(guard, key)
+            .fold(0, |pages, donor| pages | donor.run.bits.pages())
+    }
+
     /// Runs that hold the content of `key`, the newest first.
     #[inline]
     pub fn donors<'g>(

@@ -85,7 +85,7 @@ write_cut_short() {
 	expect_fail wait "$pid"
 	data_healthy
 	expect_fail cmp -n 4096 "/mnt/$name/small" "$REF/small"
-	# just this page: a read is served whole or not at all
+	# just this page, so that it is served, or not, by itself
 	dd if="/mnt/$name-2/small" of="$WORK/page" iflag=direct bs=4k count=1 status=none
 	cmp -n 4096 "$WORK/page" "$REF/small"
 }

@@ -78,21 +78,41 @@ small_files() {
 	expect_drr "sectors served" $(($(stat_of b hit_sectors) - before)) 192..
 }
 
-# The donor has every other 16 KiB only; the receiver asks in its own way.
+# The donor has every other 16 KiB only; the receivers ask in their own way. Each gets from the disk
+# what the donor hasn't, and nothing else, however large its requests are.
 partly_cached_donor() {
 	local offset args=() before
 	for ((offset = 0; offset < 1024; offset += 32)); do
 		args+=(-c "pread -q ${offset}k 16k")
 	done
+	settle /mnt/c/partly
+	settle /mnt/b/partly
 	xfs_io -r -c "fadvise -r" "${args[@]}" /mnt/a/partly
-	# Only whole requests are served, and read-ahead may ask for more than is there.
-	receive b partly 0..1024
-	evict /mnt/b/partly /mnt/a/partly
-	xfs_io -r -c "fadvise -r" "${args[@]}" /mnt/a/partly
-	before=$(stat_of c hit_sectors)
-	xfs_io -r -c "fadvise -r" "${args[@]}" /mnt/c/partly
-	expect_drr "sectors served of the same parts" $(($(stat_of c hit_sectors) - before)) 1024
-	receive c partly 0..
+	before=$(disk_sectors_read)
+	dd if=/mnt/c/partly of="$WORK/c" bs=1M iflag=direct status=none
+	expect_drr "sectors from the disk for a direct reader" $(($(disk_sectors_read) - before)) 1024
+	same "$WORK/c" "$REF/partly"
+	before=$(disk_sectors_read)
+	receive b partly 1024
+	expect_drr "sectors from the disk with readahead" $(($(disk_sectors_read) - before)) 1024
+	# now a and b have all of it together
+	before=$(disk_sectors_read)
+	receive c partly 2048
+	expect_drr "sectors from the disk with two donors" $(($(disk_sectors_read) - before)) 0
+}
+
+# Less than that isn't worth a request of its own: what the donor has goes to the disk with the rest.
+scattered_donor() {
+	local offset args=() before
+	for ((offset = 0; offset < 1024; offset += 16)); do
+		args+=(-c "pread -q ${offset}k 12k")
+	done
+	settle /mnt/c/scattered
+	xfs_io -r -c "fadvise -r" "${args[@]}" /mnt/a/scattered
+	before=$(disk_sectors_read)
+	dd if=/mnt/c/scattered of="$WORK/c" bs=64k iflag=direct status=none
+	expect_drr "sectors from the disk" $(($(disk_sectors_read) - before)) 2048
+	same "$WORK/c" "$REF/scattered"
 }
 
 # O_DIRECT readers are served, and their pages, which aren't page cache, are no donors.
@@ -221,7 +241,7 @@ target_at_an_offset() {
 }
 
 random_file big 4M
-for name in evicted partly direct direct2 together mapped paranoid features; do
+for name in evicted partly scattered direct direct2 together mapped paranoid features; do
 	random_file $name 1M
 done
 random_file tail 1049000
@@ -257,6 +277,7 @@ for fs in ext4 xfs; do
 	run_case "$fs: file size not a multiple of a page" unaligned_size
 	run_case "$fs: small files sharing data blocks" small_files
 	run_case "$fs: donor with parts of a file" partly_cached_donor
+	run_case "$fs: donor with small parts of a file" scattered_donor
 	run_case "$fs: O_DIRECT reader" direct_reader
 	run_case "$fs: requests spanning thin blocks" spanning_requests
 	run_case "$fs: unshared blocks are not recorded" unshared_blocks
