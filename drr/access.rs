@@ -91,6 +91,11 @@ impl Block {
         })
     }
 
+    /// What stands for its content.
+    pub(crate) fn content(&self) -> (u64, u64) {
+        (self.pool.into(), self.number)
+    }
+
     /// The pool.
     pub(crate) fn pool(&self) -> u64 {
         self.pool.into()

@@ -55,6 +55,17 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
+    /// `pages` from the one target `device`, read from `layer`.
+    pub(crate) fn one(device: u32, layer: Who, pages: u32) -> Self {
+        let mut sources = Self::default();
+        sources.known[0] = Source {
+            device,
+            layer,
+            pages,
+        };
+        sources
+    }
+
     fn add(&mut self, donor: &Stretch, pages: u32) {
         let fits = |source: &&mut Source| source.pages == 0 || source.device == donor.device;
         match self.known.iter_mut().find(fits) {

@@ -18,10 +18,11 @@ use dm::{
     device::BlockDevice,
     event::{Event, Events},
     hold,
+    inflight::InFlight,
     thin::{Info, Subscription},
 };
 
-use crate::{access::AccessTable, blocks::Blocks, layer::Layer, tree::Tree};
+use crate::{access::AccessTable, blocks::Blocks, layer::Layer, target::Drr, tree::Tree};
 
 /// What the pools' events go to.
 struct Watch {
@@ -59,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) tree: Arc<Tree>,
     /// How often their blocks are read.
     pub(crate) blocks: Blocks,
+    /// Reads that others may follow.
+    flights: KBox<InFlight<Drr>>,
     next_device: Atomic<u32>,
     /// From when dm-thin-pool is there on; so the tree misses nothing while there are no targets.
     #[pin]
@@ -70,11 +73,13 @@ impl Core {
     pub(crate) fn new(table: Arc<AccessTable>) -> Result<Arc<Self>> {
         let tree = Arc::pin_init(Tree::new(), GFP_KERNEL)?;
         let blocks = Blocks::new()?;
+        let flights = InFlight::new()?;
         let core = Arc::pin_init(
             pin_init!(Self {
                 table,
                 tree,
                 blocks,
+                flights,
                 next_device: Atomic::new(1),
                 subscription <- new_mutex!(None, "drr_subscription"),
             }),
@@ -138,6 +143,11 @@ impl Membership {
     /// How often the pools' blocks are read.
     pub(crate) fn blocks(&self) -> &Blocks {
         &self.core.blocks
+    }
+
+    /// Reads in flight.
+    pub(crate) fn flights(&self) -> &InFlight<Drr> {
+        &self.core.flights
     }
 
     /// The target is on the thin device that `info` tells of. Process context; calls don't overlap.

@@ -7,7 +7,7 @@
 //! sibling that read it last. Nothing is kept but metadata that says which cached page holds
 //! which block.
 //!
-//! - [`target`]: the walk of a bio; start here,
+//! - [`target`], [`read`]: the walk of a bio; start here,
 //! - [`args`], [`stats`]: what goes in by the table and comes out by status,
 //! - [`access`]: the access table,
 //! - [`copy`], [`donor`], [`giver`]: serving a read, the rules for who may serve, and who does,
@@ -31,6 +31,7 @@ mod giver;
 mod heat;
 mod layer;
 mod message;
+mod read;
 mod stats;
 mod target;
 mod tree;

@@ -26,16 +26,19 @@ pub(crate) enum Miss {
     Changed,
     /// It doesn't start or end at a page of the block, or its data is encrypted on the way.
     Layout,
+    /// It followed a read of the same that failed, or took too long, or was told not to wait.
+    Left,
 }
 
 /// The reasons, by their numbers, as status names them.
-const MISSES: [&str; 6] = [
+const MISSES: [&str; 7] = [
     "miss_unshared",
     "miss_metadata",
     "miss_norecord",
     "miss_busy",
     "miss_changed",
     "miss_layout",
+    "miss_left",
 ];
 
 /// What is counted, in bios and sectors; the reasons for misses come after these.
@@ -45,6 +48,7 @@ enum Count {
     Hits,
     HitSectors,
     MissSectors,
+    FollowedSectors,
     RecordedSectors,
     /// Second reads of paranoid mode that gave a verdict, and those that gave a bad one.
     Verified,
@@ -99,6 +103,11 @@ impl Stats {
         }
     }
 
+    /// A read was served with another, which went to the disk; it is a hit besides.
+    pub(crate) fn followed(&self, sectors: u32) {
+        self.add(Count::FollowedSectors, sectors.into());
+    }
+
     /// Pages of a read can donate now.
     pub(crate) fn recorded(&self, pages: u32) {
         self.add(Count::RecordedSectors, sectors_of(pages));
@@ -134,6 +143,7 @@ impl Stats {
         for (name, count) in MISSES.iter().zip(misses) {
             write!(out, " {name}={count}")?;
         }
+        write!(out, " followed_sectors={}", of(Count::FollowedSectors))?;
         write!(out, " recorded_sectors={}", of(Count::RecordedSectors))
     }
 
@@ -162,7 +172,7 @@ mod tests {
             printed(&mut buffer, |out| stats.print_reads(out))?,
             &b" reads=2 read_sectors=136 hits=1 hit_sectors=128 miss_unshared=0 \
                miss_metadata=0 miss_norecord=0 miss_busy=1 miss_changed=0 miss_layout=0 \
-               recorded_sectors=24"[..]
+               miss_left=0 followed_sectors=0 recorded_sectors=24"[..]
         );
         stats.verified(true);
         stats.verified(false);

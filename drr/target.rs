@@ -22,80 +22,50 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Acquire, Atomic, Full, Relaxed},
-        rcu, Arc,
+        Arc,
     },
 };
 
 use dm::{
     bio::{Bio, EndedBio, Filled, Mapped, Op},
     device::Device,
-    folio::{ReadPages, PAGE_SECTORS, PAGE_SECTORS_SHIFT},
+    folio::{ReadPages, PAGE_SECTORS_SHIFT},
     guard::Guard,
-    hold,
+    inflight::Lent,
     printer::Printer,
     sched::may_warn,
     target::{Constructor, OwnDevice, StatusType, Target},
-    thin::{Mapping, OpenError, ThinDevice},
-    verify::{read_again, Verdict},
+    thin::{OpenError, ThinDevice},
+    verify::Verdict,
 };
 
 use crate::{
-    access::Block,
     args::{Args, Features},
-    copy::{self, Sources, Unserved},
     core::{Core, Membership},
     donor,
-    epoch::Epoch,
     giver::Giver,
-    layer::{Layer, Who},
+    layer::Layer,
     message::{Answer, Message},
-    stats::{sectors_of, Miss, Stats},
+    read::{Passage, Place},
+    stats::Stats,
 };
-
-/// Pages in a row that are worth a request of their own, to copy them or to have a longer one from
-/// the disk end where they begin: less costs more than it saves.
-const WORTH_PAGES: u32 = 4;
-
-/// Where a read goes, and what has to hold until its pages can be recorded.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Place {
-    block: Block,
-    /// First page in the block, and number of pages.
-    first: u32,
-    count: u32,
-    /// The layer that it is read from.
-    layer: Who,
-    epoch: Epoch,
-    binding: u64,
-}
-
-/// What travels with a bio.
-#[derive(Default)]
-pub(crate) struct Passage {
-    /// The pages of a read.
-    filled: Filled,
-    /// The shared block that they are from, if they may be recorded when the read ends well.
-    place: Option<Place>,
-    /// Whose pages they were copied from, until the disk agrees (paranoid).
-    donor: u32,
-}
 
 /// A `drr` target.
 pub(crate) struct Drr {
     // Dropped first, so that no record is left when the devices go.
-    member: Membership,
-    thin: ThinDevice,
-    own: OwnDevice,
-    features: Features,
-    block_sectors: u32,
+    pub(crate) member: Membership,
+    pub(crate) thin: ThinDevice,
+    pub(crate) own: OwnDevice,
+    pub(crate) features: Features,
+    pub(crate) block_sectors: u32,
     /// [`Layer::number`] of the thin device; another only after its table was replaced.
-    layer: Atomic<u64>,
+    pub(crate) layer: Atomic<u64>,
     /// Counts how often the device came to be claimed, and whether it was when last seen:
     /// twice the count, plus one while it is.
     claims: Atomic<u64>,
     /// Pages of the block device's own may be recorded.
     raw_records: Atomic<bool>,
-    stats: Stats,
+    pub(crate) stats: Stats,
 }
 
 #[vtable]
@@ -174,6 +144,20 @@ impl Target for Drr {
         Ok(KBox::new(target, GFP_KERNEL)?)
     }
 
+    fn landed<'a>(&'a self, bio: Bio<'a, Self>, lent: Option<Lent<'_, Self>>) -> Mapped {
+        self.followed(bio, lent)
+    }
+
+    fn lends(&self, bio: &EndedBio<'_, Self>) -> bool {
+        let place = &bio.data().place;
+        !Guard::Lend.on() || place.is_some_and(|place| self.still_there(&place))
+    }
+
+    /// Nobody has to wait for the suspended.
+    fn presuspend(&self) {
+        self.member.flights().release(self);
+    }
+
     fn map<'a>(&'a self, bio: Bio<'a, Self>) -> Mapped {
         self.watch_claims();
         match bio.op() {
@@ -249,7 +233,7 @@ impl Target for Drr {
 
     fn message(&self, args: &[&CStr]) -> Result<Option<Answer>> {
         #[cfg(DRR_MUTANTS)]
-        if let Some(result) = hold::message(args) {
+        if let Some(result) = dm::hold::message(args) {
             return result.map(|()| None);
         }
         let message = Message::parse(args).map_err(|error| {
@@ -321,7 +305,7 @@ impl Target for Drr {
 }
 
 impl Drr {
-    fn layer(&self) -> Layer {
+    pub(crate) fn layer(&self) -> Layer {
         Layer::from_number(self.layer.load(Relaxed))
     }
 
@@ -344,7 +328,7 @@ impl Drr {
     }
 
     /// Sends a bio down unchanged: the target's sectors are the thin device's.
-    fn forward(&self, bio: Bio<'_, Self>) -> Mapped {
+    pub(crate) fn forward(&self, bio: Bio<'_, Self>) -> Mapped {
         let sector = bio.sector();
         bio.remap(self.thin.device().bdev(), sector)
     }
@@ -355,153 +339,6 @@ impl Drr {
         let begin = bio.sector() / block_sectors;
         let end = (bio.sector() + u64::from(bio.sectors())).div_ceil(block_sectors);
         self.member.table().epochs.change(self.layer(), begin, end);
-    }
-
-    fn read<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
-        bio.data().filled = Filled::by(&bio);
-        let (owner, place) = self.place(&bio);
-        let mut place = match place {
-            Ok(place) => place,
-            Err(miss) => return self.missed(bio, miss, owner),
-        };
-        bio.data().place = Some(place);
-        self.member.blocks().read(place.block, place.layer.serial);
-        hold::Place::MappingKnown.pass();
-        if self.features.no_receive {
-            return self.missed(bio, Miss::NoRecord, owner);
-        }
-        let table = self.member.table();
-        let (first, count) = (place.first, place.count);
-        let served = copy::serve(table, &place.block, first, count, &mut bio.writer());
-        if served.pages != 0 && !self.still_there(&place) {
-            return self.missed(bio, Miss::Changed, owner);
-        }
-        match served.why {
-            Some(why) if served.pages < WORTH_PAGES => {
-                let miss = match why {
-                    Unserved::Busy => Miss::Busy,
-                    Unserved::NoRecord => {
-                        let guard = rcu::read_lock();
-                        let alone =
-                            table.before_donors(&guard, &place.block, first, count, WORTH_PAGES);
-                        drop(guard);
-                        // Nothing if there is a donor now.
-                        self.accept(&mut bio, &mut place, alone);
-                        Miss::NoRecord
-                    }
-                };
-                return self.missed(bio, miss, owner);
-            }
-            Some(_) => self.accept(&mut bio, &mut place, served.pages),
-            None => {}
-        }
-        let (sectors, sources) = (bio.sectors(), &served.sources);
-        if self.features.paranoid {
-            let sector = bio.sector();
-            bio.data().donor = sources
-                .known()
-                .next()
-                .map_or(0, |source| source.layer.thin_id);
-            return match read_again(bio, self, self.thin.device().bdev(), sector) {
-                Ok(mapped) => {
-                    self.account_hit(owner, sectors, sources);
-                    mapped
-                }
-                // What can't be compared isn't served.
-                Err(bio) => self.missed(bio, Miss::Busy, owner),
-            };
-        }
-        self.account_hit(owner, sectors, sources);
-        bio.complete()
-    }
-
-    /// Takes only the first `pages` of a read; the rest comes as another.
-    fn accept(&self, bio: &mut Bio<'_, Self>, place: &mut Place, pages: u32) {
-        if pages == 0 || pages >= place.count {
-            return;
-        }
-        bio.accept(pages * PAGE_SECTORS);
-        place.count = pages;
-        bio.data().filled = Filled::by(bio);
-        bio.data().place = Some(*place);
-    }
-
-    fn account_hit(&self, owner: Option<Who>, sectors: u32, sources: &Sources) {
-        self.stats.hit(owner, sectors, sources);
-        for source in sources.known() {
-            self.member.table().givers.with(source.device, |giver| {
-                giver.donated.add(sectors_of(source.pages))
-            });
-        }
-    }
-
-    fn missed(&self, bio: Bio<'_, Self>, miss: Miss, owner: Option<Who>) -> Mapped {
-        self.stats.miss(miss, owner, bio.sectors());
-        self.forward(bio)
-    }
-
-    /// Finds the shared data block that a read is for, and who wrote it.
-    fn place(&self, bio: &Bio<'_, Self>) -> (Option<Who>, Result<Place, Miss>) {
-        let (sector, sectors) = (bio.sector(), bio.sectors());
-        let (block, at) = (
-            sector / u64::from(self.block_sectors),
-            // CAST: The remainder of a division by a u32.
-            (sector % u64::from(self.block_sectors)) as u32,
-        );
-        let layer = self.layer();
-        let epoch = self.member.table().epochs.now(layer, block);
-        let mapping = match self.thin.thin().lookup(sector) {
-            Ok(mapping) => mapping,
-            Err(EAGAIN) => return (None, Err(Miss::Metadata)),
-            Err(_) => return (None, Err(Miss::Unshared)),
-        };
-        if let Err(miss) = self.check_layer(layer, &mapping) {
-            return (None, Err(miss));
-        }
-        let (serial, owner) = self.member.tree().owner(layer, mapping.time);
-        let place = || {
-            let aligned = (at | sectors) % PAGE_SECTORS == 0;
-            if !aligned || sectors == 0 || at + sectors > self.block_sectors || bio.transformed() {
-                return Err(Miss::Layout);
-            }
-            if !mapping.shared && Guard::Shared.on() {
-                return Err(Miss::Unshared);
-            }
-            Ok(Place {
-                block: Block::new(mapping.pool, mapping.block).ok_or(Miss::Layout)?,
-                first: at >> PAGE_SECTORS_SHIFT,
-                count: sectors >> PAGE_SECTORS_SHIFT,
-                layer: Who {
-                    serial,
-                    thin_id: mapping.thin_id,
-                },
-                epoch,
-                binding: mapping.binding,
-            })
-        };
-        (owner, place())
-    }
-
-    /// The epoch is good for `layer` only; the thin device's table may have been replaced.
-    fn check_layer(&self, layer: Layer, mapping: &Mapping) -> Result<(), Miss> {
-        let now = Layer::new(mapping.pool, mapping.thin_id);
-        if mapping.block_sectors != self.block_sectors {
-            return Err(Miss::Layout);
-        }
-        if now != layer {
-            self.layer.store(now.number(), Relaxed);
-            return Err(Miss::Changed);
-        }
-        Ok(())
-    }
-
-    /// The mapping that `place` was looked up in is still the reader's.
-    ///
-    /// In this order: what can make a record for new content of the block, before the binding
-    /// says that the thin device has gone, is seen by the epoch's full ordering.
-    fn still_there(&self, place: &Place) -> bool {
-        self.member.table().epochs.is_now(place.epoch)
-            && (self.thin.thin().binding() == place.binding || !Guard::Binding.on())
     }
 
     /// Ends what is known of the folios that a read was for.

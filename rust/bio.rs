@@ -20,6 +20,7 @@ use crate::{
     bindings,
     device::BlockDevice,
     folio::{PageData, ReadPages, PAGE_SHIFT},
+    inflight::PerBio,
     target::Target,
 };
 
@@ -47,6 +48,10 @@ impl Mapped {
 
     pub(crate) fn code(self) -> i32 {
         self.0
+    }
+
+    pub(crate) fn is_remapped(&self) -> bool {
+        self.0 == bindings::DM_RUST_MAPIO_REMAPPED as i32
     }
 }
 
@@ -126,6 +131,24 @@ impl<'a, T: Target> Bio<'a, T> {
         self.raw().bi_iter
     }
 
+    pub(crate) fn vecs(&self) -> *mut bio_vec {
+        self.raw().bi_io_vec
+    }
+
+    pub(crate) fn begin(&self) -> u64 {
+        self.begin
+    }
+
+    /// It was submitted by readahead, see [`EndedBio::readahead`].
+    pub fn readahead(&self) -> bool {
+        self.raw().bi_opf & bindings::DM_RUST_READAHEAD != 0
+    }
+
+    /// Its submitter polls for its end.
+    pub fn polled(&self) -> bool {
+        self.raw().bi_opf & bindings::DM_RUST_POLLED != 0
+    }
+
     /// Data of the target's own that travels with the bio.
     pub fn data(&mut self) -> &mut T::PerBio {
         // SAFETY: Initialised by the type invariant; `&mut self` makes the access exclusive.
@@ -174,14 +197,20 @@ impl<'a, T: Target> Bio<'a, T> {
     }
 }
 
-/// The per-bio data of a clone.
+/// What travels with a clone.
+pub(crate) fn per_bio<T: Target>(bio: *mut bio) -> *mut PerBio<T> {
+    // SAFETY: Only calculates: device-mapper puts it before the clone.
+    unsafe { bindings::dm_per_bio_data(bio, size_of::<PerBio<T>>()) }.cast()
+}
+
+/// The target's own part of it.
 ///
 /// # Safety
 ///
 /// `bio` was cloned by device-mapper for a `T`, or is about to be handed to one.
 pub(crate) unsafe fn per_bio_data<T: Target>(bio: *mut bio) -> *mut T::PerBio {
-    // SAFETY: The registration makes room for a `T::PerBio`.
-    unsafe { bindings::dm_per_bio_data(bio, size_of::<T::PerBio>()) }.cast()
+    // SAFETY: The registration makes room for a `PerBio<T>`.
+    unsafe { &raw mut (*per_bio::<T>(bio)).data }
 }
 
 /// A bio that comes back from below, or has been completed by the target itself.
@@ -223,6 +252,10 @@ impl<'a, T: Target> EndedBio<'a, T> {
     fn vecs(&self) -> *const bio_vec {
         // SAFETY: Valid by the type invariant.
         unsafe { self.bio.as_ref() }.bi_io_vec
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut bio {
+        self.bio.as_ptr()
     }
 }
 

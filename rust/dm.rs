@@ -11,6 +11,7 @@
 //!   known of them,
 //! - [`bits`], [`index`], [`directory`]: an RCU-read directory of page-cache pages by content,
 //!   kept exact by those events,
+//! - [`inflight`]: reads of the same data at the same time,
 //! - [`counters`], [`spread`]: figures that CPUs count without getting in each other's way,
 //! - [`guard`], [`hold`]: switches for single guards, and places to hold a read up, in test
 //!   builds only.
@@ -31,6 +32,7 @@ pub mod folio;
 pub mod guard;
 pub mod hold;
 pub mod index;
+pub mod inflight;
 pub mod printer;
 pub mod sched;
 pub mod spread;

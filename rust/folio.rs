@@ -474,6 +474,18 @@ pub struct PageData<'a> {
 }
 
 impl PageData<'_> {
+    /// # Safety
+    ///
+    /// As the type invariant says.
+    pub(crate) unsafe fn new(data: *const u8, len: usize) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self {
+            data,
+            len,
+            _locked: PhantomData,
+        }
+    }
+
     /// Where the data is.
     pub(crate) fn as_ptr(&self) -> *const u8 {
         self.data

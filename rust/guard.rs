@@ -47,6 +47,8 @@ pub enum Guard {
     Truncation = 16,
     /// What is being read while it is zeroed in part isn't recorded.
     Withhold = 17,
+    /// What is read for one is given to others only if it comes from where it was looked up.
+    Lend = 18,
 }
 
 #[cfg(DRR_MUTANTS)]

@@ -17,6 +17,7 @@
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/tracepoint.h>
+#include <linux/workqueue.h>
 #include "helpers.h"
 
 /*
@@ -233,6 +234,64 @@ void dm_rust_cond_resched(void)
 void dm_rust_tracepoint_synchronize(void)
 {
 	tracepoint_synchronize_unregister();
+}
+
+struct dm_rust_inflight {
+	struct workqueue_struct *queue;
+	struct delayed_work tick;
+	dm_rust_tick_fn fn;
+	void *data;
+};
+
+static void inflight_tick(struct work_struct *work)
+{
+	struct dm_rust_inflight *inflight =
+		container_of(to_delayed_work(work), struct dm_rust_inflight, tick);
+
+	if (inflight->fn(inflight->data))
+		queue_delayed_work(inflight->queue, &inflight->tick, HZ / 4);
+}
+
+struct dm_rust_inflight *dm_rust_inflight_new(dm_rust_tick_fn fn, void *data)
+{
+	struct dm_rust_inflight *inflight = kzalloc_obj(*inflight);
+
+	if (!inflight)
+		return ERR_PTR(-ENOMEM);
+	inflight->fn = fn;
+	inflight->data = data;
+	INIT_DELAYED_WORK(&inflight->tick, inflight_tick);
+	/* Reads on behalf of reclaim may be among those that follow. */
+	inflight->queue = alloc_workqueue("drr", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	if (!inflight->queue) {
+		kfree(inflight);
+		return ERR_PTR(-ENOMEM);
+	}
+	return inflight;
+}
+
+void dm_rust_inflight_tick(struct dm_rust_inflight *inflight)
+{
+	queue_delayed_work(inflight->queue, &inflight->tick, HZ / 4);
+}
+
+void dm_rust_inflight_queue(struct dm_rust_inflight *inflight,
+			    struct work_struct *work, work_func_t fn)
+{
+	INIT_WORK(work, fn);
+	queue_work(inflight->queue, work);
+}
+
+void dm_rust_inflight_free(struct dm_rust_inflight *inflight)
+{
+	cancel_delayed_work_sync(&inflight->tick);
+	destroy_workqueue(inflight->queue);
+	kfree(inflight);
+}
+
+u64 dm_rust_jiffies(void)
+{
+	return get_jiffies_64();
 }
 
 /*

@@ -19,6 +19,7 @@ enum {
 	DM_RUST_MAPIO_SUBMITTED = DM_MAPIO_SUBMITTED,
 	DM_RUST_MAPIO_REMAPPED = DM_MAPIO_REMAPPED,
 	DM_RUST_ENDIO_DONE = DM_ENDIO_DONE,
+	DM_RUST_ENDIO_INCOMPLETE = DM_ENDIO_INCOMPLETE,
 	DM_RUST_STS_OK = 0,
 	DM_RUST_OP_READ = REQ_OP_READ,
 	DM_RUST_OP_WRITE = REQ_OP_WRITE,
@@ -28,6 +29,7 @@ enum {
 	DM_RUST_OP_WRITE_ZEROES = REQ_OP_WRITE_ZEROES,
 	DM_RUST_OP_MASK = REQ_OP_MASK,
 	DM_RUST_READAHEAD = REQ_RAHEAD,
+	DM_RUST_POLLED = REQ_POLLED,
 	DM_RUST_STATUS_INFO = STATUSTYPE_INFO,
 	DM_RUST_STATUS_TABLE = STATUSTYPE_TABLE,
 	DM_RUST_STATUS_IMA = STATUSTYPE_IMA,
@@ -97,6 +99,17 @@ u64 __percpu *dm_rust_counters_alloc(size_t count, bool may_sleep);
 void dm_rust_counters_free(u64 __percpu *counters);
 void dm_rust_counters_add(u64 __percpu *counters, size_t at, u64 by);
 u64 dm_rust_counters_sum(u64 __percpu *counters, size_t at);
+
+struct dm_rust_inflight;
+typedef bool (*dm_rust_tick_fn)(void *data);
+
+/* A queue for work; and a tick, four times a second, until fn says false. */
+struct dm_rust_inflight *dm_rust_inflight_new(dm_rust_tick_fn fn, void *data);
+void dm_rust_inflight_tick(struct dm_rust_inflight *inflight);
+void dm_rust_inflight_queue(struct dm_rust_inflight *inflight,
+			    struct work_struct *work, work_func_t fn);
+void dm_rust_inflight_free(struct dm_rust_inflight *inflight);
+u64 dm_rust_jiffies(void);
 
 struct dm_rust_truncations;
 typedef void (*dm_rust_truncates_fn)(void *data, struct address_space *mapping,

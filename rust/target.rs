@@ -18,9 +18,10 @@ use kernel::{
 
 use crate::{
     bindings,
-    bio::{per_bio_data, Bio, EndedBio, Mapped},
+    bio::{per_bio, per_bio_data, Bio, EndedBio, Mapped},
     device::{BlockDevice, Device},
     folio::PAGE_SECTORS,
+    inflight::{self, Lent, PerBio, Role},
     printer::Printer,
     verify::Verdict,
 };
@@ -65,6 +66,13 @@ pub trait Target: Sized + Send + Sync + 'static {
 
     /// Looks at a bio that has ended; any context.
     fn end_io(&self, bio: &EndedBio<'_, Self>, ok: bool);
+
+    /// Goes on with a bio that has followed another's read ([`crate::inflight`]): its data is in
+    /// `lent`, or nowhere. Process context; after the bio was completed, the target may be gone.
+    fn landed<'a>(&'a self, bio: Bio<'a, Self>, lent: Option<Lent<'_, Self>>) -> Mapped;
+
+    /// Others may have what a bio has read that they have followed; any context.
+    fn lends(&self, bio: &EndedBio<'_, Self>) -> bool;
 
     /// Learns what a second read showed ([`crate::verify::read_again`]); any context.
     fn verified(&self, data: &mut Self::PerBio, verdict: Verdict);
@@ -320,8 +328,8 @@ impl<T: Target> Callbacks<T> {
             // SAFETY: In the constructor the target is nobody else's.
             unsafe {
                 (*ti).private = KBox::into_raw(target).cast();
-                // CAST: A few dozen bytes.
-                (*ti).per_io_data_size = size_of::<T::PerBio>() as u32;
+                // CAST: A few hundred bytes.
+                (*ti).per_io_data_size = size_of::<PerBio<T>>() as u32;
             }
             Ok(0)
         })
@@ -342,8 +350,12 @@ impl<T: Target> Callbacks<T> {
         ti: *mut bindings::dm_target,
         bio: *mut kernel::bindings::bio,
     ) -> c_int {
-        // SAFETY: There is room for a `T::PerBio`, and nobody has looked at it.
-        unsafe { per_bio_data::<T>(bio).write(T::PerBio::default()) };
+        let slot = per_bio::<T>(bio);
+        // SAFETY: There is room for a `PerBio<T>`, and nobody has looked at it.
+        unsafe {
+            (&raw mut (*slot).data).write(T::PerBio::default());
+            (&raw mut (*slot).role).write(Role::Alone);
+        }
         // SAFETY: The bio is a clone that is now ours, and its data initialised.
         let bio = unsafe { Bio::from_raw(NonNull::new_unchecked(bio), (*ti).begin) };
         // SAFETY: Device-mapper's promise.
@@ -366,7 +378,16 @@ impl<T: Target> Callbacks<T> {
             )
         };
         // SAFETY: Device-mapper's promise.
-        unsafe { Self::target(ti) }.end_io(&ended, ok);
+        let target = unsafe { Self::target(ti) };
+        // SAFETY: Written in `map`, and changed only by whoever had the bio.
+        let role = unsafe { (*per_bio::<T>(bio)).role };
+        if role != Role::Landed {
+            target.end_io(&ended, ok);
+        }
+        // SAFETY: A leader, which ends for the first time.
+        if role == Role::Leader && unsafe { inflight::land(target, &ended, ok) } {
+            return bindings::DM_RUST_ENDIO_INCOMPLETE as c_int;
+        }
         // SAFETY: Initialised in `map`, and not used after this.
         unsafe { per_bio_data::<T>(bio).drop_in_place() };
         bindings::DM_RUST_ENDIO_DONE as c_int

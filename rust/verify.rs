@@ -81,12 +81,14 @@ pub enum Verdict {
 /// Reads `device` from `sector` on into memory of our own, compares it with the data that `bio`
 /// already has, calls [`Target::verified`], and completes `bio` with what the disk has.
 ///
-/// Gives the bio back if there is no memory.
+/// Gives the bio back if there is no memory; else calls `before` when it can't fail any more, and
+/// when this has returned the target may be gone, unless something else keeps it.
 pub fn read_again<'a, T: Target>(
     bio: Bio<'a, T>,
     target: &'a T,
     device: BlockDevice<'_>,
     sector: u64,
+    before: impl FnOnce(),
 ) -> core::result::Result<Mapped, Bio<'a, T>> {
     let extent = bio.iter();
     let size = extent.bi_size;
@@ -123,6 +125,7 @@ pub fn read_again<'a, T: Target>(
         unsafe { kernel::bindings::bio_put(read) };
         return Err(bio);
     };
+    before();
     // SAFETY: The read is ours and complete; `ended` gets the box back.
     unsafe {
         (*read).bi_iter.bi_sector = sector;

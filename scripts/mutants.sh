@@ -34,6 +34,7 @@ mutants() {
 	Rollback	held:rolled back
 	Truncation	page-events:hole punch	guards:parts of raw
 	Withhold	guards:zeroed while they are read
+	Lend	held:a read that is followed
 	EOF
 }
 

@@ -124,6 +124,24 @@ mapping_moves_before_the_read() {
 	is "$(first_byte t-base)" $ORIGINAL
 }
 
+# The same, and somebody who maps the old block waits for that read.
+mapping_moves_before_a_read_that_is_followed() {
+	local got
+	layers no_receive
+	on_exit data_healthy
+	exec 7</dev/mapper/donor
+	hold mapping_known
+	in_background read_by donor
+	fill t-donor $CHANGED
+	data_table "0 $(sectors "/dev/$DATA_DISK") delay /dev/$DATA_DISK 0 600"
+	let_go
+	sleep 0.2
+	got=$(first_byte receiver)
+	wait "$READER"
+	is "$got" $ORIGINAL
+	expect "reads that went their own way" "$(stat_of receiver miss_left)" 1
+}
+
 # The thin device's table is replaced by one of another layer, between the lookup of the
 # mapping and the read.
 table_changes_before_the_read() {
@@ -174,6 +192,7 @@ snapshot_is_rolled_back() {
 run_case "record ends before its page is locked" record_ends_before_the_lock
 run_case "block changes hands before the hit" block_changes_hands
 run_case "mapping moves before the read" mapping_moves_before_the_read
+run_case "mapping moves before a read that is followed" mapping_moves_before_a_read_that_is_followed
 run_case "table changes before the read" table_changes_before_the_read
 run_case "snapshot is rolled back" snapshot_is_rolled_back
 finish

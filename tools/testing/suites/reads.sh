@@ -47,7 +47,6 @@ nothing_after_eviction() {
 	expect_drr "sectors read from disk" $(($(disk_sectors_read) - disk)) 2048..
 }
 
-# The last page of a file, not wholly inside i_size, isn't a donor; its data is right.
 # The last page is served like any other.
 unaligned_size() {
 	local pages=$((($(stat -c %s "$REF/tail") + 4095) / 4096))

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A read: from donors, with somebody who reads the same right now, or from the disk.
+
+use kernel::{
+    prelude::*,
+    sync::{atomic::Relaxed, rcu},
+    time::{delay::fsleep, Delta},
+};
+
+use dm::{
+    bio::{Bio, Filled, Mapped},
+    folio::{PAGE_SECTORS, PAGE_SECTORS_SHIFT},
+    guard::Guard,
+    hold,
+    inflight::{Lent, Part},
+    thin::Mapping,
+    verify::read_again,
+};
+
+use crate::{
+    access::Block,
+    copy::{self, Sources, Unserved},
+    epoch::Epoch,
+    layer::{Layer, Who},
+    stats::{sectors_of, Miss},
+    target::Drr,
+};
+
+/// Pages in a row that are worth a request of their own, to copy them or to have a longer one from
+/// the disk end where they begin: less costs more than it saves.
+const WORTH_PAGES: u32 = 4;
+
+/// How long busy donors are given, in microseconds.
+const BUSY_US: i64 = 100;
+
+/// Where a read goes, and what has to hold until its pages can be recorded.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Place {
+    pub(crate) block: Block,
+    /// First page in the block, and number of pages.
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+    /// The layer that it is read from.
+    pub(crate) layer: Who,
+    epoch: Epoch,
+    binding: u64,
+}
+
+/// What travels with a bio.
+#[derive(Default)]
+pub(crate) struct Passage {
+    /// Who wrote the block that a read is for.
+    owner: Option<Who>,
+    /// The target that it passes.
+    device: u32,
+    /// It has stepped aside from busy donors.
+    busy: bool,
+    /// The pages of a read.
+    pub(crate) filled: Filled,
+    /// The shared block that they are from, if they may be recorded when the read ends well.
+    pub(crate) place: Option<Place>,
+    /// Whose pages they were copied from, until the disk agrees (paranoid).
+    pub(crate) donor: u32,
+}
+
+impl Drr {
+    /// A read comes in.
+    pub(crate) fn read<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
+        bio.data().filled = Filled::by(&bio);
+        let (owner, place) = self.place(&bio);
+        let passage = bio.data();
+        (passage.owner, passage.device) = (owner, self.member.device);
+        let mut place = match place {
+            Ok(place) => place,
+            Err(miss) => return self.missed(bio, miss),
+        };
+        bio.data().place = Some(place);
+        self.member.blocks().read(place.block, place.layer.serial);
+        hold::Place::MappingKnown.pass();
+        if self.features.no_receive {
+            return self.fetch(bio, place, Miss::NoRecord, place.count);
+        }
+        let table = self.member.table();
+        let (first, count) = (place.first, place.count);
+        let served = copy::serve(table, &place.block, first, count, &mut bio.writer());
+        if served.pages != 0 && !self.still_there(&place) {
+            return self.missed(bio, Miss::Changed);
+        }
+        match served.why {
+            Some(Unserved::Busy) if served.pages < WORTH_PAGES => {
+                self.fetch(bio, place, Miss::Busy, count)
+            }
+            Some(Unserved::NoRecord) if served.pages < WORTH_PAGES => {
+                let guard = rcu::read_lock();
+                let alone = table.before_donors(&guard, &place.block, first, count, WORTH_PAGES);
+                drop(guard);
+                self.fetch(bio, place, Miss::NoRecord, alone)
+            }
+            _ => {
+                self.accept(&mut bio, &mut place, served.pages);
+                self.hit(bio, &served.sources)
+            }
+        }
+    }
+
+    /// Gets the first `pages` of a read with somebody who reads them right now, or from the disk.
+    fn fetch<'a>(
+        &'a self,
+        mut bio: Bio<'a, Self>,
+        mut place: Place,
+        miss: Miss,
+        pages: u32,
+    ) -> Mapped {
+        let part = Part {
+            content: place.block.content(),
+            first: place.first,
+            // Not even one if there is a donor by now.
+            count: if pages == 0 { place.count } else { pages },
+        };
+        let gate = self.member.flights().look(part);
+        if gate.found() && !self.features.no_receive && !bio.polled() {
+            self.accept(&mut bio, &mut place, gate.pages());
+            return gate.follow(bio, self);
+        }
+        if miss == Miss::Busy && !self.features.no_receive && !bio.polled() {
+            bio.data().busy = true;
+            return gate.step_aside(bio, self);
+        }
+        let pages = if gate.found() {
+            part.count
+        } else {
+            gate.pages()
+        };
+        self.accept(&mut bio, &mut place, pages);
+        if !self.features.no_donate {
+            gate.lead(&bio, self, place.count);
+        }
+        self.missed(bio, miss)
+    }
+
+    /// A read goes on that has followed another's, or stepped aside from busy donors.
+    pub(crate) fn followed<'a>(
+        &'a self,
+        mut bio: Bio<'a, Self>,
+        lent: Option<Lent<'_, Self>>,
+    ) -> Mapped {
+        let place = bio.data().place;
+        let Some(place) = place else {
+            return self.forward(bio);
+        };
+        let Some(lent) = lent else {
+            return self.once_more(bio, place);
+        };
+        lent.copy_to(&mut bio.writer());
+        hold::Place::Followed.pass();
+        if !self.still_there(&place) {
+            return self.missed(bio, Miss::Changed);
+        }
+        let from = lent.data();
+        let layer = from.place.map_or(Who::default(), |place| place.layer);
+        let sources = Sources::one(from.device, layer, place.count);
+        self.stats.followed(bio.sectors());
+        self.hit(bio, &sources)
+    }
+
+    /// Tries once more to serve a read, in a worker; as a whole, since it can't be divided any more.
+    ///
+    /// Donors are busy as a rule since their own readers are just being told that they have been
+    /// read, which takes them microseconds.
+    fn once_more<'a>(&'a self, mut bio: Bio<'a, Self>, place: Place) -> Mapped {
+        let table = self.member.table();
+        let (first, count) = (place.first, place.count);
+        for pause in [0, BUSY_US] {
+            fsleep(Delta::from_micros(pause));
+            let served = copy::serve(table, &place.block, first, count, &mut bio.writer());
+            if served.pages == count && self.still_there(&place) {
+                return self.hit(bio, &served.sources);
+            }
+            if served.why != Some(Unserved::Busy) {
+                break;
+            }
+        }
+        let miss = if bio.data().busy {
+            Miss::Busy
+        } else {
+            Miss::Left
+        };
+        self.missed(bio, miss)
+    }
+
+    /// A read's data is there: completes it. The target may be gone afterwards.
+    fn hit<'a>(&'a self, mut bio: Bio<'a, Self>, sources: &Sources) -> Mapped {
+        let (owner, sector, sectors) = (bio.data().owner, bio.sector(), bio.sectors());
+        let account = || {
+            self.stats.hit(owner, sectors, sources);
+            for source in sources.known() {
+                self.member.table().givers.with(source.device, |giver| {
+                    giver.donated.add(sectors_of(source.pages))
+                });
+            }
+        };
+        if !self.features.paranoid {
+            account();
+            return bio.complete();
+        }
+        bio.data().donor = sources
+            .known()
+            .next()
+            .map_or(0, |source| source.layer.thin_id);
+        let disk = self.thin.device().bdev();
+        // What can't be compared isn't served.
+        read_again(bio, self, disk, sector, account)
+            .unwrap_or_else(|bio| self.missed(bio, Miss::Busy))
+    }
+
+    /// Takes only the first `pages` of a read; the rest comes as another.
+    fn accept(&self, bio: &mut Bio<'_, Self>, place: &mut Place, pages: u32) {
+        if pages == 0 || pages >= place.count {
+            return;
+        }
+        bio.accept(pages * PAGE_SECTORS);
+        place.count = pages;
+        bio.data().filled = Filled::by(bio);
+        bio.data().place = Some(*place);
+    }
+
+    fn missed(&self, mut bio: Bio<'_, Self>, miss: Miss) -> Mapped {
+        let owner = bio.data().owner;
+        self.stats.miss(miss, owner, bio.sectors());
+        self.forward(bio)
+    }
+
+    /// Finds the shared data block that a read is for, and who wrote it.
+    fn place(&self, bio: &Bio<'_, Self>) -> (Option<Who>, Result<Place, Miss>) {
+        let (sector, sectors) = (bio.sector(), bio.sectors());
+        let (block, at) = (
+            sector / u64::from(self.block_sectors),
+            // CAST: The remainder of a division by a u32.
+            (sector % u64::from(self.block_sectors)) as u32,
+        );
+        let layer = self.layer();
+        let epoch = self.member.table().epochs.now(layer, block);
+        let mapping = match self.thin.thin().lookup(sector) {
+            Ok(mapping) => mapping,
+            Err(EAGAIN) => return (None, Err(Miss::Metadata)),
+            Err(_) => return (None, Err(Miss::Unshared)),
+        };
+        if let Err(miss) = self.check_layer(layer, &mapping) {
+            return (None, Err(miss));
+        }
+        let (serial, owner) = self.member.tree().owner(layer, mapping.time);
+        let place = || {
+            let aligned = (at | sectors) % PAGE_SECTORS == 0;
+            if !aligned || sectors == 0 || at + sectors > self.block_sectors || bio.transformed() {
+                return Err(Miss::Layout);
+            }
+            if !mapping.shared && Guard::Shared.on() {
+                return Err(Miss::Unshared);
+            }
+            Ok(Place {
+                block: Block::new(mapping.pool, mapping.block).ok_or(Miss::Layout)?,
+                first: at >> PAGE_SECTORS_SHIFT,
+                count: sectors >> PAGE_SECTORS_SHIFT,
+                layer: Who {
+                    serial,
+                    thin_id: mapping.thin_id,
+                },
+                epoch,
+                binding: mapping.binding,
+            })
+        };
+        (owner, place())
+    }
+
+    /// The epoch is good for `layer` only; the thin device's table may have been replaced.
+    fn check_layer(&self, layer: Layer, mapping: &Mapping) -> Result<(), Miss> {
+        let now = Layer::new(mapping.pool, mapping.thin_id);
+        if mapping.block_sectors != self.block_sectors {
+            return Err(Miss::Layout);
+        }
+        if now != layer {
+            self.layer.store(now.number(), Relaxed);
+            return Err(Miss::Changed);
+        }
+        Ok(())
+    }
+
+    /// The mapping that `place` was looked up in is still the reader's.
+    ///
+    /// In this order: what can make a record for new content of the block, before the binding
+    /// says that the thin device has gone, is seen by the epoch's full ordering.
+    pub(crate) fn still_there(&self, place: &Place) -> bool {
+        self.member.table().epochs.is_now(place.epoch)
+            && (self.thin.thin().binding() == place.binding || !Guard::Binding.on())
+    }
+}

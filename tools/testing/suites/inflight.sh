@@ -1,0 +1,190 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Several read the same at the same moment: one goes to the disk, the others wait for it, but not
+# for ever.
+
+# shellcheck source=tools/testing/lib.sh
+. "${0%/*}/../lib.sh"
+
+# slow_disk MILLISECONDS: every request takes so much longer.
+slow_disk() {
+	on_exit data_healthy
+	data_table "0 $(sectors "/dev/$DATA_DISK") delay /dev/$DATA_DISK 0 $1"
+}
+
+# first_pages NAME FILE: reads a file's first pages with readahead.
+first_pages() {
+	dd if="/mnt/$1/$2" of="$WORK/$1.pages" bs=64k count=1 status=none
+}
+
+# asked_for MISSES NAME: the device has asked the disk more often than that. What waits for others
+# is not counted before it ends.
+asked_for() {
+	local before=$1 name=$2
+	(($(stat_of "$name" miss_norecord) > before))
+}
+
+# leader_and_follower FILE: a's read of it is under way, and b's of the same.
+leader_and_follower() {
+	local before
+	settle "/mnt/a/$1"
+	settle "/mnt/b/$1"
+	slow_disk "$2"
+	before=$(stat_of a miss_norecord)
+	first_pages a "$1" &
+	LEADER=$!
+	[ "$DRR" = none ] || wait_for 5 asked_for "$before" a
+	LEFT=$(stat_of b miss_left)
+	first_pages b "$1" &
+	FOLLOWER=$!
+	sleep 0.2
+}
+
+# both_right FILE: the two of above have ended, and well.
+both_right() {
+	wait "$LEADER" || flunk "the first read failed"
+	wait "$FOLLOWER" || flunk "the second read failed"
+	cmp -n 65536 "$WORK/a.pages" "$REF/$1"
+	cmp -n 65536 "$WORK/b.pages" "$REF/$1"
+}
+
+left() { (($(stat_of "$1" miss_left) > LEFT)); }
+
+# All begin at the same moment; the disk gives each sector once, or nearly so: donors whose folio
+# is still waiting for its other half can't be copied from.
+at_once() {
+	local name readers=() disk sum=0
+	for name in "${ALL[@]}"; do
+		settle "/mnt/$name/big"
+	done
+	slow_disk 10
+	disk=$(disk_sectors_read)
+	for name in "${ALL[@]}"; do
+		cmp "/mnt/$name/big" "$REF/big" &
+		readers+=($!)
+	done
+	for name in "${readers[@]}"; do
+		wait "$name" || flunk "a reader got wrong data"
+	done
+	disk=$(($(disk_sectors_read) - disk))
+	for name in "${ALL[@]}"; do
+		sum=$((sum + $(stat_of "$name" followed_sectors)))
+	done
+	say "disk: $disk sectors of $BIG_SECTORS for ${#ALL[@]} readers" >&2
+	expect_drr "sectors from the disk" $disk "..$((BIG_SECTORS + BIG_SECTORS / 4))"
+	expect_drr "sectors of reads that followed others" $sum "$BIG_SECTORS.."
+}
+
+# One with readahead, one without page cache and in other portions.
+direct_follower() {
+	local before followed
+	settle /mnt/a/direct
+	settle /mnt/b/direct
+	slow_disk 500
+	before=$(disk_sectors_read) followed=$(stat_of b followed_sectors)
+	first_pages a direct &
+	sleep 0.2
+	dd if=/mnt/b/direct of="$WORK/b.pages" iflag=direct bs=60k count=1 status=none
+	wait $!
+	cmp -n 61440 "$WORK/b.pages" "$REF/direct"
+	# with what readahead asks for beyond
+	expect_drr "sectors from the disk" $(($(disk_sectors_read) - before)) 128..512
+	expect_drr "sectors that followed" $(($(stat_of b followed_sectors) - followed)) 120
+	# every byte of what p gets in this way is compared
+	settle /mnt/p/direct
+	evict /mnt/a/direct
+	first_pages a direct &
+	sleep 0.2
+	first_pages p direct
+	wait $!
+	cmp -n 65536 "$WORK/p.pages" "$REF/direct"
+	expect_drr "sectors that followed, compared" "$(stat_of p followed_sectors)" 128..
+}
+
+# The leader's read fails: the follower asks for itself, and gets what is there by then.
+leader_fails() {
+	dmsetup create bad --table "0 $(sectors "/dev/$DATA_DISK") error"
+	on_exit "dmsetup remove --retry bad"
+	settle /mnt/a/fails
+	settle /mnt/b/fails
+	LEFT=$(stat_of b miss_left)
+	on_exit data_healthy
+	data_table "0 $(sectors "/dev/$DATA_DISK") delay /dev/mapper/bad 0 700"
+	first_pages a fails &
+	LEADER=$!
+	sleep 0.2
+	first_pages b fails &
+	FOLLOWER=$!
+	sleep 0.2
+	data_healthy
+	both_right fails
+	[ "$DRR" = none ] || left b || flunk "b did not go its own way"
+}
+
+# A leader that takes too long is left.
+leader_is_slow() {
+	local start=${EPOCHREALTIME/./}
+	leader_and_follower slow 4000
+	[ "$DRR" = none ] || wait_for 3 left b
+	[ -d /proc/$LEADER ] || flunk "the first has ended already"
+	expect "milliseconds" $(((${EPOCHREALTIME/./} - start) / 1000)) 900..
+	data_healthy
+	both_right slow
+}
+
+# suspended NAME FILE: nobody waits for a device that is suspended, and it waits for nobody.
+suspended() {
+	leader_and_follower "$2" 3000
+	dmsetup suspend --noflush --nolockfs "$1" &
+	on_exit "dmsetup resume $1"
+	[ "$DRR" = none ] || wait_for 2 left b
+	[ -d /proc/$LEADER ] || flunk "the first has ended already"
+	wait $!
+	dmsetup resume "$1"
+	data_healthy
+	both_right "$2"
+}
+
+# What was said of giving and taking holds here, too.
+features() {
+	local disk name=$1
+	settle "/mnt/$name/features"
+	settle /mnt/a/features
+	slow_disk 500
+	disk=$(disk_sectors_read)
+	first_pages "$2" features &
+	sleep 0.2
+	first_pages "$3" features
+	wait $!
+	expect_drr "sectors from the disk, of 128" $(($(disk_sectors_read) - disk)) 256..
+	evict /mnt/a/features "/mnt/$name/features"
+}
+
+random_file big 8M
+BIG_SECTORS=$((8 << 11))
+for name in direct fails slow sa sb features; do
+	random_file $name 1M
+done
+
+ALL=(a b c d e f g h)
+for fs in ext4 xfs; do
+	pool_up 768
+	image_new $fs base 320
+	for name in "${ALL[@]}"; do
+		container_up $fs "$name" base
+	done
+	container_up $fs p base paranoid
+	container_up $fs nd base no_donate
+	container_up $fs nr base no_receive
+	run_case "$fs: eight cold readers, one read of the disk" at_once
+	run_case "$fs: direct reader follows readahead" direct_follower
+	run_case "$fs: the read that others wait for fails" leader_fails
+	run_case "$fs: the read that others wait for is slow" leader_is_slow
+	run_case "$fs: its device is suspended" suspended a sa
+	run_case "$fs: the device of one that waits is suspended" suspended b sb
+	run_case "$fs: no_donate is not waited for" features nd nd a
+	run_case "$fs: no_receive does not wait" features nr a nr
+	run_case "$fs: nothing is remembered after unmount" all_down
+done
+finish
