@@ -133,7 +133,9 @@ impl Drr {
             gate.pages()
         };
         self.accept(&mut bio, &mut place, pages);
-        if !self.features.no_donate {
+        if self.features.no_donate {
+            drop(gate);
+        } else {
             gate.lead(&bio, self, place.count);
         }
         self.missed(bio, miss)
