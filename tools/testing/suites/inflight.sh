@@ -30,7 +30,7 @@ leader_and_follower() {
 	local before
 	settle "/mnt/a/$1"
 	settle "/mnt/b/$1"
-	slow_disk "$2"
+	slow_disk $(($2 * ${DRR_SLOW:-1}))
 	before=$(stat_of a miss_norecord)
 	first_pages a "$1" &
 	LEADER=$!
@@ -58,7 +58,7 @@ at_once() {
 	for name in "${ALL[@]}"; do
 		settle "/mnt/$name/big"
 	done
-	slow_disk 10
+	slow_disk 20
 	disk=$(disk_sectors_read)
 	for name in "${ALL[@]}"; do
 		cmp "/mnt/$name/big" "$REF/big" &
@@ -73,7 +73,7 @@ at_once() {
 	done
 	say "disk: $disk sectors of $BIG_SECTORS for ${#ALL[@]} readers" >&2
 	expect_drr "sectors from the disk" $disk "..$((BIG_SECTORS + BIG_SECTORS / 4))"
-	expect_drr "sectors of reads that followed others" $sum "$BIG_SECTORS.."
+	expect_drr "sectors of reads that followed others" $sum "$((BIG_SECTORS / 4)).."
 }
 
 # One with readahead, one without page cache and in other portions.
@@ -81,7 +81,7 @@ direct_follower() {
 	local before followed
 	settle /mnt/a/direct
 	settle /mnt/b/direct
-	slow_disk 500
+	slow_disk 800
 	before=$(disk_sectors_read) followed=$(stat_of b followed_sectors)
 	first_pages a direct &
 	sleep 0.2
@@ -102,8 +102,10 @@ direct_follower() {
 	expect_drr "sectors that followed, compared" "$(stat_of p followed_sectors)" 128..
 }
 
-# The leader's read fails: the follower asks for itself, and gets what is there by then.
+# The leader's read fails, in less than the second that it is waited for: the follower asks for
+# itself, and gets what is there by then.
 leader_fails() {
+	[ "${DRR_SLOW:-1}" = 1 ] || skip "less than a second is too short on this kernel"
 	dmsetup create bad --table "0 $(sectors "/dev/$DATA_DISK") error"
 	on_exit "dmsetup remove --retry bad"
 	settle /mnt/a/fails
@@ -118,7 +120,9 @@ leader_fails() {
 	FOLLOWER=$!
 	sleep 0.2
 	data_healthy
-	both_right fails
+	wait "$LEADER" || true	# as it should
+	wait "$FOLLOWER" || flunk "the second read failed"
+	cmp -n 65536 "$WORK/b.pages" "$REF/fails"
 	[ "$DRR" = none ] || left b || flunk "b did not go its own way"
 }
 
@@ -127,7 +131,7 @@ leader_is_slow() {
 	local start=${EPOCHREALTIME/./}
 	leader_and_follower slow 4000
 	[ "$DRR" = none ] || wait_for 3 left b
-	[ -d /proc/$LEADER ] || flunk "the first has ended already"
+	[ "$DRR" = none ] || [ -d /proc/$LEADER ] || flunk "the first has ended already"
 	expect "milliseconds" $(((${EPOCHREALTIME/./} - start) / 1000)) 900..
 	data_healthy
 	both_right slow
@@ -139,7 +143,7 @@ suspended() {
 	dmsetup suspend --noflush --nolockfs "$1" &
 	on_exit "dmsetup resume $1"
 	[ "$DRR" = none ] || wait_for 2 left b
-	[ -d /proc/$LEADER ] || flunk "the first has ended already"
+	[ "$DRR" = none ] || [ -d /proc/$LEADER ] || flunk "the first has ended already"
 	wait $!
 	dmsetup resume "$1"
 	data_healthy
@@ -151,7 +155,7 @@ features() {
 	local disk name=$1
 	settle "/mnt/$name/features"
 	settle /mnt/a/features
-	slow_disk 500
+	slow_disk 800
 	disk=$(disk_sectors_read)
 	first_pages "$2" features &
 	sleep 0.2
