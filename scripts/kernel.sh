@@ -15,6 +15,7 @@ set -euo pipefail
 
 scripts=$DRR_TOP/scripts
 mm_patches=$scripts/patches/$DRR_KERNEL/mm
+mm_key=$(cat "$mm_patches"/*.patch | sha256sum | cut -c1-12)
 recipe=1	# raise it when this script prepares something differently
 
 toolbox() {
@@ -142,7 +143,7 @@ prepare_debian() {
 # User-mode Linux has no function tracer (rust/truncation.rs); a tracepoint takes its place.
 build_uml() {
 	local dir=$1 tree
-	tree=patched-$(tree_key "$mm_patches")
+	tree=patched-$mm_key
 	piece "$tree" "kernel $DRR_KERNEL: patching the source" patch_source
 	keep_newest 2 "$base/patched-"*
 	kernel_make "$dir" ARCH=um KCONFIG_ALLCONFIG="$scripts/configs/uml.config" allnoconfig
@@ -213,7 +214,7 @@ debian)
 	;;
 uml)
 	build_folder uml "kernel $DRR_KERNEL: User-mode Linux" build_uml \
-		"@$scripts/configs/uml.config" "$(tree_key "$mm_patches")"
+		"@$scripts/configs/uml.config" "$mm_key"
 	;;
 debug | kcsan)
 	build_folder "$kind" "kernel $DRR_KERNEL: kernel with checkers ($kind, 20 min)" \
