@@ -353,6 +353,23 @@ impl FolioRef {
         NonNull::new(folio).map(Self)
     }
 
+    /// The same, where it matters that there is none: waits for who splits or migrates the folio.
+    ///
+    /// # Safety
+    ///
+    /// The mapping is alive for as long as `_guard` is held.
+    pub(crate) unsafe fn find_surely(
+        _guard: &rcu::Guard,
+        mapping: MappingId,
+        index: u64,
+    ) -> Option<FolioRef> {
+        // SAFETY: By the safety requirements.
+        let folio =
+            unsafe { bindings::dm_rust_folio_get_surely(mapping.0.as_ptr(), index as usize) };
+        // INVARIANT: `dm_rust_folio_get_surely()` took the reference.
+        NonNull::new(folio).map(Self)
+    }
+
     /// First and last file index; they don't change while there is a reference.
     pub(crate) fn range(&self) -> (u64, u64) {
         // SAFETY: A reference is held, so the folio isn't split either.

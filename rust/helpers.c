@@ -52,6 +52,28 @@ struct folio *dm_rust_folio_get(struct address_space *mapping, pgoff_t index)
 	return folio;
 }
 
+/*
+ * With the retry: no folio means that there is none.  Who has frozen its
+ * references, to split or to migrate it, holds i_pages' lock.
+ */
+struct folio *dm_rust_folio_get_surely(struct address_space *mapping,
+				       pgoff_t index)
+{
+	struct folio *folio;
+
+	for (;;) {
+		folio = xa_load(&mapping->i_pages, index);
+		if (!folio || xa_is_value(folio))
+			return NULL;
+		if (folio_try_get(folio)) {
+			if (folio == xa_load(&mapping->i_pages, index))
+				return folio;
+			folio_put(folio);
+		}
+		cpu_relax();
+	}
+}
+
 void dm_rust_folio_put(struct folio *folio)
 {
 	folio_put(folio);

@@ -64,6 +64,8 @@ struct dm_rust_inode {
 
 struct folio *dm_rust_page_folio(struct page *page);
 struct folio *dm_rust_folio_get(struct address_space *mapping, pgoff_t index);
+struct folio *dm_rust_folio_get_surely(struct address_space *mapping,
+				       pgoff_t index);
 void dm_rust_folio_put(struct folio *folio);
 bool dm_rust_folio_trylock(struct folio *folio);
 void dm_rust_folio_unlock(struct folio *folio);

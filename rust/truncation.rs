@@ -190,13 +190,15 @@ unsafe fn truncated<'a>(
 ) -> Option<TruncatedPages<'a>> {
     let guard = rcu::read_lock();
     // SAFETY: The page cache is alive.
-    let folio = unsafe { FolioRef::find(&guard, mapping, index) };
+    let folio = unsafe { FolioRef::find_surely(&guard, mapping, index) };
     let range = folio.as_ref().map_or((index, index), FolioRef::range);
     let end = range.1.wrapping_add(1) << PAGE_SHIFT;
     if first <= range.0 << PAGE_SHIFT && last >= end.wrapping_sub(1) {
         // It leaves the page cache as a whole, which is another event.
         return None;
     }
+    // Who only waits for the lock can't be taken for the caller: those who want it exclusively have
+    // the inode's lock, which a caller without `invalidate_lock` has.
     // SAFETY: As above.
     let alone = unsafe { mapping.invalidating() };
     let there = folio.is_some();
