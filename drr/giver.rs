@@ -14,7 +14,7 @@ use kernel::{
 
 use dm::{
     bits,
-    directory::End,
+    directory::{window_hash, End},
     index::{hash, Entry, Index, Keyed},
     spread::Spread,
 };
@@ -22,37 +22,13 @@ use dm::{
 /// Words of 64 bits.
 const WITHHELD: usize = 64;
 
-/// Windows of page caches that are withheld: a bit for one, by a hash. Never cleared: it stands
-/// for others, too.
-struct Withheld([Atomic<u64>; WITHHELD]);
-
-impl Withheld {
-    fn none() -> Self {
-        Self(core::array::from_fn(|_| Atomic::new(0)))
-    }
-
-    /// The word and the bit for a window.
-    fn at(&self, mapping: u64, window: u64) -> (&Atomic<u64>, u64) {
-        let hash = hash(mapping ^ hash(window));
-        // CAST: Six bits.
-        let word = (hash >> (u64::BITS - WITHHELD.trailing_zeros())) as usize;
-        (&self.0[word], 1 << (hash % u64::from(u64::BITS)))
-    }
-
-    fn add(word: &Atomic<u64>, bits: u64) {
-        let mut old = word.load(Relaxed);
-        while let Err(now) = word.cmpxchg(old, old | bits, Full) {
-            old = now;
-        }
-    }
-}
-
 /// A target that may donate.
 pub(crate) struct Giver {
     device: u32,
     /// [`BlockDevice::id`](dm::device::BlockDevice::id) of the device that the target is a part of.
     bdev: u64,
-    withheld: Withheld,
+    /// Marks of windows of page caches whose pages aren't to be recorded.
+    withheld: [Atomic<u64>; WITHHELD],
     /// Sectors that it has donated.
     pub(crate) donated: Spread,
     /// Pages that it no longer donates, by the reason.
@@ -94,7 +70,7 @@ impl Givers {
         let giver = Giver {
             device,
             bdev,
-            withheld: Withheld::none(),
+            withheld: core::array::from_fn(|_| Atomic::new(0)),
             donated: Spread::default(),
             ended: core::array::from_fn(|_| Atomic::new(0)),
         };
@@ -103,8 +79,8 @@ impl Givers {
         let guard = rcu::read_lock();
         for new in self.giver(&guard, device) {
             for old in self.parts_of(&guard, bdev) {
-                for (new, old) in new.withheld.0.iter().zip(&old.withheld.0) {
-                    Withheld::add(new, old.load(Relaxed));
+                for (new, old) in new.withheld.iter().zip(&old.withheld) {
+                    bits::merge(new, old.load(Relaxed));
                 }
             }
         }
@@ -156,8 +132,8 @@ impl Givers {
     }
 
     /// Pages `first..=last` of the page cache that
-    /// [`MappingId::number`](dm::folio::MappingId::number) calls `mapping`, which are read from the block device `bdev`, are not
-    /// to be recorded any more. Fully ordered before what follows.
+    /// [`MappingId::number`](dm::folio::MappingId::number) calls `mapping`, which are read from the
+    /// block device `bdev`, are not to be recorded any more. Fully ordered before what follows.
     pub(crate) fn withhold(&self, bdev: u64, mapping: u64, first: u64, last: u64) {
         self.withholding.fetch_add(1, Full);
         let guard = rcu::read_lock();
@@ -165,8 +141,7 @@ impl Givers {
         for _ in 0..2 {
             for giver in self.parts_of(&guard, bdev) {
                 for window in bits::window(first)..=bits::window(last) {
-                    let (word, bit) = giver.withheld.at(mapping, window);
-                    Withheld::add(word, bit);
+                    bits::mark(&giver.withheld, window_hash(mapping, window));
                 }
             }
         }
@@ -180,10 +155,8 @@ impl Givers {
             return false;
         }
         self.with(device, |giver| {
-            (bits::window(first)..=bits::window(last)).any(|window| {
-                let (word, bit) = giver.withheld.at(mapping, window);
-                word.load(Relaxed) & bit != 0
-            })
+            (bits::window(first)..=bits::window(last))
+                .any(|window| bits::marked(&giver.withheld, window_hash(mapping, window)))
         })
         .unwrap_or(true)
     }

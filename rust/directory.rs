@@ -30,7 +30,7 @@ use kernel::{
     alloc::{flags::*, KVVec},
     prelude::*,
     sync::{
-        atomic::{Atomic, Full, Relaxed},
+        atomic::{Atomic, Relaxed},
         rcu,
     },
 };
@@ -101,12 +101,13 @@ impl<K: Key> Keyed for Run<K> {
     }
 
     fn reverse(&self) -> u64 {
-        window_hash(self.mapping, bits::window(self.base))
+        window_hash(self.mapping.number(), bits::window(self.base))
     }
 }
 
-fn window_hash(mapping: MappingId, window: u64) -> u64 {
-    hash(mapping.number() ^ hash(window))
+/// Hash of a window of a page cache, or of a folio; the page cache as [`MappingId::number`] has it.
+pub fn window_hash(mapping: u64, window: u64) -> u64 {
+    hash(mapping ^ hash(window))
 }
 
 /// A run as a reader of the directory sees it.
@@ -156,8 +157,8 @@ impl<'g, K: Key> Donor<'g, K> {
 
 const INTEREST: usize = 4096;
 
-/// Words of 32 bits.
-const FAILED: usize = 4096;
+/// Words of 64 bits.
+const FAILED: usize = 2048;
 
 /// Runs of one key that are known at the same time, about.
 const MOST_RUNS: u32 = 256;
@@ -171,12 +172,12 @@ fn count(counter: &Atomic<u64>) -> u64 {
     (counter.load(Relaxed) as i64).max(0) as u64
 }
 
-fn counters(number: usize) -> Result<KVVec<Atomic<u32>>> {
-    let mut counters = KVVec::with_capacity(number, GFP_KERNEL)?;
+fn zeroes<T>(number: usize, zero: impl Fn() -> T) -> Result<KVVec<T>> {
+    let mut zeroes = KVVec::with_capacity(number, GFP_KERNEL)?;
     for _ in 0..number {
-        counters.push(Atomic::new(0), GFP_KERNEL)?;
+        zeroes.push(zero(), GFP_KERNEL)?;
     }
-    Ok(counters)
+    Ok(zeroes)
 }
 
 /// See the [module](self).
@@ -184,9 +185,8 @@ pub struct Directory<K: Key> {
     index: Index<Run<K>>,
     /// Runs by hashed mapping: page caches that have none are passed over at the cost of a load.
     interest: KVVec<Atomic<u32>>,
-    /// A bit for a folio, by a hash, of which a part couldn't be read. Never cleared: it stands for
-    /// others, too.
-    failed: KVVec<Atomic<u32>>,
+    /// Marks of folios of which a part couldn't be read.
+    failed: KVVec<Atomic<u64>>,
     runs: Atomic<u64>,
     pages: Atomic<u64>,
     ledger: K::Ledger,
@@ -198,8 +198,8 @@ impl<K: Key> Directory<K> {
         Ok(Self {
             ledger,
             index: Index::new(bits)?,
-            interest: counters(INTEREST)?,
-            failed: counters(FAILED)?,
+            interest: zeroes(INTEREST, || Atomic::new(0))?,
+            failed: zeroes(FAILED, || Atomic::new(0))?,
             runs: Atomic::new(0),
             pages: Atomic::new(0),
         })
@@ -218,7 +218,9 @@ impl<K: Key> Directory<K> {
     /// Bytes of memory that the directory takes.
     pub fn bytes(&self) -> u64 {
         // CAST: Sizes fit.
-        let fixed = self.index.table_bytes() + (INTEREST + FAILED) * size_of::<Atomic<u32>>();
+        let fixed = self.index.table_bytes()
+            + INTEREST * size_of::<Atomic<u32>>()
+            + FAILED * size_of::<Atomic<u64>>();
         fixed as u64 + self.runs() * Index::<Run<K>>::ENTRY_BYTES as u64
     }
 
@@ -227,32 +229,22 @@ impl<K: Key> Directory<K> {
         &self.interest[(hash(mapping.number()) >> (u64::BITS - INTEREST.trailing_zeros())) as usize]
     }
 
-    /// The word and the bit for the folio of `pages`.
-    fn failures(&self, pages: &ReadPages<'_>) -> (&Atomic<u32>, u32) {
-        let folio = window_hash(pages.mapping(), pages.folio_range().0);
-        // CAST: Twelve bits.
-        let word = &self.failed[(folio >> (u64::BITS - FAILED.trailing_zeros())) as usize];
-        (word, 1 << (folio % u64::from(u32::BITS)))
-    }
-
     /// The folio of `pages` couldn't be read as a whole: what is known of it ends, and of folios
     /// like it only those that are read in one piece are entered from now on.
     pub fn read_failed(&self, pages: &ReadPages<'_>) {
         // Before the end: whoever enters other pages of the folio and is too late for it sees
         // this.
-        let (word, bit) = self.failures(pages);
-        let mut old = word.load(Relaxed);
-        while let Err(now) = word.cmpxchg(old, old | bit, Full) {
-            old = now;
-        }
         let (first, last) = pages.folio_range();
+        bits::mark(&self.failed, window_hash(pages.mapping().number(), first));
         self.end_range(pages.mapping(), first..=last, End::Read);
     }
 
     /// Other pages of the folio of `pages` may have failed to be read.
     pub fn may_be_incomplete(&self, pages: &ReadPages<'_>) -> bool {
-        let (word, bit) = self.failures(pages);
-        !pages.is_whole_folio() && word.fetch_add(0, Full) & bit != 0
+        !pages.is_whole_folio() && {
+            let folio = window_hash(pages.mapping().number(), pages.folio_range().0);
+            bits::marked(&self.failed, folio)
+        }
     }
 
     /// Enters `pages`, the first of which holds page `page` of what `key` stands for.
@@ -347,7 +339,8 @@ impl<K: Key> Directory<K> {
         (0..=count)
             .flat_map(move |step| {
                 let window = first.wrapping_add(step);
-                self.index.by_reverse(guard, window_hash(mapping, window))
+                self.index
+                    .by_reverse(guard, window_hash(mapping.number(), window))
             })
             .filter(move |run| run.mapping == mapping)
     }
