@@ -118,14 +118,22 @@ impl Drr {
             // Not even one if there is a donor by now.
             count: if pages == 0 { place.count } else { pages },
         };
-        let gate = self.member.flights().look(part);
-        if gate.found() && !self.features.no_receive && !bio.polled() {
-            self.accept(&mut bio, &mut place, gate.pages());
-            return gate.follow(bio, self);
-        }
-        if miss == Miss::Busy && !self.features.no_receive && !bio.polled() {
-            bio.data().busy = true;
-            return gate.step_aside(bio, self);
+        let flights = self.member.flights();
+        let mut gate = flights.look(part);
+        let waits = !self.features.no_receive && !bio.polled();
+        if waits && (gate.found() || miss == Miss::Busy) {
+            // A worker may have to send it down. Not with the gate closed, so that is looked at again.
+            drop(gate);
+            bio.charge_submitter();
+            gate = flights.look(part);
+            if gate.found() {
+                self.accept(&mut bio, &mut place, gate.pages());
+                return gate.follow(bio, self);
+            }
+            if miss == Miss::Busy {
+                bio.data().busy = true;
+                return gate.step_aside(bio, self);
+            }
         }
         let pages = if gate.found() {
             part.count
@@ -133,12 +141,21 @@ impl Drr {
             gate.pages()
         };
         self.accept(&mut bio, &mut place, pages);
-        if self.features.no_donate {
-            drop(gate);
-        } else {
+        if self.may_lead() {
             gate.lead(&bio, self, place.count);
+        } else {
+            drop(gate);
         }
         self.missed(bio, miss)
+    }
+
+    fn may_lead(&self) -> bool {
+        let none = self.leads_none.load(Relaxed);
+        if none != 0 {
+            // Two at once may count as one, which is as well.
+            self.leads_none.store(none - 1, Relaxed);
+        }
+        none == 0 && !self.features.no_donate
     }
 
     /// A read goes on that has followed another's, or stepped aside from busy donors.
@@ -147,15 +164,12 @@ impl Drr {
         mut bio: Bio<'a, Self>,
         lent: Option<Lent<'_, Self>>,
     ) -> Mapped {
-        let place = bio.data().place;
-        let Some(place) = place else {
-            return self.forward(bio);
-        };
+        // `fetch` put it there.
+        let place = bio.data().place.unwrap_or_default();
         let Some(lent) = lent else {
             return self.once_more(bio, place);
         };
         lent.copy_to(&mut bio.writer());
-        hold::Place::Followed.pass();
         if !self.still_there(&place) {
             return self.missed(bio, Miss::Changed);
         }

@@ -65,8 +65,14 @@ pub(crate) struct Drr {
     claims: Atomic<u64>,
     /// Pages of the block device's own may be recorded.
     raw_records: Atomic<bool>,
+    /// So many of its next reads nobody is to wait for.
+    pub(crate) leads_none: Atomic<u32>,
     pub(crate) stats: Stats,
 }
+
+/// Reads that lead nobody when others have waited for one in vain: its container may be throttled,
+/// and they must not be with it.
+const RESTRAINT: u32 = 256;
 
 #[vtable]
 impl Target for Drr {
@@ -139,6 +145,7 @@ impl Target for Drr {
             layer: Atomic::new(Layer::new(info.pool, info.thin_id).number()),
             claims: Atomic::new(0),
             raw_records: Atomic::new(false),
+            leads_none: Atomic::new(0),
             stats: Stats::new()?,
         };
         Ok(KBox::new(target, GFP_KERNEL)?)
@@ -151,6 +158,10 @@ impl Target for Drr {
     fn lends(&self, bio: &EndedBio<'_, Self>) -> bool {
         let place = &bio.data().place;
         !Guard::Lend.on() || place.is_some_and(|place| self.still_there(&place))
+    }
+
+    fn led_in_vain(&self) {
+        self.leads_none.store(RESTRAINT, Relaxed);
     }
 
     /// Nobody has to wait for the suspended.

@@ -164,6 +164,14 @@ impl<'a, T: Target> Bio<'a, T> {
         }
     }
 
+    /// Has the current task's cgroup asked for it, also if a worker sends it down.
+    ///
+    /// To be called with no lock held that completions take.
+    pub fn charge_submitter(&self) {
+        // SAFETY: Ours, by the type invariant; device-mapper has set its device.
+        unsafe { bindings::dm_rust_bio_charge_submitter(self.bio.as_ptr()) };
+    }
+
     /// Takes no more of it than its first `sectors`; device-mapper comes again with the rest.
     ///
     /// To be called before anything else is done with it, once, of a read.

@@ -161,6 +161,12 @@ void dm_rust_invalidate_unlock_shared(struct address_space *mapping)
 	filemap_invalidate_unlock_shared(mapping);
 }
 
+/* Whoever sends it down, it is the current task's cgroup that asks. */
+void dm_rust_bio_charge_submitter(struct bio *bio)
+{
+	bio_associate_blkg(bio);
+}
+
 void dm_rust_bio_set_dev(struct bio *bio, struct block_device *bdev)
 {
 	bio_set_dev(bio, bdev);

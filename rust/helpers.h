@@ -81,6 +81,7 @@ void dm_rust_mapping_inode(struct address_space *mapping,
 bool dm_rust_invalidate_trylock_shared(struct address_space *mapping);
 void dm_rust_invalidate_unlock_shared(struct address_space *mapping);
 
+void dm_rust_bio_charge_submitter(struct bio *bio);
 void dm_rust_bio_set_dev(struct bio *bio, struct block_device *bdev);
 bool dm_rust_bio_is_transformed(struct bio *bio);
 struct bio *dm_rust_bio_alloc_nowait(struct block_device *bdev, unsigned int pages);

@@ -19,8 +19,6 @@ pub enum Place {
     RecordFound = 2,
     /// The pool has a new layer, and hasn't committed it yet.
     LayerCreated = 3,
-    /// A read has got the data of the one that it followed, and hasn't looked at its mapping again.
-    Followed = 4,
 }
 
 impl Place {
@@ -64,9 +62,7 @@ mod test_build {
             }
             match place {
                 // Others may have to wait for a grace period meanwhile.
-                Place::MappingKnown | Place::LayerCreated | Place::Followed => {
-                    delay::fsleep(Delta::from_millis(1))
-                }
+                Place::MappingKnown | Place::LayerCreated => delay::fsleep(Delta::from_millis(1)),
                 Place::RecordFound => delay::udelay(Delta::from_millis(1)),
             }
         }
@@ -81,7 +77,6 @@ mod test_build {
                     b"mapping_known" => Place::MappingKnown,
                     b"record_found" => Place::RecordFound,
                     b"layer_created" => Place::LayerCreated,
-                    b"followed" => Place::Followed,
                     _ => return Some(Err(EINVAL)),
                 };
                 ARMED.store(place as u32, Release);

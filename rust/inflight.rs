@@ -329,7 +329,14 @@ impl<T: Target> InFlight<T> {
         // SAFETY: By the safety requirements.
         let this = unsafe { &*data.cast::<Self>() };
         let now = jiffies();
-        this.part_ways(|leads, _| now.wrapping_sub(leads.since) > patience());
+        this.part_ways(|leads, _| {
+            let late = now.wrapping_sub(leads.since) > patience();
+            if late {
+                // SAFETY: The leader is in flight, so its target is there.
+                unsafe { leads.target.cast::<T>().as_ref() }.led_in_vain();
+            }
+            late
+        });
         this.parked.load(Relaxed) != 0
     }
 
@@ -353,14 +360,15 @@ impl<T: Target> InFlight<T> {
         });
         // SAFETY: The bio was parked by `follow`, and is ours.
         let mapped = target.landed(unsafe { Bio::from_raw(bio, begin) }, lent);
-        // If it was completed, its target may be gone.
-        if mapped.is_remapped() {
-            // SAFETY: Remapped, and ours still.
-            unsafe { kernel::bindings::submit_bio_noacct(bio.as_ptr()) };
-        }
+        // If it was completed, its target may be gone. Sending it down may wait for memory, and
+        // nobody is to wait for that but its submitter: the leader goes first.
         if let Some(leader) = NonNull::new(leader) {
             // SAFETY: As above: it waits for us.
             unsafe { Self::done(leader) };
+        }
+        if mapped.is_remapped() {
+            // SAFETY: Remapped, and ours still.
+            unsafe { kernel::bindings::submit_bio_noacct(bio.as_ptr()) };
         }
     }
 

@@ -74,6 +74,9 @@ pub trait Target: Sized + Send + Sync + 'static {
     /// Others may have what a bio has read that they have followed; any context.
     fn lends(&self, bio: &EndedBio<'_, Self>) -> bool;
 
+    /// Reads have followed one of the target's, which took too long. Takes no lock.
+    fn led_in_vain(&self);
+
     /// Learns what a second read showed ([`crate::verify::read_again`]); any context.
     fn verified(&self, data: &mut Self::PerBio, verdict: Verdict);
 
