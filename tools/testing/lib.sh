@@ -242,6 +242,19 @@ receive() {
 	expect_drr "sectors of $2 served to $1" $(($(stat_of "$1" hit_sectors) - before)) "$3"
 }
 
+# read_at_once FILE NAME...: all these containers read a file at the same moment, and right.
+read_at_once() {
+	local file=$1 name pids=()
+	shift
+	for name; do
+		same "/mnt/$name/$file" "$REF/$file" &
+		pids+=($!)
+	done
+	for name in "${pids[@]}"; do
+		wait "$name" || flunk "a concurrent reader saw wrong data"
+	done
+}
+
 # records_gone: with nothing mounted or open, the module remembers nothing.
 records_gone() {
 	local words

@@ -83,11 +83,10 @@ record_ends_before_the_lock() {
 	expect "hits" "$(stat_of receiver hits)" 0
 }
 
-# The reader's data block is given up by everyone, filled by a stranger, shared again and
-# put on record, between the lookup of the mapping and the search for records.
-block_changes_hands() {
+# strange_block: a read of the receiver's is held when its mapping is known. Then its data block is
+# given up by everyone, filled by a stranger, and shared again with its snapshot `copy`.
+strange_block() {
 	local fields
-	layers
 	thin_new stranger 1
 	thin_new filler 64
 	read -r -a fields < <(dmsetup status pool)
@@ -103,6 +102,12 @@ block_changes_hands() {
 	thin_snap copy stranger
 	drr_new copy
 	exec 7</dev/mapper/copy
+}
+
+# The stranger's block is put on record between the lookup of the mapping and the search for records.
+block_changes_hands() {
+	layers
+	strange_block
 	read_by copy
 	expect "records" "$(stat_of copy records)" 1..
 	go_on
@@ -140,6 +145,24 @@ mapping_moves_before_a_read_that_is_followed() {
 	wait "$READER"
 	is "$got" $ORIGINAL
 	expect "reads that went their own way" "$(stat_of receiver miss_left)" 1
+}
+
+# The block changes hands as in block_changes_hands(), and it is the stranger's read that the reader
+# then waits for.
+block_changes_hands_before_a_read_is_followed() {
+	local stranger
+	layers
+	strange_block
+	on_exit data_healthy
+	data_table "0 $(sectors "/dev/$DATA_DISK") delay /dev/$DATA_DISK 0 700"
+	read_by copy &
+	stranger=$!
+	sleep 0.2
+	go_on
+	wait $stranger
+	is "$(<"$WORK/got")" $ORIGINAL 0x00
+	expect "sectors that followed" "$(stat_of receiver followed_sectors)" 0
+	expect "reads that were changed" "$(stat_of receiver miss_changed)" 1
 }
 
 # The thin device's table is replaced by one of another layer, between the lookup of the
@@ -191,6 +214,7 @@ snapshot_is_rolled_back() {
 
 run_case "record ends before its page is locked" record_ends_before_the_lock
 run_case "block changes hands before the hit" block_changes_hands
+run_case "block changes hands before a read is followed" block_changes_hands_before_a_read_is_followed
 run_case "mapping moves before the read" mapping_moves_before_the_read
 run_case "mapping moves before a read that is followed" mapping_moves_before_a_read_that_is_followed
 run_case "table changes before the read" table_changes_before_the_read

@@ -30,12 +30,14 @@ leader_and_follower() {
 	local before
 	settle "/mnt/a/$1"
 	settle "/mnt/b/$1"
+	local slowed=${EPOCHREALTIME/./}
 	slow_disk $(($2 * ${DRR_SLOW:-1}))
+	SLOWED=$((${EPOCHREALTIME/./} - slowed))
 	before=$(stat_of a miss_norecord)
 	first_pages a "$1" &
 	LEADER=$!
 	[ "$DRR" = none ] || wait_for 5 asked_for "$before" a
-	LEFT=$(stat_of b miss_left)
+	LEFT=$(stat_of b miss_left) FOLLOWED=$(stat_of b followed_sectors)
 	first_pages b "$1" &
 	FOLLOWER=$!
 	sleep 0.2
@@ -54,19 +56,13 @@ left() { (($(stat_of "$1" miss_left) > LEFT)); }
 # All begin at the same moment; the disk gives each sector once, or nearly so: donors whose folio
 # is still waiting for its other half can't be copied from.
 at_once() {
-	local name readers=() disk sum=0
+	local name disk sum=0
 	for name in "${ALL[@]}"; do
 		settle "/mnt/$name/big"
 	done
 	slow_disk 20
 	disk=$(disk_sectors_read)
-	for name in "${ALL[@]}"; do
-		cmp "/mnt/$name/big" "$REF/big" &
-		readers+=($!)
-	done
-	for name in "${readers[@]}"; do
-		wait "$name" || flunk "a reader got wrong data"
-	done
+	read_at_once big "${ALL[@]}"
 	disk=$(($(disk_sectors_read) - disk))
 	for name in "${ALL[@]}"; do
 		sum=$((sum + $(stat_of "$name" followed_sectors)))
@@ -135,19 +131,36 @@ leader_is_slow() {
 	expect "milliseconds" $(((${EPOCHREALTIME/./} - start) / 1000)) 900..
 	data_healthy
 	both_right slow
+	# nobody waits for that device next time
+	evict /mnt/a/slow /mnt/b/slow
+	leader_and_follower slow 800
+	both_right slow
+	expect_drr "reads that waited for it again" $(($(stat_of b followed_sectors) - FOLLOWED)) 0
 }
 
-# suspended NAME FILE: nobody waits for a device that is suspended, and it waits for nobody.
+# suspended NAME FILE: nobody waits for a device that is suspended, and it waits for nobody. That is
+# why the wait is over before its second is; if this takes longer for other reasons, it is tried anew.
 suspended() {
-	leader_and_follower "$2" 3000
-	dmsetup suspend --noflush --nolockfs "$1" &
-	on_exit "dmsetup resume $1"
-	[ "$DRR" = none ] || wait_for 2 left b
-	[ "$DRR" = none ] || [ -d /proc/$LEADER ] || flunk "the first has ended already"
-	wait $!
-	dmsetup resume "$1"
-	data_healthy
-	both_right "$2"
+	local try start took
+	[ "$DRR" != none ] || skip "nobody waits"
+	[ "${DRR_SLOW:-1}" = 1 ] || skip "less than a second is too short on this kernel"
+	for try in 1 2 3 4 5; do
+		start=${EPOCHREALTIME/./}
+		leader_and_follower "$2" 3000
+		dmsetup suspend --noflush --nolockfs "$1" &
+		on_exit "dmsetup resume $1"
+		wait_for 2 left b
+		took=$(((${EPOCHREALTIME/./} - start - SLOWED) / 1000))
+		[ -d /proc/$LEADER ] || flunk "the first has ended already"
+		wait $!
+		dmsetup resume "$1"
+		data_healthy
+		both_right "$2"
+		printf 'try %d: left after %d ms\n' "$try" "$took"
+		((took >= 1000)) || return 0
+		evict "/mnt/a/$2" "/mnt/b/$2"
+	done
+	flunk "it was always left after a second or more"
 }
 
 # What was said of giving and taking holds here, too.
@@ -184,11 +197,11 @@ for fs in ext4 xfs; do
 	run_case "$fs: eight cold readers, one read of the disk" at_once
 	run_case "$fs: direct reader follows readahead" direct_follower
 	run_case "$fs: the read that others wait for fails" leader_fails
-	run_case "$fs: the read that others wait for is slow" leader_is_slow
 	run_case "$fs: its device is suspended" suspended a sa
 	run_case "$fs: the device of one that waits is suspended" suspended b sb
 	run_case "$fs: no_donate is not waited for" features nd nd a
 	run_case "$fs: no_receive does not wait" features nr a nr
+	run_case "$fs: the read that others wait for is slow" leader_is_slow
 	run_case "$fs: nothing is remembered after unmount" all_down
 done
 finish

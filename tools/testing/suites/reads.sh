@@ -77,20 +77,32 @@ small_files() {
 	expect_drr "sectors served" $(($(stat_of b hit_sectors) - before)) 192..
 }
 
+# read_parts NAME FILE STEP SIZE: reads SIZE KiB in each STEP KiB of a file, and no more.
+read_parts() {
+	local offset args=()
+	for ((offset = 0; offset < 1024; offset += $3)); do
+		args+=(-c "pread -q ${offset}k ${4}k")
+	done
+	xfs_io -r -c "fadvise -r" "${args[@]}" "/mnt/$1/$2"
+}
+
+# direct_read NAME FILE SIZE SECTORS: in requests of SIZE; so many sectors come from the disk.
+direct_read() {
+	local before
+	settle "/mnt/$1/$2"
+	before=$(disk_sectors_read)
+	dd if="/mnt/$1/$2" of="$WORK/direct" bs="$3" iflag=direct status=none
+	expect_drr "sectors from the disk for a direct reader" $(($(disk_sectors_read) - before)) "$4"
+	same "$WORK/direct" "$REF/$2"
+}
+
 # The donor has every other 16 KiB only; the receivers ask in their own way. Each gets from the disk
 # what the donor hasn't, and nothing else, however large its requests are.
 partly_cached_donor() {
-	local offset args=() before
-	for ((offset = 0; offset < 1024; offset += 32)); do
-		args+=(-c "pread -q ${offset}k 16k")
-	done
-	settle /mnt/c/partly
+	local before
 	settle /mnt/b/partly
-	xfs_io -r -c "fadvise -r" "${args[@]}" /mnt/a/partly
-	before=$(disk_sectors_read)
-	dd if=/mnt/c/partly of="$WORK/c" bs=1M iflag=direct status=none
-	expect_drr "sectors from the disk for a direct reader" $(($(disk_sectors_read) - before)) 1024
-	same "$WORK/c" "$REF/partly"
+	read_parts a partly 32 16
+	direct_read c partly 1M 1024
 	before=$(disk_sectors_read)
 	receive b partly 1024
 	expect_drr "sectors from the disk with readahead" $(($(disk_sectors_read) - before)) 1024
@@ -102,16 +114,8 @@ partly_cached_donor() {
 
 # Less than that isn't worth a request of its own: what the donor has goes to the disk with the rest.
 scattered_donor() {
-	local offset args=() before
-	for ((offset = 0; offset < 1024; offset += 16)); do
-		args+=(-c "pread -q ${offset}k 12k")
-	done
-	settle /mnt/c/scattered
-	xfs_io -r -c "fadvise -r" "${args[@]}" /mnt/a/scattered
-	before=$(disk_sectors_read)
-	dd if=/mnt/c/scattered of="$WORK/c" bs=64k iflag=direct status=none
-	expect_drr "sectors from the disk" $(($(disk_sectors_read) - before)) 2048
-	same "$WORK/c" "$REF/scattered"
+	read_parts a scattered 16 12
+	direct_read c scattered 64k 2048
 }
 
 # O_DIRECT readers are served, and their pages, which aren't page cache, are no donors.
@@ -154,18 +158,6 @@ unshared_blocks() {
 	same /mnt/a/own "$REF/big"
 	expect_drr "pages more to donate" $(($(tracked) - tracked)) 0
 	expect_drr "misses for want of sharing" $(($(stat_of a miss_unshared) - before)) 1..
-}
-
-# Four readers of the same cold file at once.
-all_at_once() {
-	local name pids=()
-	for name in a b c d; do
-		same "/mnt/$name/together" "$REF/together" &
-		pids+=($!)
-	done
-	for name in "${pids[@]}"; do
-		wait "$name" || flunk "a concurrent reader saw wrong data"
-	done
 }
 
 # mmap readers fault pages in one by one or in fault-around batches.
@@ -280,7 +272,7 @@ for fs in ext4 xfs; do
 	run_case "$fs: O_DIRECT reader" direct_reader
 	run_case "$fs: requests spanning thin blocks" spanning_requests
 	run_case "$fs: unshared blocks are not recorded" unshared_blocks
-	run_case "$fs: four cold readers at once" all_at_once
+	run_case "$fs: four cold readers at once" read_at_once together a b c d
 	run_case "$fs: mmap reader" mapped_reader
 	run_case "$fs: paranoid compares with the disk" paranoid_reads_all
 	run_case "$fs: no_donate and no_receive" features
