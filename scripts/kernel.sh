@@ -15,7 +15,6 @@ set -euo pipefail
 
 scripts=$DRR_TOP/scripts
 mm_patches=$scripts/patches/$DRR_KERNEL/mm
-mm_key=$(cat "$mm_patches"/*.patch | sha256sum | cut -c1-12)
 recipe=1	# raise it when this script prepares something differently
 
 toolbox() {
@@ -213,6 +212,7 @@ debian)
 	build_folder debian "kernel $DRR_KERNEL: build folder for Debian's kernel" prepare_debian
 	;;
 uml)
+	mm_key=$(cat "$mm_patches"/*.patch | sha256sum | cut -c1-12)
 	build_folder uml "kernel $DRR_KERNEL: User-mode Linux" build_uml \
 		"@$scripts/configs/uml.config" "$mm_key"
 	;;
