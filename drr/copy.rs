@@ -31,6 +31,8 @@ pub(crate) enum Unserved {
     NoRecord,
     /// The next page has donors, but none could be copied at this moment.
     Busy,
+    /// The same, and other pages of a donor's folio are still being read, by this target.
+    Reading(u32),
 }
 
 /// Distinct donors that a single read tells apart.
@@ -149,23 +151,31 @@ fn serve_some(
             continue;
         }
         match copy_from(&donor, at, want, writer) {
-            0 => unserved = Unserved::Busy,
-            pages => return Ok((*donor.key(), pages)),
+            Ok(pages) => return Ok((*donor.key(), pages)),
+            Err(why @ Unserved::Reading(_)) => unserved = why,
+            Err(why) if unserved == Unserved::NoRecord => unserved = why,
+            Err(_) => {}
         }
     }
     Err(unserved)
 }
 
-/// Copies up to `want` pages from page `page` of the donor's run on; 0 if it can't now.
-fn copy_from(donor: &Donor<'_, Stretch>, page: u32, want: u32, writer: &mut Writer<'_>) -> u32 {
+/// Copies up to `want` pages from page `page` of the donor's run on, or says why it can't now.
+fn copy_from(
+    donor: &Donor<'_, Stretch>,
+    page: u32,
+    want: u32,
+    writer: &mut Writer<'_>,
+) -> Result<u32, Unserved> {
     let known = donor.pages_from(page);
-    let Some(folio) = donor.folio(page) else {
-        return 0;
-    };
+    let folio = donor.folio(page).ok_or(Unserved::Busy)?;
     hold::Place::RecordFound.pass();
-    let Some(folio) = folio.try_lock(donor.mapping()) else {
-        return 0;
-    };
+    let reading = folio.state().being_read();
+    let folio = folio.try_lock(donor.mapping()).ok_or(if reading {
+        Unserved::Reading(donor.key().device)
+    } else {
+        Unserved::Busy
+    })?;
     let still_known = if Guard::Recheck.on() {
         donor.pages_from(page)
     } else {
@@ -174,7 +184,7 @@ fn copy_from(donor: &Donor<'_, Stretch>, page: u32, want: u32, writer: &mut Writ
     let index = donor.index(page);
     let inode = folio.inode();
     if !donor::copyable(folio.state(), &inode) {
-        return 0;
+        return Err(Unserved::Busy);
     }
     let count = folio
         .pages_from(index)
@@ -182,17 +192,15 @@ fn copy_from(donor: &Donor<'_, Stretch>, page: u32, want: u32, writer: &mut Writ
     // CAST: Not more than `want`.
     let count = count as u32;
     if count == 0 {
-        return 0;
+        return Err(Unserved::Busy);
     }
-    let Some(data) = folio.data(index, count) else {
-        return 0;
-    };
+    let data = folio.data(index, count).ok_or(Unserved::Busy)?;
     // The donor is written only if its copy can be trusted; else the next donor writes here.
     let mut here = *writer;
     here.write(&data);
     if !donor::copy_holds(&inode) {
-        return 0;
+        return Err(Unserved::Busy);
     }
     *writer = here;
-    count
+    Ok(count)
 }

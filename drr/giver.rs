@@ -22,6 +22,10 @@ use dm::{
 /// Words of 64 bits.
 const WITHHELD: usize = 64;
 
+/// Reads that nobody waits for when others have waited for one in vain: its container may be
+/// throttled, and they must not be with it.
+const RESTRAINT: u32 = 256;
+
 /// A target that may donate.
 pub(crate) struct Giver {
     device: u32,
@@ -29,6 +33,8 @@ pub(crate) struct Giver {
     bdev: u64,
     /// Marks of windows of page caches whose pages aren't to be recorded.
     withheld: [Atomic<u64>; WITHHELD],
+    /// So many of its next reads nobody is to wait for.
+    restraint: Atomic<u32>,
     /// Sectors that it has donated.
     pub(crate) donated: Spread,
     /// Pages that it no longer donates, by the reason.
@@ -71,6 +77,7 @@ impl Givers {
             device,
             bdev,
             withheld: core::array::from_fn(|_| Atomic::new(0)),
+            restraint: Atomic::new(0),
             donated: Spread::default(),
             ended: core::array::from_fn(|_| Atomic::new(0)),
         };
@@ -111,6 +118,24 @@ impl Givers {
         let guard = rcu::read_lock();
         let giver = self.giver(&guard, device).next()?;
         Some(visit(giver))
+    }
+
+    /// Somebody has waited too long for a read of a target.
+    pub(crate) fn in_vain(&self, device: u32) {
+        self.with(device, |giver| giver.restraint.store(RESTRAINT, Relaxed));
+    }
+
+    /// Whether to wait for a read of a target.
+    pub(crate) fn worth_waiting(&self, device: u32) -> bool {
+        self.with(device, |giver| {
+            let left = giver.restraint.load(Relaxed);
+            if left != 0 {
+                // Two at once may count as one, which is as well.
+                giver.restraint.store(left - 1, Relaxed);
+            }
+            left == 0
+        })
+        .unwrap_or(false)
     }
 
     /// Pages of a target donate no longer.

@@ -13,7 +13,7 @@ use dm::{
     folio::{PAGE_SECTORS, PAGE_SECTORS_SHIFT},
     guard::Guard,
     hold,
-    inflight::{Lent, Part},
+    inflight::{Lent, Part, Since, PATIENCE_MS},
     thin::Mapping,
     verify::read_again,
 };
@@ -31,8 +31,9 @@ use crate::{
 /// the disk end where they begin: less costs more than it saves.
 const WORTH_PAGES: u32 = 4;
 
-/// How long busy donors are given, in microseconds.
-const BUSY_US: i64 = 100;
+/// How long busy donors are given each time, in microseconds. They are as a rule since their own
+/// readers are just being told that they have been read, which takes them microseconds.
+const BUSY_US: [i64; 3] = [0, 100, 400];
 
 /// Where a read goes, and what has to hold until its pages can be recorded.
 #[derive(Clone, Copy, Default)]
@@ -55,7 +56,7 @@ pub(crate) struct Passage {
     /// The target that it passes.
     device: u32,
     /// It has stepped aside from busy donors.
-    busy: bool,
+    busy: Option<Since>,
     /// The pages of a read.
     pub(crate) filled: Filled,
     /// The shared block that they are from, if they may be recorded when the read ends well.
@@ -71,7 +72,7 @@ impl Drr {
         let (owner, place) = self.place(&bio);
         let passage = bio.data();
         (passage.owner, passage.device) = (owner, self.member.device);
-        let mut place = match place {
+        let place = match place {
             Ok(place) => place,
             Err(miss) => return self.missed(bio, miss),
         };
@@ -79,8 +80,14 @@ impl Drr {
         self.member.blocks().read(place.block, place.layer.serial);
         hold::Place::MappingKnown.pass();
         if self.features.no_receive {
-            return self.fetch(bio, place, Miss::NoRecord, place.count);
+            return self.fetch(bio, place, Miss::NoRecord, place.count, 0);
         }
+        self.serve(bio, place, 1)
+    }
+
+    /// Serves as much of a read as donors have; or looks elsewhere, and comes back no more than
+    /// `again` times.
+    fn serve<'a>(&'a self, mut bio: Bio<'a, Self>, mut place: Place, again: u32) -> Mapped {
         let table = self.member.table();
         let (first, count) = (place.first, place.count);
         let served = copy::serve(table, &place.block, first, count, &mut bio.writer());
@@ -88,14 +95,14 @@ impl Drr {
             return self.missed(bio, Miss::Changed);
         }
         match served.why {
-            Some(Unserved::Busy) if served.pages < WORTH_PAGES => {
-                self.fetch(bio, place, Miss::Busy, count)
+            Some(Unserved::Busy | Unserved::Reading(_)) if served.pages < WORTH_PAGES => {
+                self.fetch(bio, place, Miss::Busy, count, again)
             }
             Some(Unserved::NoRecord) if served.pages < WORTH_PAGES => {
                 let guard = rcu::read_lock();
                 let alone = table.before_donors(&guard, &place.block, first, count, WORTH_PAGES);
                 drop(guard);
-                self.fetch(bio, place, Miss::NoRecord, alone)
+                self.fetch(bio, place, Miss::NoRecord, alone, again)
             }
             _ => {
                 self.accept(&mut bio, &mut place, served.pages);
@@ -111,6 +118,7 @@ impl Drr {
         mut place: Place,
         miss: Miss,
         pages: u32,
+        again: u32,
     ) -> Mapped {
         let part = Part {
             content: place.block.content(),
@@ -131,9 +139,15 @@ impl Drr {
                 return gate.follow(bio, self);
             }
             if miss == Miss::Busy {
-                bio.data().busy = true;
+                bio.data().busy = Some(Since::now());
                 return gate.step_aside(bio, self);
             }
+        }
+        // Who was in flight when donors were looked for, and has ended before we looked here, is a
+        // donor by now.
+        if again != 0 && !gate.found() && miss == Miss::NoRecord && self.donors_came(&place, part) {
+            drop(gate);
+            return self.serve(bio, place, again - 1);
         }
         let pages = if gate.found() {
             part.count
@@ -149,13 +163,17 @@ impl Drr {
         self.missed(bio, miss)
     }
 
+    fn donors_came(&self, place: &Place, part: Part) -> bool {
+        let (first, count) = (part.first, part.count);
+        let worth = count.min(WORTH_PAGES);
+        let guard = rcu::read_lock();
+        let table = self.member.table();
+        table.before_donors(&guard, &place.block, first, count, worth) < count
+    }
+
     fn may_lead(&self) -> bool {
-        let none = self.leads_none.load(Relaxed);
-        if none != 0 {
-            // Two at once may count as one, which is as well.
-            self.leads_none.store(none - 1, Relaxed);
-        }
-        none == 0 && !self.features.no_donate
+        let givers = &self.member.table().givers;
+        !self.features.no_donate && givers.worth_waiting(self.member.device)
     }
 
     /// A read goes on that has followed another's, or stepped aside from busy donors.
@@ -181,28 +199,33 @@ impl Drr {
     }
 
     /// Tries once more to serve a read, in a worker; as a whole, since it can't be divided any more.
-    ///
-    /// Donors are busy as a rule since their own readers are just being told that they have been
-    /// read, which takes them microseconds.
     fn once_more<'a>(&'a self, mut bio: Bio<'a, Self>, place: Place) -> Mapped {
         let table = self.member.table();
         let (first, count) = (place.first, place.count);
-        for pause in [0, BUSY_US] {
+        let mut why = None;
+        for pause in BUSY_US {
             fsleep(Delta::from_micros(pause));
             let served = copy::serve(table, &place.block, first, count, &mut bio.writer());
             if served.pages == count && self.still_there(&place) {
                 return self.hit(bio, &served.sources);
             }
-            if served.why != Some(Unserved::Busy) {
+            why = served.why;
+            if !matches!(why, Some(Unserved::Busy | Unserved::Reading(_))) {
                 break;
             }
         }
-        let miss = if bio.data().busy {
-            Miss::Busy
-        } else {
-            Miss::Left
+        let Some(since) = bio.data().busy else {
+            return self.missed(bio, Miss::Left);
         };
-        self.missed(bio, miss)
+        // The rest of the donor's folio is on its way.
+        if let Some(Unserved::Reading(device)) = why {
+            if since.over(Since::now(), PATIENCE_MS) {
+                table.givers.in_vain(device);
+            } else if table.givers.worth_waiting(device) {
+                return self.member.flights().later(bio, self);
+            }
+        }
+        self.missed(bio, Miss::Busy)
     }
 
     /// A read's data is there: completes it. The target may be gone afterwards.

@@ -65,14 +65,8 @@ pub(crate) struct Drr {
     claims: Atomic<u64>,
     /// Pages of the block device's own may be recorded.
     raw_records: Atomic<bool>,
-    /// So many of its next reads nobody is to wait for.
-    pub(crate) leads_none: Atomic<u32>,
     pub(crate) stats: Stats,
 }
-
-/// Reads that lead nobody when others have waited for one in vain: its container may be throttled,
-/// and they must not be with it.
-const RESTRAINT: u32 = 256;
 
 #[vtable]
 impl Target for Drr {
@@ -145,7 +139,6 @@ impl Target for Drr {
             layer: Atomic::new(Layer::new(info.pool, info.thin_id).number()),
             claims: Atomic::new(0),
             raw_records: Atomic::new(false),
-            leads_none: Atomic::new(0),
             stats: Stats::new()?,
         };
         Ok(KBox::new(target, GFP_KERNEL)?)
@@ -161,7 +154,7 @@ impl Target for Drr {
     }
 
     fn led_in_vain(&self) {
-        self.leads_none.store(RESTRAINT, Relaxed);
+        self.member.table().givers.in_vain(self.member.device);
     }
 
     /// Nobody has to wait for the suspended.

@@ -73,6 +73,11 @@ impl State {
         self.any(bindings::DM_RUST_FOLIO_UPTODATE)
     }
 
+    /// A read that fills it is under way, as a rule.
+    pub fn being_read(self) -> bool {
+        self.any(bindings::DM_RUST_FOLIO_LOCKED) && !self.uptodate()
+    }
+
     /// It is dirty, or its data is on the way to the disk.
     pub fn dirty_or_writeback(self) -> bool {
         self.any(bindings::DM_RUST_FOLIO_DIRTY | bindings::DM_RUST_FOLIO_WRITEBACK)
@@ -381,7 +386,7 @@ impl FolioRef {
     }
 
     /// The folio's state.
-    pub(crate) fn state(&self) -> State {
+    pub fn state(&self) -> State {
         // SAFETY: A reference is held.
         State(unsafe { bindings::dm_rust_folio_state(self.0.as_ptr()) })
     }

@@ -277,7 +277,7 @@ static void inflight_tick(struct work_struct *work)
 		container_of(to_delayed_work(work), struct dm_rust_inflight, tick);
 
 	if (inflight->fn(inflight->data))
-		queue_delayed_work(inflight->queue, &inflight->tick, HZ / 4);
+		dm_rust_inflight_tick(inflight, false);
 }
 
 struct dm_rust_inflight *dm_rust_inflight_new(dm_rust_tick_fn fn, void *data)
@@ -298,9 +298,12 @@ struct dm_rust_inflight *dm_rust_inflight_new(dm_rust_tick_fn fn, void *data)
 	return inflight;
 }
 
-void dm_rust_inflight_tick(struct dm_rust_inflight *inflight)
+void dm_rust_inflight_tick(struct dm_rust_inflight *inflight, bool soon)
 {
-	queue_delayed_work(inflight->queue, &inflight->tick, HZ / 4);
+	if (soon)
+		mod_delayed_work(inflight->queue, &inflight->tick, 1);
+	else
+		queue_delayed_work(inflight->queue, &inflight->tick, HZ / 4);
 }
 
 void dm_rust_inflight_queue(struct dm_rust_inflight *inflight,

@@ -108,7 +108,7 @@ typedef bool (*dm_rust_tick_fn)(void *data);
 
 /* A queue for work; and a tick, four times a second, until fn says false. */
 struct dm_rust_inflight *dm_rust_inflight_new(dm_rust_tick_fn fn, void *data);
-void dm_rust_inflight_tick(struct dm_rust_inflight *inflight);
+void dm_rust_inflight_tick(struct dm_rust_inflight *inflight, bool soon);
 void dm_rust_inflight_queue(struct dm_rust_inflight *inflight,
 			    struct work_struct *work, work_func_t fn);
 void dm_rust_inflight_free(struct dm_rust_inflight *inflight);

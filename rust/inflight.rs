@@ -15,7 +15,8 @@
 //! If a leader fails, or takes longer than [`PATIENCE_MS`], or its device or the follower's is
 //! being suspended, then the followers go their own way ([`Target::landed`] with nothing lent).
 //!
-//! Lock order: a bucket's lock is taken with interrupts off and is a leaf.
+//! Lock order: a bucket's lock and the one of those who stepped aside are taken with interrupts off
+//! and are leaves.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
@@ -88,7 +89,7 @@ pub(crate) struct Leg {
     /// Of a leader: where its data is, and when it was sent.
     vecs: *mut bio_vec,
     iter: bvec_iter,
-    since: u64,
+    since: Since,
     /// Of a leader: it has ended well, and lends its data to so many followers that aren't done.
     lending: Option<u32>,
     /// Of a leader that lends: so many more may come.
@@ -142,12 +143,16 @@ impl<T: Target> Lent<'_, T> {
 const BUCKETS: usize = 64;
 
 static BUCKET: &CStr = c"dm_inflight";
+static ASIDE: &CStr = c"dm_inflight_aside";
 
 #[pin_data]
 struct Buckets {
     /// The first leader of each.
     #[pin]
     locks: [SpinLockIrq<Head>; BUCKETS],
+    /// Bios that go on by themselves at the next tick.
+    #[pin]
+    aside: SpinLockIrq<Head>,
 }
 
 struct Head(*mut Leg);
@@ -195,6 +200,7 @@ impl<T: Target> InFlight<T> {
         let buckets = try_pin_init!(Buckets {
             locks <- pin_init::pin_init_array_from_fn(
                 |_| SpinLockIrq::new(Head(ptr::null_mut()), BUCKET, static_lock_class!())),
+            aside <- SpinLockIrq::new(Head(ptr::null_mut()), ASIDE, static_lock_class!()),
         });
         let this = KBox::new(
             Self {
@@ -227,7 +233,7 @@ impl<T: Target> InFlight<T> {
     /// Looks for reads in flight that have a part of `part`, and keeps others from coming or going.
     pub fn look(&self, part: Part) -> Gate<'_, T> {
         let head = self.bucket(&part).lock();
-        let now = jiffies();
+        let now = Since::now();
         let (mut leader, mut limit) = (ptr::null_mut(), part.count);
         let mut next = head.0;
         while let Some(leg) = NonNull::new(next) {
@@ -236,7 +242,7 @@ impl<T: Target> InFlight<T> {
             next = this.next;
             let open = match this.lending {
                 Some(_) => this.late != 0,
-                None => now.wrapping_sub(this.since) <= patience(),
+                None => !this.since.over(now, PATIENCE_MS),
             };
             if this.part.content != part.content || !open {
                 continue;
@@ -322,21 +328,48 @@ impl<T: Target> InFlight<T> {
         }
     }
 
+    /// Has `bio`, which goes on in a worker right now, do so again a few milliseconds later.
+    pub fn later(&self, bio: Bio<'_, T>, target: &T) -> Mapped {
+        let part = Part {
+            content: (0, 0),
+            first: 0,
+            count: 0,
+        };
+        // SAFETY: The bio is ours, and nobody knows of its leg.
+        let leg = unsafe { Leg::begin(&bio, target, part, self) };
+        let mut head = self.buckets.aside.lock();
+        leg.next = head.0;
+        head.0 = leg;
+        drop(head);
+        // The bio may be done with by now, but the worker that we are in isn't.
+        // SAFETY: Alive by the type invariant.
+        unsafe { bindings::dm_rust_inflight_tick(self.raw(), true) };
+        Mapped::submitted()
+    }
+
     /// # Safety
     ///
     /// Called by the ticker with the data of [`Self::new`]; returns whether it is to be called again.
     unsafe extern "C" fn tick(data: *mut c_void) -> bool {
         // SAFETY: By the safety requirements.
         let this = unsafe { &*data.cast::<Self>() };
-        let now = jiffies();
+        let now = Since::now();
         this.part_ways(|leads, _| {
-            let late = now.wrapping_sub(leads.since) > patience();
+            let late = leads.since.over(now, PATIENCE_MS);
             if late {
                 // SAFETY: The leader is in flight, so its target is there.
                 unsafe { leads.target.cast::<T>().as_ref() }.led_in_vain();
             }
             late
         });
+        let mut aside = core::mem::replace(&mut this.buckets.aside.lock().0, ptr::null_mut());
+        while let Some(leg) = NonNull::new(aside) {
+            // SAFETY: Taken from the list, so it is ours.
+            unsafe {
+                aside = leg.as_ref().next;
+                this.go_on(leg);
+            }
+        }
         this.parked.load(Relaxed) != 0
     }
 
@@ -412,14 +445,22 @@ impl<T: Target> Drop for InFlight<T> {
     }
 }
 
-fn jiffies() -> u64 {
-    // SAFETY: Only reads.
-    unsafe { bindings::dm_rust_jiffies() }
-}
+/// A moment from which on something waits.
+#[derive(Clone, Copy)]
+pub struct Since(u64);
 
-fn patience() -> u64 {
-    // CAST: A few hundred.
-    kernel::time::msecs_to_jiffies(PATIENCE_MS) as u64
+impl Since {
+    /// This moment.
+    pub fn now() -> Self {
+        // SAFETY: Only reads.
+        Self(unsafe { bindings::dm_rust_jiffies() })
+    }
+
+    /// `now` is more than `ms` milliseconds later.
+    pub fn over(self, now: Self, ms: u32) -> bool {
+        // CAST: Fits.
+        now.0.wrapping_sub(self.0) > kernel::time::msecs_to_jiffies(ms) as u64
+    }
 }
 
 /// What [`InFlight::look`] has found, with the bucket locked.
@@ -470,7 +511,7 @@ impl<T: Target> Gate<'_, T> {
         drop(self.head);
         if first {
             // SAFETY: Alive by the type invariant.
-            unsafe { bindings::dm_rust_inflight_tick(table.raw()) };
+            unsafe { bindings::dm_rust_inflight_tick(table.raw(), false) };
         }
         Mapped::submitted()
     }
@@ -531,7 +572,7 @@ impl Leg {
             table: NonNull::from(table).cast(),
             vecs: bio.vecs(),
             iter: bio.iter(),
-            since: jiffies(),
+            since: Since::now(),
             lending: None,
             late: LATE,
         })

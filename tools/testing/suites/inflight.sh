@@ -53,8 +53,8 @@ both_right() {
 
 left() { (($(stat_of "$1" miss_left) > LEFT)); }
 
-# All begin at the same moment; the disk gives each sector once, or nearly so: donors whose folio
-# is still waiting for its other half can't be copied from.
+# All begin at the same moment; the disk gives each sector once, or nearly so: donors are locked now
+# and then for longer than it's worth.
 at_once() {
 	local name disk sum=0
 	for name in "${ALL[@]}"; do
@@ -68,8 +68,42 @@ at_once() {
 		sum=$((sum + $(stat_of "$name" followed_sectors)))
 	done
 	say "disk: $disk sectors of $BIG_SECTORS for ${#ALL[@]} readers" >&2
-	expect_drr "sectors from the disk" $disk "..$((BIG_SECTORS + BIG_SECTORS / 4))"
+	expect_drr "sectors from the disk" $disk "..$((BIG_SECTORS + BIG_SECTORS / 8))"
 	expect_drr "sectors of reads that followed others" $sum "$((BIG_SECTORS / 4)).."
+}
+
+# slow_blocks: every other marked data block takes 200 ms longer.
+slow_blocks() {
+	local block slow=() table="" next=0 total
+	total=$(sectors "/dev/$DATA_DISK")
+	mapfile -t slow < <(head -c 128M "/dev/$DATA_DISK" | grep -aobE 'MARK [0-9]+[13579] ' |
+		awk -F: -v size=$((BLOCK_SECTORS * 512)) '{ print int($1 / size) }' | sort -nu)
+	expect "slow blocks" ${#slow[@]} 4..
+	for block in "${slow[@]}"; do
+		block=$((block * BLOCK_SECTORS))
+		((block == next)) || table+="$next $((block - next)) linear /dev/$DATA_DISK $next"$'\n'
+		table+="$block $BLOCK_SECTORS delay /dev/$DATA_DISK $block $((200 * ${DRR_SLOW:-1}))"$'\n'
+		next=$((block + BLOCK_SECTORS))
+	done
+	on_exit data_healthy
+	data_table "$table$next $((total - next)) linear /dev/$DATA_DISK $next"
+}
+
+# Large folios that span two blocks are on record with the first and locked until the second has
+# come. Those who come then wait for that, and the disk gives each sector once.
+partly_read() {
+	local disk
+	for name in a b c d; do
+		settle "/mnt/$name/marks"
+	done
+	slow_blocks
+	disk=$(disk_sectors_read)
+	first_pages a marks
+	read_at_once marks a &
+	sleep 0.1
+	read_at_once marks b c d
+	wait $!
+	expect_drr "sectors from the disk" $(($(disk_sectors_read) - disk)) ..$((2048 + BLOCK_SECTORS / 2))
 }
 
 # One with readahead, one without page cache and in other portions.
@@ -184,6 +218,11 @@ for name in direct fails slow sa sb features; do
 	random_file $name 1M
 done
 
+random_file marks 1M
+for ((i = 100; i < 116; i++)); do
+	printf 'MARK %d ' $i | dd of="$REF/marks" bs=64k seek=$((i - 100)) conv=notrunc status=none
+done
+
 ALL=(a b c d e f g h)
 for fs in ext4 xfs; do
 	pool_up 768
@@ -195,6 +234,7 @@ for fs in ext4 xfs; do
 	container_up $fs nd base no_donate
 	container_up $fs nr base no_receive
 	run_case "$fs: eight cold readers, one read of the disk" at_once
+	run_case "$fs: a folio that is read in part" partly_read
 	run_case "$fs: direct reader follows readahead" direct_follower
 	run_case "$fs: the read that others wait for fails" leader_fails
 	run_case "$fs: its device is suspended" suspended a sa
