@@ -77,7 +77,7 @@ sectors_good() {
 
 # dm-dust: bad blocks that a write mends, as a disk remaps them.
 dust() {
-	local i total count=$((512 / (${DRR_SLOW:-1} * ${DRR_SLOW:-1})))	# a message each
+	local i total count=$((512 / ${DRR_SLOW:-1}))	# a message each
 	modprobe -q dm-dust || skip "the kernel has no dm-dust"
 	total=$(sectors "$DISK")
 	on_exit data_healthy
