@@ -19,6 +19,10 @@ install:
 	@echo "dm-drr: install needs a kernel tree : run make KDIR=... install" >&2; exit 1
 endif
 
+# PARTS="read storm" takes only these; KERNEL=debian ROUNDS=5
+bench:
+	@KERNEL=$(KERNEL) ROUNDS=$(ROUNDS) scripts/bench.sh $(PARTS)
+
 demo:
 	@scripts/demo.sh
 
@@ -94,6 +98,8 @@ make model     the models of Documentation/formal, with SPIN
 make unsafe    every unsafe of the kernel code, with its reason
 make torture   load siblings and check every byte they read; TIME=600 SEED=1
                KERNEL=debian, uml or debug
+make bench     measure DRR against dm-thin and the limits of both, under User-mode Linux;
+               KERNEL=debian ROUNDS=5 PARTS="read storm"
 make powercut  cut the power of a guest under load, N=5 times, and look what is lost
 
 make modules   build both modules for Debian's kernel, into build/debian
@@ -113,4 +119,4 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: modules install drrctl install-drrctl demo test kunit host-test fuzz check model mutants torture powercut unsafe toolbox kernels clean help
+.PHONY: modules install drrctl install-drrctl bench demo test kunit host-test fuzz check model mutants torture powercut unsafe toolbox kernels clean help

@@ -1,13 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Builds the two modules for one kernel, in the toolbox.
+# Builds the modules for one kernel, in the toolbox.
 #
 # usage: modules.sh debian|uml|debug|kcsan	prints the folder with the modules: build/KIND
 #   MUTANTS=1 in the environment: a test build whose guards can be switched off,
 #   in build/KIND-mutants
 #
 # dm-thin-pool.ko is the kernel's own dm-thin with scripts/patches applied, built as
-# an external module; dm-drr.ko is this project's.
+# an external module; dm-drr.ko is this project's; drr-disk.ko is the slow disk of the
+# benchmarks.
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -79,6 +80,12 @@ build_drr() {
 	cp "$build/drr/dm-drr.ko" "$build/"
 }
 
+build_disk() {
+	mkdir -p "$build/disk"
+	kmake M="$DRR_TOP/tools/testing/disk" MO="$build/disk" modules
+	cp "$build/disk/drr-disk.ko" "$build/"
+}
+
 # Builds a module unless its inputs are those of the last time.
 # $1: module, $2: progress text, $3: function, rest: inputs
 build_module() {
@@ -96,4 +103,5 @@ lock_build "$variant"
 build_module dm-thin-pool.ko "dm-thin-pool.ko for $variant" build_thin "$patches"
 build_module dm-drr.ko "dm-drr.ko for $variant" build_drr \
 	"$DRR_TOP/Kbuild" "$DRR_TOP/rust" "$DRR_TOP/drr" "$DRR_TOP/include" "$build/dm-thin-pool.ko"
+build_module drr-disk.ko "drr-disk.ko for $variant" build_disk "$DRR_TOP/tools/testing/disk"
 echo "$build"

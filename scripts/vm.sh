@@ -13,6 +13,7 @@
 #   --name NAME		results go to build/out/NAME (default: the command's name)
 #   --append WORDS	for the kernel's command line
 #   --allow REGEX	console lines that match are no failure
+#   --archive FILE	more files for the guest, a cpio archive
 #   --stock		without our modules
 #   --no-leak-scan	don't look for leaked memory at the end, where the kernel can
 #   --verbose		show the kernel's console too
@@ -31,6 +32,7 @@ set -euo pipefail
 
 scripts=$DRR_TOP/scripts
 kernel=debian mem='' timeout='' kill_after='' name='' append='' allow='' stock='' verbose=''
+archive=''
 leak_scan=1
 disks=()
 while (($#)); do
@@ -44,6 +46,7 @@ while (($#)); do
 	--name) name=$2; shift ;;
 	--append) append=$2; shift ;;
 	--allow) allow=$2; shift ;;
+	--archive) archive=$2; shift ;;
 	--stock) stock=--stock ;;
 	--no-leak-scan) leak_scan='' ;;
 	--verbose) verbose=1 ;;
@@ -86,6 +89,11 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+
+if [[ $archive ]]; then
+	cat "$initrd" "$archive" >"$run/initrd"
+	initrd=$run/initrd
+fi
 
 # Takes the disks' options apart: SIZE[,KEY=VALUE]... or file:PATH[,KEY=VALUE]...
 disk_files=()

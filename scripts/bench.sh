@@ -1,0 +1,60 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Measures DRR against dm-thin alone and against their limits, in a guest; see
+# Documentation/performance.md. Leaves bench.json, report.md and its pictures in build/bench.
+#
+# usage: bench.sh [PART]...	parts of tools/testing/bench/bench.sh; all by default
+#   In the environment:
+#   KERNEL=uml		or debian
+#   ROUNDS=5		how often everything is measured, in turn
+
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+scripts=$DRR_TOP/scripts
+kernel=${KERNEL:-uml} rounds=${ROUNDS:-5}
+all=(read read4 randread parallel storm miss unshared md5 smallwrite pressure bystander)
+parts=("$@")
+(($#)) || parts=("${all[@]}")
+for part in "${parts[@]}"; do
+	[[ " ${all[*]} " = *" $part "* ]] ||
+		die "bench.sh: unknown part '$part' : use some of ${all[*]}"
+done
+[[ $rounds =~ ^[1-9][0-9]*$ ]] || die "bench.sh: ROUNDS=$rounds is no number : give one, e.g. 5"
+case $kernel in
+uml) timeout=$((rounds * 900)) ;;
+debian) timeout=$((rounds * 3600)) ;;
+*) die "bench.sh: no kernel '$kernel' for benchmarks : use KERNEL=uml or debian" ;;
+esac
+
+# fio and its libraries; too large for the image of all other guests.
+# $1: archive
+pack_fio() {
+	remove_tree "$1.d"
+	mkdir -p "$1.d"
+	# shellcheck disable=SC2016 # expanded by the inner shell
+	"$scripts/toolbox.sh" bash -euo pipefail -c '
+		{ echo /usr/bin/fio; ldd /usr/bin/fio | grep -o "/[^ ):]*"; } | while read -r path; do
+			path=$(readlink -f "$(dirname "$path")")/$(basename "$path")
+			file=$(readlink -f "$path")
+			mkdir -p "$1$(dirname "$path")" "$1$(dirname "$file")"
+			cp "$file" "$1$file"
+			[[ $path = "$file" ]] || ln -sf "$file" "$1$path"
+		done
+		cd "$1" && find . -mindepth 1 | sort | cpio --quiet -o -H newc -R 0:0 >"$2"
+	' - "$1.d" "$1.tmp"
+	remove_tree "$1.d"
+	mv "$1.tmp" "$1"
+}
+
+need_root
+bench=$DRR_TOP/build/bench
+mkdir -p "$bench"
+toolbox=$("$scripts/toolbox.sh" --path)
+fio=$bench/fio-${toolbox##*/}.cpio
+[[ -e $fio ]] || step bench-fio "fio for the guest" pack_fio "$fio"
+rm -f "$bench/bench.json" "$bench/report.md" "$bench"/*.svg
+"$scripts/vm.sh" --kernel "$kernel" --name bench --mem 6G --timeout "$timeout" --archive "$fio" \
+	-- /drr/bench/bench.sh "$rounds" "${parts[@]}"
+"$scripts/toolbox.sh" -- python3 -B "$DRR_TOP/tools/testing/bench/report.py" \
+	"$DRR_TOP/build/out/bench/facts.tsv" "$bench"

@@ -1,0 +1,225 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""The benchmark's bench.json, report.md and pictures, from the figures of bench.sh.
+
+usage: report.py FACTS FOLDER
+"""
+
+import json
+import pathlib
+import statistics
+import sys
+
+import bars
+
+PROFILES = ("ram", "ssd", "hdd")
+RANDOM = ("buffered1", "buffered4", "direct1", "direct4")
+MISSES = [f"{profile}.{order}" for profile in PROFILES for order in ("seq", "random")]
+UNSHARED = ("read", "randread", "write", "randwrite")
+
+
+class Measured:
+    """A figure of each round."""
+
+    def __init__(self, values):
+        self.values = list(values)
+
+    def median(self):
+        return statistics.median(self.values)
+
+    def spread(self):
+        return min(self.values), max(self.values)
+
+
+class Samples:
+    """What the guest has measured: facts, and a figure of each round by what and which variant."""
+
+    def __init__(self, path):
+        self.facts, self.rounds = {}, {}
+        with open(path, encoding="ascii") as lines:
+            for line in lines:
+                kind, *words = line.rstrip("\n").split("\t")
+                if kind == "fact":
+                    self.facts[words[0]] = words[1]
+                else:
+                    what, variant, turn, value = words
+                    self.rounds.setdefault((what, variant), {})[int(turn)] = float(value)
+
+    def of(self, what, variant):
+        """Its figures, or nothing if it wasn't measured."""
+        rounds = self.rounds.get((what, variant))
+        return rounds and Measured(rounds.values())
+
+    def each(self, what, variants, formula):
+        """A formula of several variants' figures of the same round."""
+        rounds = [self.rounds.get((what, variant)) for variant in variants]
+        if not all(rounds):
+            return None
+        turns = set.intersection(*(set(of) for of in rounds))
+        return Measured(formula(*(of[turn] for of in rounds)) for turn in sorted(turns))
+
+    def ratio(self, what, above, below):
+        return self.each(what, (above, below), lambda a, b: a / b)
+
+    def overhead(self, what):
+        """Of a rate: how much longer it takes with DRR."""
+        return self.each(what, ("thin", "drr"), lambda thin, drr: thin / drr - 1)
+
+
+class Result:
+    """A key of bench.json."""
+
+    def __init__(self, key, text, measured, goal=None, most=False, percent=False):
+        self.key, self.text, self.measured = key, text, measured
+        self.goal, self.most, self.percent = goal, most, percent
+
+    def met(self):
+        if self.measured is None or self.goal is None:
+            return None
+        median = self.measured.median()
+        return median <= self.goal if self.most else median >= self.goal
+
+    def number(self, value):
+        return f"{value * 100:.1f} %" if self.percent else f"{value:.2f}"
+
+    def row(self):
+        goal = "" if self.goal is None else f"{'≤' if self.most else '≥'} {self.number(self.goal)}"
+        if self.measured is None:
+            return f"| `{self.key}` | {self.text} | – | | {goal} | not measured |"
+        low, high = self.measured.spread()
+        met = {True: "yes", False: "**no**", None: ""}[self.met()]
+        return f"| `{self.key}` | {self.text} | {self.number(self.measured.median())} | " \
+            f"{self.number(low)} to {self.number(high)} | {goal} | {met} |"
+
+
+def pick(of, results):
+    """The result that is worst for us, of those that were measured."""
+    known = [result for result in results if result is not None]
+    return of(known, key=Measured.median) if known else None
+
+
+def results(samples):
+    """All keys, in the order of the report."""
+    size = float(samples.facts["file_bytes"])
+    limits = {of: samples.ratio(f"read.{of}", "ramdisk", "thin") for of in PROFILES}
+
+    yield Result("read.ram.vs_ramdisk", "a hit against ext4 on a RAM disk",
+                 samples.ratio("read.ram", "drr", "ramdisk"), 1.0)
+    for profile in PROFILES:
+        limit = limits[profile]
+        yield Result(f"limit.{profile}", "ext4 on a RAM disk against dm-thin", limit)
+        goal = 1.25 if profile == "ram" else limit and 0.95 * limit.median()
+        yield Result(f"read.{profile}.vs_thin", "first read of a file that a sibling has",
+                     samples.ratio(f"read.{profile}", "drr", "thin"), goal)
+        yield Result(f"read.{profile}.vs_loop", "the same against dm-thin on a buffered loop device",
+                     samples.ratio(f"read.{profile}", "drr", "loop"))
+    yield Result("read4.ram.vs_thin", "the same, four readers at once",
+                 samples.ratio("read4.ram", "drr", "thin"), 1.5)
+    yield Result("read.vs_pagecache", "a hit against reading one's own page cache",
+                 samples.ratio("read.ram", "drr", "pagecache"))
+    yield Result("parallel.hit_scaling", "two receivers on two CPUs against one CPU",
+                 samples.ratio("parallel", "cpus0,1", "cpus0"), 1.8)
+
+    random = {of: samples.ratio(f"randread.ram.{of}", "drr", "thin") for of in RANDOM}
+    yield Result("randread.ram.vs_thin", "random reads of 4 KiB; the worst of these",
+                 pick(min, random.values()), 2)
+    for mode, ratio in random.items():
+        yield Result(f"randread.ram.{mode}.vs_thin", "", ratio)
+
+    storms = {of: samples.each(f"storm.{of}.bytes", ("drr",), lambda read: read / size)
+              for of in ("ssd", "hdd")}
+    yield Result("storm.disk_amplification", "eight cold readers: read / unique; the worse of these",
+                 pick(max, storms.values()), 1.02, most=True)
+    for profile, read in storms.items():
+        yield Result(f"storm.{profile}.disk_amplification", "", read)
+    yield Result("storm.thin.disk_amplification", "the same on dm-thin",
+                 samples.each("storm.ssd.bytes", ("thin",), lambda read: read / size))
+    yield Result("storm.hdd.time_vs_one", "their time against one alone",
+                 samples.ratio("storm.hdd", "drr", "one"), 1.15, most=True)
+    yield Result("md5.hdd.vs_thin", "md5sum of a file that a sibling has, speed",
+                 samples.ratio("md5.hdd", "thin", "drr"), 2.7)
+
+    misses = {of: samples.overhead(f"miss.{of}") for of in MISSES}
+    yield Result("miss.overhead", "nobody has the file: more time; the worst of these",
+                 pick(max, misses.values()), 0.01, most=True, percent=True)
+    for mode, overhead in misses.items():
+        yield Result(f"miss.{mode}.overhead", "", overhead, percent=True)
+    unshared = {of: samples.overhead(f"unshared.{of}") for of in UNSHARED}
+    yield Result("unshared.overhead", "unshared blocks: more time; the worst of these",
+                 pick(max, unshared.values()), 0.01, most=True, percent=True)
+    for mode, overhead in unshared.items():
+        yield Result(f"unshared.{mode}.overhead", "", overhead, percent=True)
+    yield Result("bystander.overhead", "another file system's page cache: more time",
+                 samples.each("bystander", ("with", "without"), lambda a, b: a / b - 1),
+                 0.005, most=True, percent=True)
+
+    yield Result("cpu.hdd.vs_thin", "CPU time of the guest for the same read",
+                 samples.ratio("cpu.hdd", "drr", "thin"), 1.0, most=True)
+    pages = samples.facts.get("tracked_pages")
+    yield Result("memory.bytes_per_page", "all metadata for each tracked page",
+                 pages and Measured([int(samples.facts["table_bytes"]) / int(pages)]), 10, most=True)
+    yield Result("smallwrite.hdd.vs_thin", "random writes of 4 KiB into shared blocks",
+                 samples.ratio("smallwrite.hdd", "drr", "thin"), 2)
+    yield Result("pressure.disk_amplification", "four re-read with memory for two: read / unique",
+                 samples.each("pressure.bytes", ("drr",), lambda read: read / size),
+                 1.1, most=True)
+    yield Result("pressure.thin.disk_amplification", "the same on dm-thin",
+                 samples.each("pressure.bytes", ("thin",), lambda read: read / size))
+    yield Result("launch.hdd.vs_thin", "ten containers launched: time", None, 0.53, most=True)
+    yield Result("hitrate.vs_oracle", "hits against what could have been hits", None, 0.995)
+
+
+def draw(samples, folder):
+    """The pictures; returns their names and titles."""
+    charts = [
+        ("reads", "One reader of 200 MiB, MiB/s", [
+            (f"{profile}: {text}", samples.of(f"read.{profile}", variant))
+            for profile in PROFILES
+            for variant, text in (("thin", "dm-thin"), ("loop", "on a loop device"), ("drr", "DRR"),
+                                  ("ramdisk", "RAM disk"))]),
+        ("random", "Random reads of 4 KiB, MiB/s", [
+            (f"{mode}: {text}", samples.of(f"randread.ram.{mode}", variant))
+            for mode in RANDOM
+            for variant, text in (("thin", "dm-thin"), ("drr", "DRR"), ("ramdisk", "RAM disk"))]),
+        ("storm", "Eight cold readers at once, MiB from the disk for 200 MiB", [
+            (text, samples.each(f"storm.{profile}.bytes", (variant,), lambda read: read / (1 << 20)))
+            for profile, variant, text in (("ssd", "thin", "dm-thin"), ("ssd", "drr", "DRR, ssd"),
+                                           ("hdd", "drr", "DRR, hdd"))]),
+    ]
+    for name, title, rows in charts:
+        rows = [(label, measured.median(), *measured.spread())
+                for label, measured in rows if measured is not None]
+        if rows:
+            (folder / f"{name}.svg").write_text(bars.chart(title, rows), encoding="utf-8")
+            yield name, title
+
+
+def main():
+    samples, folder = Samples(sys.argv[1]), pathlib.Path(sys.argv[2])
+    every = list(results(samples))
+    machine = f"Linux {samples.facts['kernel']}, {samples.facts['cpus']} CPUs, " \
+        f"{samples.facts['rounds']} rounds in turn"
+
+    known = {result.key: result.measured for result in every}
+    document = {key: measured and round(measured.median(), 4) for key, measured in known.items()}
+    document["spread"] = {key: [round(value, 4) for value in measured.spread()]
+                          for key, measured in known.items() if measured is not None}
+    document["missed"] = [result.key for result in every if result.met() is False]
+    document["machine"] = samples.facts
+    (folder / "bench.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+    lines = ["# DRR against dm-thin", "", f"{machine}. Medians of the rounds' ratios.", "",
+             "| key | what | median | spread | goal | met |", "| --- | --- | --- | --- | --- | --- |",
+             *(result.row() for result in every), ""]
+    for name, title in draw(samples, folder):
+        lines += [f"![{title}]({name}.svg)", ""]
+    (folder / "report.md").write_text("\n".join(lines), encoding="utf-8")
+
+    for result in every:
+        if result.measured is not None and result.goal is not None:
+            print(f"  {result.key:28} {result.number(result.measured.median()):>8}  "
+                  f"{'met' if result.met() else 'missed'}")
+    print(f"  {folder / 'report.md'}")
+
+
+main()
