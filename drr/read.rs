@@ -35,6 +35,12 @@ const WORTH_PAGES: u32 = 4;
 /// readers are just being told that they have been read, which takes them microseconds.
 const BUSY_US: [i64; 3] = [0, 100, 400];
 
+/// How long the rest of a donor's read is waited for by what may be such a rest itself, in
+/// milliseconds: longer than reads from a healthy disk take as a rule.
+const RING_MS: u32 = 300;
+/// No read has more pages, as a rule: 2 MiB.
+const READ_PAGES: u64 = 512;
+
 /// Where a read goes, and what has to hold until its pages can be recorded.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Place {
@@ -221,11 +227,29 @@ impl Drr {
         if let Some(Unserved::Reading(device)) = why {
             if since.over(Since::now(), PATIENCE_MS) {
                 table.givers.in_vain(device);
-            } else if table.givers.worth_waiting(device) {
+            } else if !self.in_a_ring(&bio, device, since) && table.givers.worth_waiting(device) {
                 return self.member.flights().later(bio, self);
             }
         }
         self.missed(bio, Miss::Busy)
+    }
+
+    /// A read that waits for the rest of one of `device` may be what others wait for, and so for
+    /// itself.
+    ///
+    /// A read comes here in parts, and its folios are locked until the last part has ended. Everybody
+    /// in such a ring waits for a folio that is on record and locked, so everybody has such, near the
+    /// part that waits; and somebody's device comes before the one that it waits for, or is the same.
+    /// Who finds both of itself leaves, and the ring is none any more.
+    fn in_a_ring(&self, bio: &Bio<'_, Self>, device: u32, since: Since) -> bool {
+        if !since.over(Since::now(), RING_MS) || device < self.member.device {
+            return false;
+        }
+        let directory = self.member.table().directory();
+        bio.pages().next().is_some_and(|pages| {
+            let near = pages.first().saturating_sub(READ_PAGES)..=pages.first() + READ_PAGES;
+            directory.any_being_read(pages.mapping(), near)
+        })
     }
 
     /// A read's data is there: completes it. The target may be gone afterwards.

@@ -113,6 +113,17 @@ impl<'a, T: Target> Bio<'a, T> {
         unsafe { bindings::dm_rust_bio_is_transformed(self.bio.as_ptr()) }
     }
 
+    /// Page-cache pages that it is about to fill; others are passed over.
+    pub fn pages(&self) -> Pages<'_> {
+        // INVARIANT: The bio's own; it is borrowed, so it isn't completed.
+        Pages {
+            vecs: self.vecs(),
+            iter: self.iter(),
+            done: 0,
+            bio: PhantomData,
+        }
+    }
+
     /// First sector, counted from the target's start.
     #[inline]
     pub fn sector(&self) -> u64 {

@@ -378,6 +378,24 @@ impl<K: Key> Directory<K> {
         }
     }
 
+    /// Known pages in `range` (file indexes) of `mapping` are locked by a read, most likely. Any
+    /// context.
+    pub fn any_being_read(&self, mapping: MappingId, range: RangeInclusive<u64>) -> bool {
+        let guard = rcu::read_lock();
+        let (first, last) = (*range.start(), *range.end());
+        let mut runs = self.runs_of(&guard, mapping, range);
+        runs.any(|run| {
+            let mask = run.bits.pages() & bits::overlap(run.base, first, last);
+            let donor = Donor { run, guard: &guard };
+            let being_read = |page| {
+                let folio: Option<FolioRef> = donor.folio(page);
+                folio.is_some_and(|folio| folio.state().being_read())
+            };
+            // Reads have many pages: most of a run's are in the same state.
+            mask != 0 && (being_read(mask.trailing_zeros()) || being_read(mask.ilog2()))
+        })
+    }
+
     /// Ends every run whose key stands for the same content as `key`. Any context.
     pub fn end_content(&self, key: &K) {
         let guard = rcu::read_lock();

@@ -197,8 +197,22 @@ impl EventFolio<'_> {
     }
 }
 
+/// State of a folio at one moment.
+pub struct State {
+    locked: bool,
+    uptodate: bool,
+}
+
+impl State {
+    /// A read that fills it is under way, as a rule.
+    pub fn being_read(self) -> bool {
+        self.locked && !self.uptodate
+    }
+}
+
 /// A folio that may be in the page cache.
 pub struct FolioRef {
+    mapping: MappingId,
     index: u64,
 }
 
@@ -210,7 +224,16 @@ impl FolioRef {
     /// The page cache is there.
     pub unsafe fn find(_guard: &rcu::Guard, mapping: MappingId, index: u64) -> Option<Self> {
         let page = mapping.cache().pages.get(usize::try_from(index).ok()?)?;
-        page.cached.load(Relaxed).then_some(Self { index })
+        page.cached.load(Relaxed).then_some(Self { mapping, index })
+    }
+
+    /// The folio's state.
+    pub fn state(&self) -> State {
+        let page = &self.mapping.cache().pages[self.index as usize];
+        State {
+            locked: page.locked.load(Relaxed),
+            uptodate: page.uptodate.load(Acquire),
+        }
     }
 
     /// Locks the folio if it isn't locked and is still there.
