@@ -26,7 +26,7 @@ use dm::{
     event::Event,
     folio::{EventFolio, ReadPages},
     guard::Guard,
-    index::hash,
+    index::{hash, hash_near},
     sched,
     tracepoint::FolioEvents,
     truncation::{TruncatedPages, TruncationEvents},
@@ -61,14 +61,19 @@ impl Key for Stretch {
         self.number == other.number && self.pool == other.pool
     }
 
+    /// Consecutive blocks of a pool are often consecutive parts of a file.
     fn hash(&self) -> u64 {
-        hash_in(self.pool, self.number)
+        let block = self.number >> STRETCHES_BITS;
+        hash_near(
+            pooled(self.pool, self.number & !(7 << STRETCHES_BITS)),
+            block,
+        )
     }
 }
 
-/// Hash of something that has a number in its pool.
-fn hash_in(pool: u32, number: u64) -> u64 {
-    hash(number ^ (u64::from(pool) << 44))
+/// Something that has a number in its pool, for hashing.
+fn pooled(pool: u32, number: u64) -> u64 {
+    number ^ (u64::from(pool) << 44)
 }
 
 /// log2 of the most stretches that a block can have: dm-thin's blocks are at most 1 GiB.
@@ -103,7 +108,7 @@ impl Block {
 
     /// For tables of blocks.
     pub(crate) fn hash(&self) -> u64 {
-        hash_in(self.pool, self.number)
+        hash(pooled(self.pool, self.number))
     }
 
     /// The stretch that holds page `page` of the block, for a page read by `device` from

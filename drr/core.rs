@@ -16,13 +16,24 @@ use kernel::{
 
 use dm::{
     device::BlockDevice,
+    directory::Run,
     event::{Event, Events},
     hold,
+    index::Index,
     inflight::InFlight,
     thin::{Info, Subscription},
 };
 
-use crate::{access::AccessTable, blocks::Blocks, layer::Layer, target::Drr, tree::Tree};
+use crate::{
+    access::{AccessTable, Stretch},
+    blocks::Blocks,
+    layer::Layer,
+    target::Drr,
+    tree::Tree,
+};
+
+// Each read walks a chain of these, and most aren't in the CPU's cache.
+const _: () = assert!(Index::<Run<Stretch>>::LOOK_UP_BYTES <= 64);
 
 /// What the pools' events go to.
 struct Watch {

@@ -39,7 +39,7 @@ use crate::{
     bits::{self, PageBits},
     folio::{EventFolio, FolioRef, MappingId, ReadPages},
     guard::Guard,
-    index::{hash, Entry, Index, Keyed},
+    index::{hash, hash_near, Entry, Index, Keyed},
     tracepoint::FolioEvents,
 };
 
@@ -101,8 +101,13 @@ impl<K: Key> Keyed for Run<K> {
     }
 
     fn reverse(&self) -> u64 {
-        window_hash(self.mapping.number(), bits::window(self.base))
+        reverse_hash(self.mapping, bits::window(self.base))
     }
+}
+
+/// Files are read and dropped in order, as a rule.
+fn reverse_hash(mapping: MappingId, window: u64) -> u64 {
+    hash_near(mapping.number() ^ hash(window >> 3), window)
 }
 
 /// Hash of a window of a page cache, or of a folio; the page cache as [`MappingId::number`] has it.
@@ -339,8 +344,7 @@ impl<K: Key> Directory<K> {
         (0..=count)
             .flat_map(move |step| {
                 let window = first.wrapping_add(step);
-                self.index
-                    .by_reverse(guard, window_hash(mapping.number(), window))
+                self.index.by_reverse(guard, reverse_hash(mapping, window))
             })
             .filter(move |run| run.mapping == mapping)
     }
