@@ -22,7 +22,7 @@ use kernel::{
 
 use dm::{
     bits,
-    directory::{Directory, Donor, End, Key},
+    directory::{Directory, Donor, End, Key, ReadRange},
     event::Event,
     folio::{EventFolio, ReadPages},
     guard::Guard,
@@ -157,7 +157,7 @@ impl AccessTable {
         &self,
         block: &Block,
         mut page: u32,
-        pages: ReadPages<'_>,
+        pages: ReadRange<'_>,
         device: u32,
         layer: Who,
     ) -> u32 {

@@ -167,6 +167,24 @@ fn copy_from(
     want: u32,
     writer: &mut Writer<'_>,
 ) -> Result<u32, Unserved> {
+    let mut done = copy_folio(donor, page, want, writer)?;
+    while done < want && donor.pages_from(page + done) != 0 {
+        // Why not, the next look at this page will say: another donor may have it.
+        match copy_folio(donor, page + done, want - done, writer) {
+            Ok(pages) => done += pages,
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// The same, from one folio.
+fn copy_folio(
+    donor: &Donor<'_, Stretch>,
+    page: u32,
+    want: u32,
+    writer: &mut Writer<'_>,
+) -> Result<u32, Unserved> {
     let known = donor.pages_from(page);
     let folio = donor.folio(page).ok_or(Unserved::Busy)?;
     hold::Place::RecordFound.pass();

@@ -172,11 +172,17 @@ impl Givers {
         }
     }
 
-    /// Some of the pages are withheld by the target `device`. To be asked when they are on record,
-    /// after a full barrier.
+    /// Some page is withheld by some target. To be asked when pages are on record, after a full
+    /// barrier.
+    #[inline]
+    pub(crate) fn withhold_any(&self) -> bool {
+        self.withholding.load(Relaxed) != 0
+    }
+
+    /// Some of the pages are withheld by the target `device`. To be asked as above.
     #[inline]
     pub(crate) fn withholds(&self, device: u32, mapping: u64, first: u64, last: u64) -> bool {
-        if self.withholding.load(Relaxed) == 0 {
+        if !self.withhold_any() {
             return false;
         }
         self.with(device, |giver| {

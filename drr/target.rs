@@ -29,6 +29,7 @@ use kernel::{
 use dm::{
     bio::{Bio, EndedBio, Filled, Mapped, Op},
     device::Device,
+    directory::ReadRange,
     folio::{ReadPages, PAGE_SECTORS_SHIFT},
     guard::Guard,
     inflight::Lent,
@@ -360,29 +361,42 @@ impl Drr {
         let table = self.member.table();
         let claims = self.claims.load(Acquire);
         let (mut recorded, mut raw, mut partial) = (0, false, false);
+        let mut record = |range: ReadRange<'_>| {
+            let page = place.first + range.offset();
+            recorded += table.record(&place.block, page, range, self.member.device, place.layer);
+        };
+        let mut range: Option<ReadRange<'_>> = None;
         for pages in filled.pages(bio) {
             // Then the folio won't be up to date, and may become so without being read again.
             if table.directory().may_be_incomplete(&pages) {
                 continue;
             }
+            partial |= !pages.is_whole_folio();
+            // Of the same inode, so what was found out of that still holds.
+            if range.as_mut().is_some_and(|range| range.extend(&pages)) {
+                continue;
+            }
+            range.take().map(&mut record);
             if !donor::recordable(&pages, self.own.bdev()) {
                 continue;
             }
-            partial |= !pages.is_whole_folio();
             if pages.inode().is_block_device() {
                 raw = true;
                 // Before the record, so that whoever sees the device claimed looks for it.
                 self.raw_records.store(true, Relaxed);
             }
-            let page = place.first + pages.offset();
-            recorded += table.record(&place.block, page, pages, self.member.device, place.layer);
+            range = Some(ReadRange::new(&pages));
         }
+        range.take().map(&mut record);
         self.stats.recorded(recorded);
         // Changes, claims, failures and truncations end only what is on record by then: one that
         // came just before is noticed here, once for the whole read. Nobody has been served from
         // these records meanwhile, as the reader holds the folios' locks until the read completes.
         let changed = !self.still_there(place);
         let claimed = raw && self.claims.fetch_add(0, Full) != claims;
+        if !(changed || claimed || partial || table.givers.withhold_any()) {
+            return;
+        }
         for pages in filled.pages(bio) {
             let failed = partial && table.directory().may_be_incomplete(&pages);
             if changed || claimed || failed || self.withholds(&pages) {

@@ -24,7 +24,7 @@
 //! parts of the content. Adding, finding and ending take no lock unless a run is made or dies;
 //! then it is the [index](crate::index)'s two.
 
-use core::ops::RangeInclusive;
+use core::{marker::PhantomData, ops::RangeInclusive};
 
 use kernel::{
     alloc::{flags::*, KVVec},
@@ -84,6 +84,65 @@ pub trait Key: Copy + Send + Sync {
     fn same(&self, other: &Self) -> bool;
     /// Hash of the content that it stands for.
     fn hash(&self) -> u64;
+}
+
+/// Consecutive pages of a page cache that a read has filled, in one folio or several.
+///
+/// # Invariants
+///
+/// Each of them is one of some [`ReadPages`] that live for `'a`.
+pub struct ReadRange<'a> {
+    mapping: MappingId,
+    first: u64,
+    count: u32,
+    offset: u32,
+    filled: PhantomData<&'a ()>,
+}
+
+impl<'a> ReadRange<'a> {
+    /// These pages.
+    pub fn new(pages: &ReadPages<'a>) -> Self {
+        Self {
+            mapping: pages.mapping(),
+            first: pages.first(),
+            count: pages.count(),
+            offset: pages.offset(),
+            filled: PhantomData,
+        }
+    }
+
+    /// Takes in `pages` too if they follow in the page cache and in the read; returns whether so.
+    pub fn extend(&mut self, pages: &ReadPages<'a>) -> bool {
+        let follows = pages.mapping() == self.mapping
+            && pages.first() == self.first + u64::from(self.count)
+            && pages.offset() == self.offset + self.count;
+        if follows {
+            self.count += pages.count();
+        }
+        follows
+    }
+
+    /// Pages of the read before the first of these.
+    pub fn offset(&self) -> u32 {
+        self.offset
+    }
+
+    /// Number of pages.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The first `count` of the pages, and the rest if there is one.
+    pub fn split(self, count: u32) -> (Self, Option<Self>) {
+        let count = count.min(self.count);
+        let rest = (count < self.count).then(|| Self {
+            first: self.first + u64::from(count),
+            count: self.count - count,
+            offset: self.offset + count,
+            ..self
+        });
+        (Self { count, ..self }, rest)
+    }
 }
 
 /// Consecutive pages of a page cache that hold the content of `key`.
@@ -257,24 +316,24 @@ impl<K: Key> Directory<K> {
     /// What was known of the same pages under another key ends. Any context. Pages beyond the end
     /// of a run are left out, and all of them if there is no memory: a directory may always know
     /// less. Returns how many pages it knows now.
-    pub fn enter(&self, key: K, page: u32, pages: &ReadPages<'_>) -> u32 {
-        let mask = bits::mask(page, pages.count());
+    pub fn enter(&self, key: K, page: u32, pages: &ReadRange<'_>) -> u32 {
+        let mask = bits::mask(page, pages.count);
         if mask == 0 {
             return 0;
         }
-        let mapping = pages.mapping();
-        let base = pages.first().wrapping_sub(u64::from(page));
+        let mapping = pages.mapping;
+        let base = pages.first.wrapping_sub(u64::from(page));
         let is_it = |run: &Run<K>| run.mapping == mapping && run.base == base && run.key.same(&key);
         let mut known = false;
 
         let guard = rcu::read_lock();
-        let last = pages.first() + u64::from(pages.count()) - 1;
-        for run in self.runs_of(&guard, mapping, pages.first()..=last) {
+        let last = pages.first + u64::from(pages.count) - 1;
+        for run in self.runs_of(&guard, mapping, pages.first..=last) {
             if is_it(run) {
                 known = known || self.set(run, mask);
             } else {
                 // Read again, from elsewhere: it was thrown away without having left the cache.
-                self.end(run, pages.first()..=last, End::Read);
+                self.end(run, pages.first..=last, End::Read);
             }
         }
         if known {

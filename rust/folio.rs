@@ -280,18 +280,6 @@ impl<'a> ReadPages<'a> {
     pub fn is_whole_folio(&self) -> bool {
         u64::from(self.count) == self.cached.pages()
     }
-
-    /// The first `count` of the pages, and the rest if there is one.
-    pub fn split(self, count: u32) -> (Self, Option<Self>) {
-        let count = count.min(self.count);
-        let rest = (count < self.count).then(|| Self {
-            cached: self.cached,
-            first: self.first + u64::from(count),
-            count: self.count - count,
-            offset: self.offset + count,
-        });
-        (Self { count, ..self }, rest)
-    }
 }
 
 /// A folio in the hands of a page-cache event.

@@ -111,14 +111,14 @@ pub struct ReadPages<'a> {
 }
 
 impl ReadPages<'_> {
-    /// `count` pages from `first` on; all that is read, and a folio.
-    pub fn new(mapping: MappingId, first: u64, count: u32) -> Self {
+    /// `count` pages from `first` on, which are a folio and come `offset` pages into the read.
+    pub fn new(mapping: MappingId, first: u64, count: u32, offset: u32) -> Self {
         Self {
             mapping,
             folio: (first, first + u64::from(count) - 1),
             first,
             count,
-            offset: 0,
+            offset,
             _alive: PhantomData,
         }
     }
@@ -148,16 +148,9 @@ impl ReadPages<'_> {
         u64::from(self.count) == self.folio.1 - self.folio.0 + 1
     }
 
-    /// The first `count` of the pages, and the rest if there is one.
-    pub fn split(self, count: u32) -> (Self, Option<Self>) {
-        let count = count.min(self.count);
-        let rest = (count < self.count).then(|| Self {
-            first: self.first + u64::from(count),
-            count: self.count - count,
-            offset: self.offset + count,
-            ..self
-        });
-        (Self { count, ..self }, rest)
+    /// Pages of the read before the first of these.
+    pub fn offset(&self) -> u32 {
+        self.offset
     }
 }
 
@@ -300,7 +293,7 @@ impl LockedFolio {
         let page = self.page();
         page.cached.store(true, Relaxed);
         page.content.store(content, Relaxed);
-        end_io(ReadPages::new(self.mapping, self.index, 1));
+        end_io(ReadPages::new(self.mapping, self.index, 1, 0));
         page.uptodate.store(true, Release);
     }
 

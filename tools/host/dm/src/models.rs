@@ -14,7 +14,7 @@ use kernel::{
 
 use crate::{
     bits::PageBits,
-    directory::{Directory, End, Key},
+    directory::{Directory, End, Key, ReadRange},
     folio::{LockedFolio, MappingId, PageCache},
     index::{hash, Index, Keyed},
 };
@@ -221,7 +221,8 @@ impl World {
         if let Some(folio) = LockedFolio::try_new(self.cache, 0) {
             if !folio.cached() {
                 folio.read(DISK, |pages| {
-                    self.directory.enter(Content(DISK), 0, &pages);
+                    let range = ReadRange::new(&pages);
+                    self.directory.enter(Content(DISK), 0, &range);
                 });
             }
         }

@@ -10,7 +10,7 @@ use std::{
 
 use dm::{
     bits,
-    directory::Donor,
+    directory::{Donor, ReadRange},
     event::Event,
     folio::{EventFolio, MappingId, ReadPages},
     target::Printer,
@@ -313,11 +313,20 @@ impl Both {
 
     fn record_stretch(&mut self, (mapping, first): CachePage, content: Content, count: u64) {
         let (pool, block, page, device) = content;
-        let pages = ReadPages::new(MappingId::made_up(mapping + 1), first, count as u32);
+        let folio = |at: u64, count: u64| {
+            let mapping = MappingId::made_up(mapping + 1);
+            ReadPages::new(mapping, first + at, count as u32, at as u32)
+        };
+        // A large folio, and small ones.
+        let large = count / 2 + 1;
+        let mut range = ReadRange::new(&folio(0, large));
+        for at in large..count {
+            assert!(!range.extend(&folio(at + 1, 1)) && range.extend(&folio(at, 1)));
+        }
         let name = Block::new(pool, block).expect("small numbers");
         let recorded = self
             .table
-            .record(&name, page as u32, pages, device, who(device + 100));
+            .record(&name, page as u32, range, device, who(device + 100));
         let range = first..first + count;
         let holds = |model: &HashMap<_, Content>, (mapping, at), page| {
             let held: Option<&Content> = model.get(&(mapping, at));

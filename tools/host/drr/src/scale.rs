@@ -12,6 +12,7 @@ use std::{
 
 use dm::{
     bits,
+    directory::ReadRange,
     folio::{EventFolio, MappingId, ReadPages},
     tracepoint::FolioEvents,
 };
@@ -94,9 +95,9 @@ impl Filled {
 
     fn record(&self, stretch: u64, donor: u64) {
         let (mapping, first) = place(stretch, donor);
-        let pages = ReadPages::new(mapping, first, 16);
+        let range = ReadRange::new(&ReadPages::new(mapping, first, 16, 0));
         self.table
-            .record(&block(stretch), 0, pages, donor as u32, Who::default());
+            .record(&block(stretch), 0, range, donor as u32, Who::default());
     }
 
     /// Nanoseconds of a call, with all threads calling at once.

@@ -15,6 +15,7 @@ use std::{
 };
 
 use dm::{
+    directory::ReadRange,
     event::Event,
     folio::{LockedFolio, MappingId, PageCache},
     truncation::{TruncatedPages, TruncationEvents},
@@ -165,7 +166,8 @@ impl World {
                 return;
             }
             let (table, device) = (&self.table, layer as u32);
-            table.record(&name, page as u32, pages, device, Who::default());
+            let range = ReadRange::new(&pages);
+            table.record(&name, page as u32, range, device, Who::default());
             let still = epochs.is_now(epoch);
             let mapping = pages.mapping().number();
             if still && !table.givers.withholds(device, mapping, index, index) {
