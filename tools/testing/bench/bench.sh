@@ -87,18 +87,18 @@ part_storm() {
 	sample storm.hdd one "$(seconds_of sequential /mnt/d1/big)"
 }
 
-# What DRR costs where it can't help: nobody has the file in memory.
+# What DRR costs where it can't help: nobody has the file in memory. And dm-linear, which does nothing.
 part_miss() {
 	local profile variant mib
 	for profile in ram ssd hdd; do
 		disk $profile
 		mib=16
 		[ $profile != hdd ] || mib=1
-		for variant in $(in_turn thin drr); do
+		for variant in $(in_turn thin linear drr); do
 			all_cold
 			sample miss.$profile.seq "$variant" "$(sequential "$(readers "$variant" 1)")"
 		done
-		for variant in $(in_turn thin drr); do
+		for variant in $(in_turn thin linear drr); do
 			all_cold
 			sample miss.$profile.random "$variant" \
 				"$(random_reads $mib buffered "$(readers "$variant" 1)")"
@@ -110,12 +110,12 @@ part_miss() {
 part_unshared() {
 	local file variant
 	disk ram
-	for variant in thin drr; do
+	for variant in thin linear drr; do
 		file=$(own "$variant")
 		[ -e "$file" ] || head -c 64M /dev/urandom >"$file"
 		sync "$file"
 	done
-	for variant in $(in_turn thin drr); do
+	for variant in $(in_turn thin linear drr); do
 		sample unshared.read "$variant" "$(own_file "$variant" read 1M 64M)"
 		sample unshared.randread "$variant" "$(own_file "$variant" randread 4k 16M --direct=1)"
 		sample unshared.write "$variant" "$(own_file "$variant" write 1M 256M --direct=1)"

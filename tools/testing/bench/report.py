@@ -61,9 +61,9 @@ class Samples:
     def ratio(self, what, above, below):
         return self.each(what, (above, below), lambda a, b: a / b)
 
-    def overhead(self, what):
+    def overhead(self, what, without="thin"):
         """Of a rate: how much longer it takes with DRR."""
-        return self.each(what, ("thin", "drr"), lambda thin, drr: thin / drr - 1)
+        return self.each(what, (without, "drr"), lambda rate, drr: rate / drr - 1)
 
 
 class Result:
@@ -139,16 +139,15 @@ def results(samples):
     yield Result("md5.hdd.vs_thin", "md5sum of a file that a sibling has, speed",
                  samples.ratio("md5.hdd", "thin", "drr"), 2.7)
 
-    misses = {of: samples.overhead(f"miss.{of}") for of in MISSES}
-    yield Result("miss.overhead", "nobody has the file: more time; the worst of these",
-                 pick(max, misses.values()), 0.01, most=True, percent=True)
-    for mode, overhead in misses.items():
-        yield Result(f"miss.{mode}.overhead", "", overhead, percent=True)
-    unshared = {of: samples.overhead(f"unshared.{of}") for of in UNSHARED}
-    yield Result("unshared.overhead", "unshared blocks: more time; the worst of these",
-                 pick(max, unshared.values()), 0.01, most=True, percent=True)
-    for mode, overhead in unshared.items():
-        yield Result(f"unshared.{mode}.overhead", "", overhead, percent=True)
+    for name, modes, text in (("miss", MISSES, "nobody has the file"),
+                              ("unshared", UNSHARED, "unshared blocks")):
+        overheads = {of: samples.overhead(f"{name}.{of}") for of in modes}
+        yield Result(f"{name}.overhead", f"{text}: more time; the worst of these",
+                     pick(max, overheads.values()), 0.01, most=True, percent=True)
+        for mode, overhead in overheads.items():
+            yield Result(f"{name}.{mode}.overhead", "", overhead, percent=True)
+            yield Result(f"{name}.{mode}.vs_linear", "more time than dm-linear in its place",
+                         samples.overhead(f"{name}.{mode}", "linear"), percent=True)
     yield Result("bystander.overhead", "another file system's page cache: more time",
                  samples.each("bystander", ("with", "without"), lambda a, b: a / b - 1),
                  0.005, most=True, percent=True)

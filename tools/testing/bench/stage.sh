@@ -3,7 +3,9 @@
 #
 # What the benchmark's parts share, sourced by bench.sh in the guest: a pool on a RAM disk that can
 # be made as slow as a disk; containers of one image, through drr (d1, d2...) and on dm-thin alone
-# (p1, p2...); two more whose pool is on a buffered loop device (l1, l2); and measuring. Figures go to /out/facts.tsv, as lines of tab-separated words:
+# (p1, p2...); one through dm-linear (n1), as any target has its price; two more whose pool is on a
+# buffered loop device (l1, l2); and measuring. Figures go to /out/facts.tsv, as lines of
+# tab-separated words:
 #
 #   fact	NAME VALUE
 #   sample	WHAT VARIANT ROUND VALUE
@@ -127,6 +129,7 @@ readers() {
 	case $1 in
 	thin) files p 1 "$2" ;;
 	drr) files d 2 $(($2 + 1)) ;;
+	linear) files n 1 1 ;;
 	loop) files l 2 2 ;;
 	ramdisk) echo /mnt/plain/big ;;
 	esac
@@ -147,7 +150,7 @@ in_turn() {
 # all_cold: nobody has the file in memory.
 all_cold() {
 	# shellcheck disable=SC2046 # paths without spaces
-	evict $(files d 1 "$CONTAINERS") $(files p 1 "$CONTAINERS") $(files l 1 2)
+	evict $(files d 1 "$CONTAINERS") $(files p 1 "$CONTAINERS") $(files n 1 1) $(files l 1 2)
 }
 
 # warm: nobody but d1 has it, and the loop device's page cache.
@@ -215,6 +218,7 @@ set_up() {
 		container "p$i" plain
 		container "d$i"
 	done
+	container n1 linear
 	loop_set_up
 	sync
 }
@@ -255,16 +259,21 @@ loop_take_down() {
 	dm_remove loopdisk
 }
 
-# container NAME [plain]: a snapshot of the image, mounted through drr, or without. Its file's
-# extents are in memory.
+# container NAME [plain|linear]: a snapshot of the image, mounted through drr, without, or through
+# dm-linear. Its file's extents are in memory.
 container() {
 	thin_snap "$1" base
-	if [ "${2:-}" = plain ]; then
-		fs_mount ext4 "$1" "/dev/mapper/t-$1"
-	else
+	case ${2:-} in
+	plain) fs_mount ext4 "$1" "/dev/mapper/t-$1" ;;
+	linear)
+		dmsetup create "$1" --table "0 $(sectors "/dev/mapper/t-$1") linear /dev/mapper/t-$1 0"
+		fs_mount ext4 "$1"
+		;;
+	*)
 		drr_new "$1"
 		fs_mount ext4 "$1"
-	fi
+		;;
+	esac
 	xfs_io -r -c fiemap "/mnt/$1/big" >/dev/null
 }
 
@@ -283,6 +292,7 @@ take_down() {
 		container_end "p$i"
 		container_end "d$i"
 	done
+	container_end n1
 	thin_delete base
 	dm_remove pool
 	dm_remove data
