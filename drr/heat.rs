@@ -192,6 +192,17 @@ impl Heat {
         self.writes.add(0, &[1, sectors.into()]);
     }
 
+    /// Reads and sectors from the disk, reads and sectors served; whosever the blocks.
+    pub(crate) fn reads(&self) -> [u64; 4] {
+        let mut sums = [0u64; 4];
+        for row in self.owners.all() {
+            for (sum, count) in sums.iter_mut().zip(row.counts()) {
+                *sum = sum.wrapping_add(count);
+            }
+        }
+        sums
+    }
+
     /// Zeroes all counters.
     pub(crate) fn reset(&self) {
         self.owners.all().for_each(Row::reset);
@@ -264,6 +275,7 @@ mod tests {
         heat.not_served(None, 24);
         heat.written(32);
         heat.donated(who(7), 16);
+        assert_eq!(heat.reads(), [3, 160, 1, 16]);
         assert_eq!(
             printed(&mut buffer, |out| heat.print(out))?,
             &b"read 5 1005 2 136 1 16\nread - - 1 24 0 0\nwrite 1 32\ndonor 7 1007 16\n"[..]

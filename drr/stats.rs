@@ -41,13 +41,10 @@ const MISSES: [&str; 7] = [
     "miss_left",
 ];
 
-/// What is counted, in bios and sectors; the reasons for misses come after these.
+/// What is counted here, in bios and sectors; the reasons for misses come after these.
 #[derive(Clone, Copy)]
 #[repr(usize)]
 enum Count {
-    Hits,
-    HitSectors,
-    MissSectors,
     FollowedSectors,
     RecordedSectors,
     /// Second reads of paranoid mode that gave a verdict, and those that gave a bad one.
@@ -60,7 +57,7 @@ const FIRST_MISS: usize = Count::Mismatches as usize + 1;
 /// Counters of a target since it was made or reset.
 pub(crate) struct Stats {
     counters: Counters<{ FIRST_MISS + MISSES.len() }>,
-    /// Of whose blocks.
+    /// Reads that were served and that were not, of whose blocks.
     pub(crate) heat: Heat,
 }
 
@@ -85,14 +82,11 @@ impl Stats {
     /// A read of a block of `owner` went to the disk.
     pub(crate) fn miss(&self, miss: Miss, owner: Option<Who>, sectors: u32) {
         self.counters.add(FIRST_MISS + miss as usize, 1);
-        self.add(Count::MissSectors, sectors.into());
         self.heat.not_served(owner, sectors);
     }
 
     /// A read of a block of `owner` was served.
     pub(crate) fn hit(&self, owner: Option<Who>, sectors: u32, sources: &Sources) {
-        self.add(Count::Hits, 1);
-        self.add(Count::HitSectors, sectors.into());
         self.heat.served(owner, sectors);
         for source in sources.known() {
             self.heat
@@ -133,11 +127,11 @@ impl Stats {
         let sums = self.counters.sums();
         let of = |count: Count| sums[count as usize];
         let misses = &sums[FIRST_MISS..];
-        let (hits, hit_sectors) = (of(Count::Hits), of(Count::HitSectors));
+        let [_, disk_sectors, hits, hit_sectors] = self.heat.reads();
         let reads = misses
             .iter()
             .fold(hits, |sum, count| sum.wrapping_add(*count));
-        let read_sectors = hit_sectors.wrapping_add(of(Count::MissSectors));
+        let read_sectors = hit_sectors.wrapping_add(disk_sectors);
         write!(out, " reads={reads} read_sectors={read_sectors}")?;
         write!(out, " hits={hits} hit_sectors={hit_sectors}")?;
         for (name, count) in MISSES.iter().zip(misses) {
