@@ -50,6 +50,20 @@ pub(crate) struct Stretch {
     pub(crate) layer: Who,
 }
 
+impl Stretch {
+    /// The pool.
+    pub(crate) fn pool(&self) -> u32 {
+        self.pool
+    }
+
+    /// The block's number in the pool, and the stretch's first page in the block.
+    pub(crate) fn place(&self) -> (u64, u32) {
+        // CAST: Thirteen bits.
+        let stretch = (self.number & ((1 << STRETCHES_BITS) - 1)) as u32;
+        (self.number >> STRETCHES_BITS, stretch * bits::PAGES)
+    }
+}
+
 impl Key for Stretch {
     type Ledger = Arc<Givers>;
 

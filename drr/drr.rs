@@ -11,6 +11,7 @@
 //! - [`args`], [`stats`]: what goes in by the table and comes out by status,
 //! - [`access`]: the access table,
 //! - [`copy`], [`donor`], [`giver`]: serving a read, the rules for who may serve, and who does,
+//! - [`duplicates`]: what the table says is cached more than once,
 //! - [`epoch`]: noticing that a mapping changed,
 //! - [`tree`], [`heat`], [`blocks`]: which layer wrote what is read, who reads whose data, and how
 //!   often,
@@ -26,6 +27,7 @@ mod blocks;
 mod copy;
 mod core;
 mod donor;
+mod duplicates;
 mod epoch;
 mod giver;
 mod heat;

@@ -33,6 +33,10 @@ pub(crate) enum Answer {
     Heat,
     /// How often blocks of the pool are read.
     Blocks,
+    /// How many pages of the pool's blocks are cached how often.
+    Duplicates,
+    /// Which pages are cached more than once, from a place on that an earlier answer named.
+    Copies(u32),
 }
 
 /// What is wrong with a message.
@@ -48,8 +52,12 @@ pub(crate) enum MessageError<'a> {
     ThinId(&'a CStr),
     /// Not a pool's time.
     Time(&'a CStr),
-    /// Not what the message can be followed by.
+    /// Not what the message "blocks" can be followed by.
     Argument(&'a CStr),
+    /// Not what the message "duplicates" can be followed by.
+    List(&'a CStr),
+    /// Not a place in the list of duplicates.
+    Place(&'a CStr),
 }
 
 impl<'a> MessageError<'a> {
@@ -61,7 +69,8 @@ impl<'a> MessageError<'a> {
             MessageError::Missing(_) => "arguments are missing",
             MessageError::ThinId(_) => "not a thin id",
             MessageError::Time(_) => "not a pool's time",
-            MessageError::Argument(_) => "unknown argument",
+            MessageError::Argument(_) | MessageError::List(_) => "unknown argument",
+            MessageError::Place(_) => "not a place in the list",
         }
     }
 
@@ -73,19 +82,25 @@ impl<'a> MessageError<'a> {
             | MessageError::Missing(word)
             | MessageError::ThinId(word)
             | MessageError::Time(word)
-            | MessageError::Argument(word) => word,
+            | MessageError::Argument(word)
+            | MessageError::List(word)
+            | MessageError::Place(word) => word,
         }
     }
 
     /// What to write instead.
     pub(crate) fn remedy(&self) -> &'static str {
         match self {
-            MessageError::Unknown(_) => "known are layers, heat, blocks, layer and reset_stats",
+            MessageError::Unknown(_) => {
+                "known are layers, heat, blocks, duplicates, layer and reset_stats"
+            }
             MessageError::Superfluous(_) => "leave it out",
             MessageError::Missing(_) => "layer <thin id> <parent's thin id or -> [<time>]",
             MessageError::ThinId(_) => "a number below 2^24, or - for no parent",
             MessageError::Time(_) => "a number below 2^32",
             MessageError::Argument(_) => "on or off, or nothing",
+            MessageError::List(_) => "list, or nothing",
+            MessageError::Place(_) => "the number at the end of the answer before",
         }
     }
 }
@@ -120,6 +135,15 @@ impl Message {
                 b"off" => (Message::CountBlocks(false), rest),
                 _ => return Err(MessageError::Argument(what)),
             },
+            (b"duplicates", []) => (Message::Tell(Answer::Duplicates), arguments),
+            (b"duplicates", [list, rest @ ..]) if list.to_bytes() == b"list" => match rest {
+                [] => (Message::Tell(Answer::Copies(0)), rest),
+                [place, rest @ ..] => {
+                    let from = number(place, 1 << 32).ok_or(MessageError::Place(place))?;
+                    (Message::Tell(Answer::Copies(from)), rest)
+                }
+            },
+            (b"duplicates", [what, ..]) => return Err(MessageError::List(what)),
             (b"layer", [id, parent, rest @ ..]) => {
                 let parent = match parent.to_bytes() {
                     b"-" => None,
@@ -152,7 +176,7 @@ mod tests {
 
     #[test]
     fn messages() -> Result {
-        use MessageError::{Argument, Missing, Superfluous, ThinId, Time, Unknown};
+        use MessageError::{Argument, List, Missing, Place, Superfluous, ThinId, Time, Unknown};
 
         let declare = |thin_id, parent, created| {
             Ok(Message::Declare {
@@ -161,7 +185,8 @@ mod tests {
                 created,
             })
         };
-        let cases: [(&[&CStr], Result<Message, MessageError<'_>>); 27] = [
+        let copies = |from| Ok(Message::Tell(Answer::Copies(from)));
+        let cases: [(&[&CStr], Result<Message, MessageError<'_>>); 34] = [
             (&[c"reset_stats"], Ok(Message::ResetStats)),
             (&[c"layers"], Ok(Message::Tell(Answer::Layers))),
             (&[c"heat"], Ok(Message::Tell(Answer::Heat))),
@@ -169,6 +194,19 @@ mod tests {
             (&[c"blocks", c"on"], Ok(Message::CountBlocks(true))),
             (&[c"blocks", c"off"], Ok(Message::CountBlocks(false))),
             (&[c"blocks", c"On"], Err(Argument(c"On"))),
+            (&[c"duplicates"], Ok(Message::Tell(Answer::Duplicates))),
+            (&[c"duplicates", c"list"], copies(0)),
+            (&[c"duplicates", c"list", c"67"], copies(67)),
+            (&[c"duplicates", c"lists"], Err(List(c"lists"))),
+            (&[c"duplicates", c"list", c"-"], Err(Place(c"-"))),
+            (
+                &[c"duplicates", c"list", c"4294967296"],
+                Err(Place(c"4294967296")),
+            ),
+            (
+                &[c"duplicates", c"list", c"1", c"2"],
+                Err(Superfluous(c"2")),
+            ),
             (&[c"blocks", c"on", c"off"], Err(Superfluous(c"off"))),
             (&[], Err(Unknown(c""))),
             (&[c""], Err(Unknown(c""))),

@@ -43,7 +43,7 @@ use dm::{
 use crate::{
     args::{Args, Features},
     core::{Core, Membership},
-    donor,
+    donor, duplicates,
     giver::Giver,
     layer::Layer,
     message::{Answer, Message},
@@ -271,12 +271,14 @@ impl Target for Drr {
     }
 
     fn answer(&self, what: Answer, out: &mut Printer<'_>) -> Result {
+        let pool = self.layer().pool();
         match what {
             Answer::Layers => self.print_layers(out),
             Answer::Heat => self.print_heat(out),
-            Answer::Blocks => {
-                let pool = self.layer().pool();
-                self.member.blocks().print(pool, self.block_sectors, out)
+            Answer::Blocks => self.member.blocks().print(pool, self.block_sectors, out),
+            Answer::Duplicates => return duplicates::print(self.member.table(), pool, out),
+            Answer::Copies(from) => {
+                return duplicates::list(self.member.table(), pool, from, out);
             }
         }
         .map_err(|_| EIO)

@@ -39,7 +39,7 @@ use crate::{
     bits::{self, PageBits},
     folio::{EventFolio, FolioRef, MappingId, ReadPages},
     guard::Guard,
-    index::{hash, hash_near, Entry, Index, Keyed},
+    index::{hash, hash_near, Chain, Entry, Index, Keyed},
     tracepoint::FolioEvents,
 };
 
@@ -207,6 +207,11 @@ impl<'g, K: Key> Donor<'g, K> {
             .map_or(0, |pages| pages.trailing_ones())
     }
 
+    /// The pages that are in the directory right now, bit *n* for page *n*.
+    pub fn pages(&self) -> u32 {
+        self.run.bits.pages()
+    }
+
     /// Takes a reference to the folio that holds page `page`.
     pub fn folio(&self, page: u32) -> Option<FolioRef> {
         if self.pages_from(page) == 0 {
@@ -216,6 +221,28 @@ impl<'g, K: Key> Donor<'g, K> {
         // it was in the page cache, which it leaves only after it was taken out of the
         // directory, and the mapping was alive. Its memory stays for as long as the guard does.
         unsafe { FolioRef::find(self.guard, self.run.mapping, self.index(page)) }
+    }
+}
+
+/// All runs of one key.
+pub struct Holders<'g, K> {
+    chain: Chain<'g, Run<K>>,
+    key: &'g K,
+    guard: &'g rcu::Guard,
+}
+
+impl<'g, K: Key> Holders<'g, K> {
+    /// The key, as the newest has it.
+    pub fn key(&self) -> &'g K {
+        self.key
+    }
+
+    /// The runs, the newest first.
+    pub fn donors(&self) -> impl Iterator<Item = Donor<'g, K>> + use<'_, 'g, K> {
+        let same = |run: &&'g Entry<Run<K>>| run.key.same(self.key);
+        let guard = self.guard;
+        let runs = self.chain.clone().filter(same);
+        runs.map(move |run| Donor { run, guard })
     }
 }
 
@@ -480,6 +507,30 @@ impl<K: Key> Directory<K> {
                 self.clear(run, u32::MAX, End::Key);
             }
         });
+    }
+
+    /// Calls `visit` for each key that has runs, from place `from` of the directory on, until it wants
+    /// no more; returns the next place then. What comes and goes meanwhile may be missed. Process
+    /// context; walks the whole directory.
+    pub fn each_key(
+        &self,
+        from: usize,
+        mut visit: impl FnMut(Holders<'_, K>) -> bool,
+    ) -> Option<usize> {
+        self.index.each_chain(from, |guard, chain| {
+            let mut more = true;
+            for (at, run) in chain.clone().enumerate() {
+                let mut before = chain.clone().take(at);
+                if !before.any(|other| other.key.same(&run.key)) {
+                    more &= visit(Holders {
+                        chain: chain.clone(),
+                        key: &run.key,
+                        guard,
+                    });
+                }
+            }
+            more
+        })
     }
 
     /// The pages of `key` that somebody has.

@@ -227,6 +227,26 @@ impl<T: Keyed, S: Side<T>> Table<T, S> {
     }
 }
 
+/// The entries of a bucket of the forward side, the newest first.
+pub struct Chain<'g, T>(Iter<'g, T, Forward>);
+
+impl<T> Clone for Chain<'_, T> {
+    fn clone(&self) -> Self {
+        Self(Iter {
+            next: self.0.next,
+            side: PhantomData,
+        })
+    }
+}
+
+impl<'g, T: Keyed + 'g> Iterator for Chain<'g, T> {
+    type Item = &'g Entry<T>;
+
+    fn next(&mut self) -> Option<&'g Entry<T>> {
+        self.0.next()
+    }
+}
+
 /// Iterates over a bucket.
 struct Iter<'g, T, S> {
     next: *mut Entry<T>,
@@ -369,6 +389,30 @@ impl<T: Keyed> Index<T> {
             bindings::kvfree_call_rcu(entry.rcu.get(), ptr::from_ref(entry).cast_mut().cast())
         };
         true
+    }
+
+    /// Calls `visit` for each chain of the forward side, from number `from` on, until it wants no
+    /// more; returns the number of the next one then. Every entry that is there all the while comes.
+    /// Process context.
+    pub fn each_chain(
+        &self,
+        from: usize,
+        mut visit: impl FnMut(&rcu::Guard, Chain<'_, T>) -> bool,
+    ) -> Option<usize> {
+        for (at, head) in self.forward.heads.iter().enumerate().skip(from) {
+            if !head.load(Relaxed).is_null() {
+                let guard = rcu::read_lock();
+                let chain = Chain(Iter {
+                    next: head.load(Acquire),
+                    side: PhantomData,
+                });
+                if !visit(&guard, chain) {
+                    return Some(at + 1);
+                }
+            }
+            sched::cond_resched();
+        }
+        None
     }
 
     /// Calls `visit` for every entry that is there all the while. Process context.

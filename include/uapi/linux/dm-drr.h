@@ -91,6 +91,39 @@
 #define DM_DRR_BLOCKS_VERSION	1
 
 /*
+ * "duplicates": how many pages of the pool's shared blocks are cached, how often,
+ * and by whom.  Told of all pages that drr knows; walks the whole table.
+ *
+ *	drr-duplicates 1 pool=POOL page_bytes=BYTES
+ *	copies LOW HIGH PAGES
+ *	layer SERIAL THIN_ID PAGES EXTRA
+ *
+ * copies	so many different pages of blocks are cached LOW to HIGH times; HIGH
+ *		is "-" for no end
+ * layer	so many pages are cached by the layer SERIAL; of EXTRA of these
+ *		there is a newer copy.  "-" for layers that can't be told apart
+ */
+#define DM_DRR_MSG_DUPLICATES	"duplicates"
+#define DM_DRR_DUPLICATES_VERSION	1
+
+/*
+ * "duplicates list [PLACE]": the pages that are cached more than once, in no
+ * particular order, from PLACE of the table on; some thousands at a time.
+ *
+ *	drr-copies 1 pool=POOL
+ *	copy BLOCK FIRST COUNT SERIAL THIN_ID
+ *	next PLACE
+ *
+ * copy		the layer SERIAL has COUNT pages of the pool's data block BLOCK,
+ *		from page FIRST on; there is such a line for each of the copies
+ * next		ask again with this PLACE for the rest; "-" if this was all
+ *
+ * Pages come and go meanwhile: a page may be listed once only, or not at all.
+ */
+#define DM_DRR_MSG_LIST		"list"
+#define DM_DRR_COPIES_VERSION	1
+
+/*
  * "layer THIN_ID PARENT [CREATED]": declares what the module can't know, since it
  * was loaded later, without an answer.  PARENT is the thin id of a known layer,
  * or "-" for none.  A THIN_ID that isn't known is taken to exist if CREATED is

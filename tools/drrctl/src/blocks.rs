@@ -36,7 +36,7 @@ fn bars(buckets: Vec<Bucket>) -> Vec<Bar> {
         .map(|bucket| Bar {
             low: bucket.low,
             high: bucket.high,
-            blocks: bucket.blocks,
+            blocks: bucket.count,
         })
         .collect()
 }

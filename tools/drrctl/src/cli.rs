@@ -106,6 +106,16 @@ pub enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// Show how much of a pool is in memory more than once, and who has it
+    Duplicates {
+        #[command(flatten)]
+        pool: Pool,
+        /// List the pages that are
+        #[arg(long)]
+        list: bool,
+        #[command(flatten)]
+        json: Json,
+    },
     /// Watch drr devices live; q, Esc or Ctrl-C ends it
     Top {
         /// Seconds from one look to the next
@@ -149,6 +159,7 @@ mod tests {
             "drrctl top --interval 0",
             "drrctl top --interval NaN",
             "drrctl blocks --on --off",
+            "drrctl duplicates --on",
             "drrctl heatmap --json -o x.svg",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

@@ -15,6 +15,7 @@ mod bare;
 mod blocks;
 mod cli;
 mod control;
+mod duplicates;
 mod error;
 mod heat;
 mod inventory;
@@ -123,6 +124,14 @@ fn run(command: Command) -> Result<()> {
                 return print_json(&blocks);
             }
             print(blocks.draw().as_bytes())
+        }
+        Command::Duplicates { pool, list, json } => {
+            let (inventory, pool) = of_pool(&control, pool.pool.as_deref())?;
+            let found = duplicates::Duplicates::collect(&control, &inventory, &pool, list)?;
+            if json.json {
+                return print_json(&found);
+            }
+            print(found.draw().as_bytes())
         }
         Command::Top { interval } => live::run(&control, interval),
         Command::Completion { .. } | Command::Man { .. } => Ok(()), // above

@@ -49,12 +49,13 @@ pub struct Heat {
     pub write_sectors: u64,
 }
 
-/// So many blocks were read from `low` to `high` times, or by as many layers.
+/// So many blocks were read from `low` to `high` times, or by as many layers; or so many pages are
+/// cached as often.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket {
     pub low: u64,
     pub high: Option<u64>,
-    pub blocks: u64,
+    pub count: u64,
 }
 
 /// The answer to "blocks".
@@ -66,6 +67,33 @@ pub struct Blocks {
     pub missed: u64,
     pub reads: Vec<Bucket>,
     pub layers: Vec<Bucket>,
+}
+
+/// What a layer's page caches hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    pub layer: Option<(u64, u64)>,
+    pub pages: u64,
+    /// Of these, pages of which there is a newer copy.
+    pub extra: u64,
+}
+
+/// The answer to "duplicates".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Duplicates {
+    pub page_bytes: u64,
+    pub copies: Vec<Bucket>,
+    pub layers: Vec<Holding>,
+}
+
+/// Pages of a data block that a layer has, and others too.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Copy {
+    pub block: u64,
+    pub first_page: u64,
+    pub pages: u64,
+    pub serial: u64,
+    pub thin_id: u64,
 }
 
 /// An answer, taken apart: the keys of its title, and the words of its records.
@@ -149,6 +177,15 @@ impl<'a> Answer<'a> {
             .ok_or_else(|| self.odd(&format!("'-' in '{}'", record.join(" "))))
     }
 
+    /// From, to, and how many.
+    fn bucket(&self, record: &[&'a str]) -> Result<Bucket> {
+        Ok(Bucket {
+            low: self.number(record, 1)?,
+            high: self.maybe(record, 2)?,
+            count: self.number(record, 3)?,
+        })
+    }
+
     /// A serial number and a thin id, or two "-".
     fn layer(&self, record: &[&'a str], at: usize) -> Result<Option<(u64, u64)>> {
         Ok(self.maybe(record, at)?.zip(self.maybe(record, at + 1)?))
@@ -220,13 +257,51 @@ pub fn blocks(device: &str, text: &str) -> Result<Blocks> {
             "layers" => &mut blocks.layers,
             _ => continue,
         };
-        list.push(Bucket {
-            low: answer.number(record, 1)?,
-            high: answer.maybe(record, 2)?,
-            blocks: answer.number(record, 3)?,
-        });
+        list.push(answer.bucket(record)?);
     }
     Ok(blocks)
+}
+
+/// The answer of `device` to "duplicates".
+pub fn duplicates(device: &str, text: &str) -> Result<Duplicates> {
+    let answer = Answer::new(device, "duplicates", text)?;
+    let mut duplicates = Duplicates {
+        page_bytes: answer.key("page_bytes")?,
+        ..Duplicates::default()
+    };
+    for record in &answer.records {
+        match record[0] {
+            "copies" => duplicates.copies.push(answer.bucket(record)?),
+            "layer" => duplicates.layers.push(Holding {
+                layer: answer.layer(record, 1)?,
+                pages: answer.number(record, 3)?,
+                extra: answer.number(record, 4)?,
+            }),
+            _ => {}
+        }
+    }
+    Ok(duplicates)
+}
+
+/// The answer of `device` to "duplicates list", and where the next one begins.
+pub fn copies(device: &str, text: &str) -> Result<(Vec<Copy>, Option<u64>)> {
+    let answer = Answer::new(device, "copies", text)?;
+    let mut copies = Vec::new();
+    let mut next = None;
+    for record in &answer.records {
+        match record[0] {
+            "copy" => copies.push(Copy {
+                block: answer.number(record, 1)?,
+                first_page: answer.number(record, 2)?,
+                pages: answer.number(record, 3)?,
+                serial: answer.number(record, 4)?,
+                thin_id: answer.number(record, 5)?,
+            }),
+            "next" => next = answer.maybe(record, 1)?,
+            _ => {}
+        }
+    }
+    Ok((copies, next))
 }
 
 #[cfg(test)]
@@ -277,6 +352,26 @@ mod tests {
         );
         assert_eq!(blocks.reads[1].high, Some(3));
         assert_eq!(blocks.layers[1].high, None);
+    }
+
+    #[test]
+    fn duplicates_are_taken_apart() {
+        let text = "drr-duplicates 1 pool=7 page_bytes=4096\ncopies 1 1 33\ncopies 16 - 1\n\
+            layer 2 102 34 2\nlayer - - 1 0\n";
+        let found = duplicates("c1", text).expect("understood");
+        assert_eq!(found.page_bytes, 4096);
+        assert_eq!((found.copies[0].count, found.copies[1].high), (33, None));
+        assert_eq!((found.layers[0].pages, found.layers[0].extra), (34, 2));
+        assert_eq!(found.layers[1].layer, None);
+
+        let text = "drr-copies 1 pool=7\ncopy 81 16 4 2 102\nnext 4711\n";
+        let (found, next) = copies("c1", text).expect("understood");
+        let copy = &found[0];
+        assert_eq!((copy.block, copy.first_page, copy.pages), (81, 16, 4));
+        assert_eq!((copy.serial, copy.thin_id, next), (2, 102, Some(4711)));
+        let text = text.replace("4711", "-");
+        assert_eq!(copies("c1", &text).expect("understood").1, None);
+        assert!(why(copies("c1", "drr-copies 1\ncopy 81 16")).contains("too short"));
     }
 
     #[test]

@@ -41,9 +41,13 @@
 
 /* In the order that tables show them. */
 static const char *const features[] = { "no_donate", "no_receive", "paranoid" };
-static const char *const told[] = { "reset_stats", "layers", "heat", "blocks" };
+static const char *const told[] = {
+	"reset_stats", "layers", "heat", "blocks", "duplicates"
+};
+
 static const char *const messages[] = {
 	"reset_stats", "layers", "heat", "blocks", "blocks on", "blocks off", "layer 7 -",
+	"duplicates", "duplicates list", "duplicates list 9",
 	"layer 7 3", "layer 16777215 - 4294967295",
 };
 
@@ -53,7 +57,7 @@ static const char *const words[] = {
 	"18446744073709551616", "4294967297", "-9223372036854775808", "1e3", "NaN", "%s%n",
 	"%p", "no_donat", "no_donatee", "NO_RECEIVE", "Paranoid", "no-donate", "layer",
 	"reset", "reset_stats", "RESET_STATS", "layers", "heat", "blocks", "on", "off", "-",
-	"reset_stats\\ now", "stats", "hold", "help",
+	"duplicates", "list", "reset_stats\\ now", "stats", "hold", "help",
 	"@", "@@", "@stats", "\\", "\\\\", "\\ ", "\"", "''", "$HOME", "`id`", "\xff\xfe",
 	"\xc3\x28", "\xc3\xa4", "\xa0", "\x7f", "\x01", "\x1b[2J", "=", "a=b", ",", ";", "#",
 };
@@ -299,6 +303,11 @@ static bool right_table(const char *text, dev_t thin, char *shown)
 	return true;
 }
 
+static bool is_number(const char *word, uint64_t below)
+{
+	return *word && !word[strspn(word, "0123456789")] && strtoull(word, NULL, 10) < below;
+}
+
 static bool right_message(const char *text)
 {
 	static char *argv[WORDS_MAX];
@@ -307,13 +316,10 @@ static bool right_message(const char *text)
 	for (size_t i = 0; i < ELEMENTS(told); i++)
 		if (argc == 1 && !strcmp(argv[0], told[i]))
 			return true;
+	if (argc >= 2 && !strcmp(argv[0], "duplicates") && !strcmp(argv[1], "list"))
+		return argc == 2 || (argc == 3 && is_number(argv[2], 1ull << 32));
 	return argc == 2 && !strcmp(argv[0], "blocks") &&
 	       (!strcmp(argv[1], "on") || !strcmp(argv[1], "off"));
-}
-
-static bool is_number(const char *word, uint64_t below)
-{
-	return *word && !word[strspn(word, "0123456789")] && strtoull(word, NULL, 10) < below;
 }
 
 /* Well-formed; whether it is right depends on the layers that there are. */

@@ -186,6 +186,24 @@ blocks_are_shown() {
 	json_says '.counting' false blocks
 }
 
+# "one" is held open, and has its pages; "two" doesn't donate, so its own aren't known.
+duplicates_are_shown() {
+	thin_snap three image
+	"$CTL" create three t-three
+	exec 8</dev/mapper/three
+	on_exit "exec 8<&-; container_down three"
+	json_says '.extra_pages' 0 duplicates
+	dd if=/dev/mapper/three of=/dev/null bs=1M count=4 status=none
+	shows "TIMES CACHED" duplicates
+	shows "DATA BLOCK" duplicates pool --list
+	json_says '.by_copies | map(select(.low == 2)) | length' 1 duplicates pool
+	json_says '.by_layer[0].label | startswith("one ")' true duplicates
+	json_says '.extra_pages > 900 and .by_layer[1].extra_pages == 0' true duplicates
+	json_says '[.copies[].pages] | add' "$("$CTL" duplicates --json |
+		jq '.by_copies | map(select(.low == 2).pages * 2) | add')" duplicates --list
+	json_says '.copies' null duplicates
+}
+
 counters_are_reset() {
 	"$CTL" reset two
 	expect "reads of two" "$(stat_of two reads)" 0
@@ -234,6 +252,7 @@ run_case "create and list" create_and_list
 run_case "status" status_says
 run_case "layers and heatmap" layers_and_heat
 run_case "blocks" blocks_are_shown
+run_case "duplicates" duplicates_are_shown
 run_case "every error" errors
 run_case "in use" in_use
 run_case "not root" not_root

@@ -111,6 +111,8 @@ bad_messages() {
 	message_refused "reset_stats now" 'superfluous argument "now"'
 	message_refused "heat 1" 'superfluous argument "1"'
 	message_refused "blocks maybe" 'unknown argument "maybe": on or off'
+	message_refused "duplicates of" 'unknown argument "of": list'
+	message_refused "duplicates list -1" 'not a place in the list "-1"'
 	message_refused "layer 1" 'arguments are missing "layer"'
 	message_refused "layer x -" 'not a thin id "x"'
 	message_refused "layer 1 - x" "not a pool's time \"x\""

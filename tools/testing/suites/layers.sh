@@ -246,6 +246,42 @@ blocks_are_counted() {
 	says "off again" "$(ask hot1 blocks | cut -d' ' -f4,5)" "state=off blocks=0"
 }
 
+# total_of KIND FIELD: of the lines of that kind.
+total_of() { awk -v kind="$1" -v field="$2" '$1 == kind { sum += $field } END { print sum + 0 }'; }
+
+# Three have parts of the same in memory; the last reader's are the newest copies.
+duplicates_are_told() {
+	local i answer list next=0
+	thin_new dup 16
+	on_exit "exec 7<&- 8<&- 9<&-; for it in dup dup1 dup2 dup3; do container_down \$it; done"
+	raw_write t-dup 0 4
+	for i in 1 2 3; do
+		thin_snap dup$i dup
+		drr_new dup$i
+	done
+	exec 7</dev/mapper/dup1 8</dev/mapper/dup2 9</dev/mapper/dup3
+	for i in 1 2 3; do
+		dd if=/dev/mapper/dup$i of=/dev/null bs=1M count=$((5 - i)) status=none
+	done
+	answer=$(ask dup3 duplicates)
+	say "$answer"
+	expect "pages in memory" "$(total_of layer 4 <<<"$answer")" "$(stat_of dup1 tracked_pages)"
+	expect "pages once" "$(awk '$1 == "copies" && $2 == 1 { print $4 }' <<<"$answer")" 150..300
+	expect "pages three times" "$(awk '$1 == "copies" && $2 == 3 { print $4 }' <<<"$answer")" 400..640
+	expect "further copies" "$(total_of layer 5 <<<"$answer")" \
+		$(($(total_of layer 4 <<<"$answer") - $(total_of copies 4 <<<"$answer")))
+	expect "of the newest" "$(awk -v id="$(thin_id dup3)" '$3 == id { print $5 }' <<<"$answer")" 0
+	list=$(while [ "$next" != - ]; do
+		ask dup1 duplicates list "$next" >"$WORK/list"
+		next=$(awk '$1 == "next" { print $2 }' "$WORK/list")
+		cat "$WORK/list"
+	done)
+	expect "pages in the list" "$(total_of copy 4 <<<"$list")" \
+		"$(awk '$1 == "copies" && $2 > 1 { sum += $2 * $4 } END { print sum }' <<<"$answer")"
+	exec 7<&- 8<&- 9<&-
+	says "nothing" "$(ask dup1 duplicates | sed 1d)" ""
+}
+
 # Why pages donate no longer.
 ends_are_counted() {
 	thin_new end 16
@@ -281,7 +317,7 @@ short_buffers() {
 	done
 	ask few blocks on
 	raw_read few 0 4
-	for message in layers heat blocks; do
+	for message in layers heat blocks duplicates; do
 		"$SHORT_BUFFERS" few $message
 	done
 	ask few blocks off
@@ -336,6 +372,7 @@ run_case "ext4: figures add up to the disk's" fs_adds_up ext4
 run_case "xfs: figures add up to the disk's" fs_adds_up xfs
 run_case "older layers are declared" declared
 run_case "blocks are counted" blocks_are_counted
+run_case "duplicates are told" duplicates_are_told
 run_case "ends are counted" ends_are_counted
 run_case "answers with little room" short_buffers
 run_case "asked all the time" asked_all_the_time

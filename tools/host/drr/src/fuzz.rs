@@ -138,6 +138,9 @@ fn right_message(words: &[&[u8]]) -> Option<Message> {
         [b"blocks"] => Message::Tell(Answer::Blocks),
         [b"blocks", b"on"] => Message::CountBlocks(true),
         [b"blocks", b"off"] => Message::CountBlocks(false),
+        [b"duplicates"] => Message::Tell(Answer::Duplicates),
+        [b"duplicates", b"list"] => Message::Tell(Answer::Copies(0)),
+        [b"duplicates", b"list", from] => Message::Tell(Answer::Copies(number(from, 1 << 32)?)),
         [b"layer", id, from] => Message::Declare {
             thin_id: number(id, 1 << 24)?,
             parent: parent(from)?,

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `duplicates`: how much of a pool's shared blocks is in memory more than once, and who has it.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use crate::control::Control;
+use crate::error::Result;
+use crate::inventory::Inventory;
+use crate::layers::Layers;
+use crate::text::{self, Copy};
+use crate::units::{fit, short};
+
+#[derive(Debug, Serialize)]
+pub struct Duplicates {
+    version: u32,
+    pool: String,
+    page_bytes: u64,
+    /// different pages
+    pages: u64,
+    /// copies beyond the first of each
+    extra_pages: u64,
+    by_copies: Vec<Bar>,
+    by_layer: Vec<Share>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copies: Option<Vec<Copy>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Bar {
+    low: u64,
+    /// `None` for no end
+    high: Option<u64>,
+    pages: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Share {
+    serial: Option<u64>,
+    thin_id: Option<u64>,
+    label: String,
+    pages: u64,
+    extra_pages: u64,
+}
+
+/// Columns that a layer's name has in a table.
+const NAME: usize = 36;
+
+impl Duplicates {
+    pub fn collect(
+        control: &Control,
+        inventory: &Inventory,
+        pool: &str,
+        list: bool,
+    ) -> Result<Self> {
+        let layers = Layers::collect(control, inventory, pool)?;
+        let (device, answer) = inventory.tell_pool(control, pool, "duplicates")?;
+        let found = text::duplicates(&device, &answer)?;
+        let copies = list
+            .then(|| Self::list(control, inventory, pool))
+            .transpose()?;
+        Ok(Self::new(pool, found, &layers.labels(), copies))
+    }
+
+    /// All pages that are cached more than once, answer by answer.
+    fn list(control: &Control, inventory: &Inventory, pool: &str) -> Result<Vec<Copy>> {
+        let (mut all, mut next) = (Vec::new(), Some(0));
+        while let Some(place) = next {
+            let message = format!("duplicates list {place}");
+            let (device, answer) = inventory.tell_pool(control, pool, &message)?;
+            let (copies, rest) = text::copies(&device, &answer)?;
+            all.extend(copies);
+            next = rest;
+        }
+        all.sort_by_key(|copy| (copy.block, copy.first_page));
+        Ok(all)
+    }
+
+    fn new(
+        pool: &str,
+        found: text::Duplicates,
+        labels: &HashMap<u64, String>,
+        copies: Option<Vec<Copy>>,
+    ) -> Self {
+        let mut by_layer: Vec<Share> = found
+            .layers
+            .iter()
+            .map(|holding| Share {
+                serial: holding.layer.map(|layer| layer.0),
+                thin_id: holding.layer.map(|layer| layer.1),
+                label: match holding.layer {
+                    None => "others".to_string(),
+                    Some((serial, thin_id)) => labels
+                        .get(&serial)
+                        .cloned()
+                        .unwrap_or_else(|| format!("thin {thin_id}")),
+                },
+                pages: holding.pages,
+                extra_pages: holding.extra,
+            })
+            .collect();
+        by_layer.sort_by_key(|share| (u64::MAX - share.extra_pages, share.serial));
+        Self {
+            version: 1,
+            pool: pool.to_string(),
+            page_bytes: found.page_bytes,
+            pages: found.copies.iter().map(|bucket| bucket.count).sum(),
+            extra_pages: by_layer.iter().map(|share| share.extra_pages).sum(),
+            by_copies: found
+                .copies
+                .iter()
+                .map(|bucket| Bar {
+                    low: bucket.low,
+                    high: bucket.high,
+                    pages: bucket.count,
+                })
+                .collect(),
+            by_layer,
+            copies,
+        }
+    }
+
+    fn mib(&self, pages: u64) -> String {
+        short(pages as f64 * self.page_bytes as f64 / f64::from(1 << 20))
+    }
+
+    pub fn draw(&self) -> String {
+        if self.pages == 0 {
+            return format!("{}: nothing of its shared blocks is in memory\n", self.pool);
+        }
+        let mut text = format!(
+            "{}: {} MiB of its shared blocks are in memory, and {} MiB of further copies\n",
+            self.pool,
+            self.mib(self.pages),
+            self.mib(self.extra_pages)
+        );
+        let most = self
+            .by_copies
+            .iter()
+            .map(|bar| bar.pages)
+            .max()
+            .unwrap_or(1);
+        text.push_str(&format!(
+            "\n{:<13} {:>10} {:>10}\n",
+            "TIMES CACHED", "PAGES", "MIB"
+        ));
+        for bar in &self.by_copies {
+            let times = match bar.high {
+                Some(high) if high == bar.low => bar.low.to_string(),
+                Some(high) => format!("{} to {high}", bar.low),
+                None => format!("{} or more", bar.low),
+            };
+            let length = (bar.pages as f64 / most.max(1) as f64 * 40.0).ceil() as usize;
+            text.push_str(&format!(
+                "{times:<13} {:>10} {:>10}  {}\n",
+                bar.pages,
+                self.mib(bar.pages),
+                "█".repeat(length)
+            ));
+        }
+        text.push_str(&format!(
+            "\n{:<NAME$} {:>10} {:>10}\n",
+            "LAYER", "MIB", "FURTHER"
+        ));
+        for share in &self.by_layer {
+            text.push_str(&format!(
+                "{:<NAME$} {:>10} {:>10}\n",
+                fit(&share.label, NAME),
+                self.mib(share.pages),
+                self.mib(share.extra_pages)
+            ));
+        }
+        if let Some(copies) = &self.copies {
+            let names: HashMap<u64, &str> = self
+                .by_layer
+                .iter()
+                .filter_map(|share| Some((share.serial?, share.label.as_str())))
+                .collect();
+            text.push_str(&format!(
+                "\n{:>12} {:>8} {:>6}  LAYER\n",
+                "DATA BLOCK", "PAGE", "PAGES"
+            ));
+            for copy in copies {
+                let thin = format!("thin {}", copy.thin_id);
+                let name = names.get(&copy.serial).copied().unwrap_or(&thin);
+                text.push_str(&format!(
+                    "{:>12} {:>8} {:>6}  {}\n",
+                    copy.block,
+                    copy.first_page,
+                    copy.pages,
+                    fit(name, NAME)
+                ));
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(list: bool) -> Duplicates {
+        let answer = "drr-duplicates 1 pool=7 page_bytes=4096\ncopies 1 1 512\ncopies 2 2 256\n\
+            copies 16 - 1\nlayer 3 103 256 100\nlayer 2 102 769 171\nlayer - - 10 0\n";
+        let copies = "drr-copies 1 pool=7\ncopy 9 0 4 2 102\ncopy 9 0 4 3 103\n\
+            copy 12 8 1 9 109\nnext -\n";
+        let labels = HashMap::from([(2, "c1".to_string())]);
+        let found = text::duplicates("c1", answer).expect("understood");
+        let copies = text::copies("c1", copies).expect("understood").0;
+        Duplicates::new("pool", found, &labels, list.then_some(copies))
+    }
+
+    #[test]
+    fn the_tables() {
+        let text = sample(true).draw();
+        for line in [
+            "pool: 3.0 MiB of its shared blocks are in memory, and 1.1 MiB of further copies",
+            "2                    256        1.0  ████████████████████",
+            "16 or more             1      <0.01  █",
+            "c1                                          3.0       0.67",
+            "thin 103                                    1.0       0.39",
+            "others                                     0.04          0",
+            "           9        0      4  c1",
+            "          12        8      1  thin 109",
+        ] {
+            assert!(text.lines().any(|it| it == line), "no {line:?} in\n{text}");
+        }
+        assert!(text.find("c1 ") < text.find("thin 103"));
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        assert!(!sample(false).draw().contains("DATA BLOCK"));
+        let nothing = text::duplicates("c1", "drr-duplicates 1 page_bytes=4096\n");
+        let nothing = Duplicates::new("p", nothing.expect("understood"), &HashMap::new(), None);
+        assert!(nothing.draw().contains("nothing"));
+    }
+
+    #[test]
+    fn json_is_what_the_schema_says() {
+        crate::schema::check("duplicates", &sample(true));
+        crate::schema::check("duplicates", &sample(false));
+    }
+}
