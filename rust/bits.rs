@@ -9,7 +9,7 @@
 //! to unlink it. Whoever wants to add to a dead run makes a new one.
 
 use kernel::prelude::*;
-use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed};
+use kernel::sync::atomic::{Atomic, Full, Relaxed};
 
 /// Pages in a run.
 pub const PAGES: u32 = 32;
@@ -40,10 +40,13 @@ impl PageBits {
     }
 
     /// The pages that are known now.
+    ///
+    /// Orders nothing. Who relies on a page being known has its folio locked: what ends that comes
+    /// under the same lock. And who relies on its page cache being there holds RCU since before.
     #[inline]
     pub fn pages(&self) -> u32 {
         // CAST: The upper half holds the dead bit only.
-        self.0.load(Acquire) as u32
+        self.0.load(Relaxed) as u32
     }
 
     /// Adds the pages of `mask`; returns those that were not known, or nothing if the run is
