@@ -69,7 +69,8 @@ at_once() {
 	done
 	say "disk: $disk sectors of $BIG_SECTORS for ${#ALL[@]} readers" >&2
 	expect_drr "sectors from the disk" $disk "..$((BIG_SECTORS + BIG_SECTORS / 8))"
-	expect_drr "sectors of reads that followed others" $sum "$((BIG_SECTORS / 4)).."
+	# How many depends on how soon the others come: later ones find donors.
+	expect_drr "sectors of reads that followed others" $sum "$((BIG_SECTORS / 16)).."
 }
 
 # slow_blocks: every other marked data block takes 200 ms longer.
