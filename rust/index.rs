@@ -18,6 +18,9 @@
 //! bucket's head or from another entry's `next`. The head, and the `next` of each entry that was
 //! still linked then, was changed by the unlinking; an entry that had been unlinked even earlier
 //! falls under the same argument itself.
+//!
+//! An entry that is found by its reverse key, and isn't removed, is found by its forward key from then
+//! on, also by others who learn of it: it is linked on the forward side first.
 
 use core::{cell::UnsafeCell, marker::PhantomData, ops::Deref, ptr};
 
@@ -358,12 +361,16 @@ impl<T: Keyed> Index<T> {
             return Ok(false);
         }
         let entry = KBox::into_raw(entry);
-        // SAFETY: The stripe of the reverse side is held; the entry is new.
-        unsafe { self.reverse.link(entry) };
-        let _forward = self.forward.stripe(forward).lock();
-        // SAFETY: The stripe of the forward side is held; the entry is new on this side. It can't
+        // The forward side first: who finds the entry by the reverse key may add to it, and whoever
+        // then ends what stands under the forward key has to find it.
+        {
+            let _forward = self.forward.stripe(forward).lock();
+            // SAFETY: The stripe of the forward side is held; the entry is new.
+            unsafe { self.forward.link(entry) };
+        }
+        // SAFETY: The stripe of the reverse side is held; the entry is new on this side. It can't
         // have been removed meanwhile, as that takes the reverse side's stripe.
-        unsafe { self.forward.link(entry) };
+        unsafe { self.reverse.link(entry) };
         Ok(true)
     }
 

@@ -19,6 +19,8 @@ use crate::{
     index::{hash, Index, Keyed},
 };
 
+// With only one thread beside the first, loom may find nothing to explore: who is looked at runs in a
+// thread of its own.
 fn explore(preemptions: Option<usize>, run: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = preemptions;
@@ -143,8 +145,36 @@ fn neighbours_come_while_a_reader_passes() {
                 .insert_unless(pair, GFP_KERNEL, |_| false)
                 .expect("memory")
         });
-        let found = read(&index, 1);
-        assert!(found == [10] || found == [11, 10]);
+        let other = index.clone();
+        let reader = thread::spawn(move || {
+            let found = read(&other, 1);
+            assert!(found == [10] || found == [11, 10]);
+        });
+        reader.join().expect("no panic");
+        assert!(inserter.join().expect("no panic"));
+    });
+}
+
+/// Who is found by the reverse key may be added to, and then has to be found by the forward key.
+#[test]
+fn who_is_found_in_reverse_is_found_forward() {
+    explore(Some(3), || {
+        let index = index_of(&[]);
+        let other = index.clone();
+        let inserter = thread::spawn(move || {
+            let pair = Pair(1, 10);
+            other
+                .insert_unless(pair, GFP_KERNEL, |_| false)
+                .expect("memory")
+        });
+        let other = index.clone();
+        let reader = thread::spawn(move || {
+            let guard = rcu::read_lock();
+            let known = other.by_reverse(&guard, hash(10)).any(|pair| pair.1 == 10);
+            drop(guard);
+            assert!(!known || read(&other, 1) == [10], "known, and not found");
+        });
+        reader.join().expect("no panic");
         assert!(inserter.join().expect("no panic"));
     });
 }
