@@ -77,11 +77,8 @@ impl Key for Stretch {
 
     /// Consecutive blocks of a pool are often consecutive parts of a file.
     fn hash(&self) -> u64 {
-        let block = self.number >> STRETCHES_BITS;
-        hash_near(
-            pooled(self.pool, self.number & !(7 << STRETCHES_BITS)),
-            block,
-        )
+        let (block, first) = self.place();
+        hash_near(pooled(self.pool, first.into()), block)
     }
 }
 

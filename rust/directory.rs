@@ -159,14 +159,10 @@ impl<K: Key> Keyed for Run<K> {
         self.key.hash()
     }
 
+    /// Files are read and dropped in order, as a rule.
     fn reverse(&self) -> u64 {
-        reverse_hash(self.mapping, bits::window(self.base))
+        hash_near(self.mapping.number(), bits::window(self.base))
     }
-}
-
-/// Files are read and dropped in order, as a rule.
-fn reverse_hash(mapping: MappingId, window: u64) -> u64 {
-    hash_near(mapping.number() ^ hash(window >> 3), window)
 }
 
 /// Hash of a window of a page cache, or of a folio; the page cache as [`MappingId::number`] has it.
@@ -430,7 +426,8 @@ impl<K: Key> Directory<K> {
         (0..=count)
             .flat_map(move |step| {
                 let window = first.wrapping_add(step);
-                self.index.by_reverse(guard, reverse_hash(mapping, window))
+                let hash = hash_near(mapping.number(), window);
+                self.index.by_reverse(guard, hash)
             })
             .filter(move |run| run.mapping == mapping)
     }

@@ -59,11 +59,11 @@ pub fn hash(value: u64) -> u64 {
 /// Heads of buckets in a cache line.
 const NEAR: u64 = 8;
 
-/// The hash of `value`, with a place of its own for each of eight consecutive `near`: their buckets
-/// are in one cache line, which pays if they are looked up one after the other.
+/// Hash of place `at` of what `whose` stands for. Eight consecutive places have their buckets in one
+/// cache line, which pays if they are looked up one after the other.
 #[inline]
-pub fn hash_near(value: u64, near: u64) -> u64 {
-    hash(value) & !(NEAR - 1) | near & (NEAR - 1)
+pub fn hash_near(whose: u64, at: u64) -> u64 {
+    hash(whose ^ hash(at / NEAR)) & !(NEAR - 1) | at % NEAR
 }
 
 type Slot<T> = Atomic<*mut Entry<T>>;
