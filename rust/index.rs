@@ -424,17 +424,10 @@ impl<T: Keyed> Index<T> {
 
     /// Calls `visit` for every entry that is there all the while. Process context.
     pub fn for_each(&self, mut visit: impl FnMut(&Entry<T>)) {
-        for head in &self.reverse.heads {
-            {
-                let _guard = rcu::read_lock();
-                let bucket: Iter<'_, T, Reverse> = Iter {
-                    next: head.load(Acquire),
-                    side: PhantomData,
-                };
-                bucket.for_each(&mut visit);
-            }
-            sched::cond_resched();
-        }
+        self.each_chain(0, |_, chain| {
+            chain.for_each(&mut visit);
+            true
+        });
     }
 }
 
