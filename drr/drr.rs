@@ -13,8 +13,8 @@
 //! - [`copy`], [`donor`], [`giver`]: serving a read, the rules for who may serve, and who does,
 //! - [`duplicates`]: what the table says is cached more than once,
 //! - [`epoch`]: noticing that a mapping changed,
-//! - [`tree`], [`heat`], [`blocks`]: which layer wrote what is read, who reads whose data, and how
-//!   often,
+//! - [`tree`], [`heat`], [`rows`], [`blocks`]: which layer wrote what is read, who reads whose data,
+//!   and how often,
 //! - [`core`]: what all targets share.
 //!
 //! Documentation/design.rst has the whole argument why no wrong byte is ever served.
@@ -34,6 +34,7 @@ mod heat;
 mod layer;
 mod message;
 mod read;
+mod rows;
 mod stats;
 mod target;
 mod tree;

@@ -7,71 +7,39 @@
 
 use core::fmt::{self, Write};
 
-use kernel::{
-    alloc::{flags::*, KVVec},
-    prelude::*,
-};
+use kernel::prelude::*;
 
-use dm::{bits, directory::Holders, folio::PAGE_SHIFT, index::hash};
+use dm::{bits, directory::Holders, folio::PAGE_SHIFT};
 
 use crate::{
     access::{AccessTable, Stretch},
-    layer::{Serial, Who},
+    layer::Who,
+    rows::Rows,
 };
 
 /// Pages with so many copies or more aren't told apart.
 const MOST_COPIES: usize = 16;
 
-/// Layers that are told apart; a power of two, as are the places that are looked at for one.
+/// Layers that are told apart, but for a few where many come together.
 const LAYERS: usize = 4096;
-const PROBES: usize = 64;
 
 /// Lines of a list, about; whoever asks asks again for the rest.
 const LINES: u32 = 4096;
 
-/// What a layer's page caches hold.
-#[derive(Clone, Copy, Default)]
-struct Share {
-    who: Who,
-    pages: u64,
-    /// Of these, pages of which somebody else has a newer copy.
-    extra: u64,
-}
-
 /// How many pages are cached how often, and by whom.
 struct Tally {
     copies: [u64; MOST_COPIES],
-    layers: KVVec<Share>,
-    others: Share,
+    /// Pages that a layer's page caches hold; of these, pages of which somebody has a newer copy.
+    layers: Rows<2>,
 }
 
 impl Tally {
+    /// Nothing yet. Fails with `ENOMEM`.
     fn new() -> Result<Self> {
-        let mut layers = KVVec::with_capacity(LAYERS, GFP_KERNEL)?;
-        for _ in 0..LAYERS {
-            layers.push(Share::default(), GFP_KERNEL)?;
-        }
         Ok(Self {
             copies: [0; MOST_COPIES],
-            layers,
-            others: Share::default(),
+            layers: Rows::for_once(LAYERS)?,
         })
-    }
-
-    fn share(&mut self, who: Who) -> &mut Share {
-        // CAST: Below the number of layers.
-        let start = (hash(who.number()) >> (u64::BITS - LAYERS.trailing_zeros())) as usize;
-        let place = |step| (start + step) % LAYERS;
-        let serial_at = |step: &usize| -> Serial { self.layers[place(*step)].who.serial };
-        let fits = |step: &usize| [0, who.serial].contains(&serial_at(step));
-        match (0..PROBES).find(fits) {
-            Some(step) if who.serial != 0 => {
-                let share = &mut self.layers[place(step)];
-                share.who = who;
-                share
-            }
-            _ => &mut self.others,
-        }
     }
 
     /// The copies of a stretch, each as whose it is and its pages; the newest first.
@@ -79,9 +47,10 @@ impl Tally {
         let mut count = [0usize; bits::PAGES as usize];
         let mut seen = 0;
         for (who, pages) in copies {
-            let share = self.share(who);
-            share.pages += u64::from(pages.count_ones());
-            share.extra += u64::from((pages & seen).count_ones());
+            let (all, extra) = (pages.count_ones(), (pages & seen).count_ones());
+            self.layers
+                .of(Some(who))
+                .add(0, &[all.into(), extra.into()]);
             seen |= pages;
             for (page, count) in count.iter_mut().enumerate() {
                 // CAST: One bit.
@@ -106,13 +75,8 @@ impl Tally {
                 (times, _) => writeln!(out, "copies {times} {times} {pages}")?,
             }
         }
-        for share in self.layers.iter().filter(|share| share.pages != 0) {
-            let Share { who, pages, extra } = share;
-            writeln!(out, "layer {} {} {pages} {extra}", who.serial, who.thin_id)?;
-        }
-        let Share { pages, extra, .. } = self.others;
-        if pages != 0 {
-            writeln!(out, "layer - - {pages} {extra}")?;
+        for row in self.layers.all() {
+            row.print("layer", out)?;
         }
         Ok(())
     }
@@ -200,7 +164,7 @@ mod tests {
     use super::*;
     use dm::printer::printed;
 
-    fn who(serial: Serial) -> Who {
+    fn who(serial: u32) -> Who {
         Who {
             serial,
             thin_id: serial + 100,
@@ -236,19 +200,6 @@ mod tests {
             assert_eq!(lines.clone().filter(|it| *it == line).count(), 1);
         }
         assert_eq!(lines.count(), 5);
-        Ok(())
-    }
-
-    #[test]
-    fn layers_without_room_are_others() -> Result {
-        let mut tally = Tally::new()?;
-        for serial in 1..=2 * LAYERS as u32 {
-            tally.add([(who(serial), 1)].into_iter());
-        }
-        let pages = |share: &Share| share.pages;
-        let known: u64 = tally.layers.iter().map(pages).sum();
-        assert_eq!(known + tally.others.pages, 2 * LAYERS as u64);
-        assert!(known > LAYERS as u64 / 2 && tally.others.pages >= LAYERS as u64);
         Ok(())
     }
 }

@@ -2,155 +2,20 @@
 
 //! Whose data is read through a target, and from where: the target's row of the heatmap.
 //!
-//! A table of fixed size for the owners of what was read, and one for the donors of what was
-//! served. Who comes when a table is full is not told apart from others.
+//! A [table of layers](crate::rows) for the owners of what was read, and one for the donors of what
+//! was served.
 
 use core::fmt::{self, Write};
 
-use kernel::{
-    alloc::{flags::*, KVVec},
-    prelude::*,
-    sync::{
-        atomic::{Atomic, Relaxed},
-        SetOnce,
-    },
+use kernel::prelude::*;
+
+use crate::{
+    layer::Who,
+    rows::{Row, Rows},
 };
 
-use dm::{counters::Counters, index::hash};
-
-use crate::layer::Who;
-
-/// `N` counters of a layer.
-pub(crate) struct Row<const N: usize> {
-    /// [`Who::number`]; 0 is free. Set once.
-    who: Atomic<u64>,
-    /// From soon after that on; memory is taken only for layers that are counted.
-    counters: SetOnce<Counters<N>>,
-    /// What was counted before that, or if there was no memory.
-    shared: [Atomic<u64>; N],
-}
-
-impl<const N: usize> Row<N> {
-    fn new() -> Self {
-        Self {
-            who: Atomic::new(0),
-            counters: SetOnce::new(),
-            shared: [const { Atomic::new(0) }; N],
-        }
-    }
-
-    /// One that needs no layer. Fails with `ENOMEM`.
-    fn ready() -> Result<Self> {
-        let row = Self::new();
-        row.counters.populate(Counters::new()?);
-        Ok(row)
-    }
-
-    /// Takes a free row; returns whose it is now.
-    fn claim(&self, who: u64) -> u64 {
-        match self.who.cmpxchg(0, who, Relaxed) {
-            Ok(_) => {
-                if let Ok(counters) = Counters::new_atomic() {
-                    self.counters.populate(counters);
-                }
-                who
-            }
-            // Another was first; it may be the same layer.
-            Err(now) => now,
-        }
-    }
-
-    fn add(&self, first: usize, counts: &[u64]) {
-        if let Some(counters) = self.counters.as_ref() {
-            for (at, count) in counts.iter().enumerate() {
-                counters.add(first + at, *count);
-            }
-            return;
-        }
-        for (counter, count) in self.shared.iter().skip(first).zip(counts) {
-            counter.add(*count, Relaxed);
-        }
-    }
-
-    fn reset(&self) {
-        if let Some(counters) = self.counters.as_ref() {
-            counters.reset();
-        }
-        for counter in &self.shared {
-            counter.store(0, Relaxed);
-        }
-    }
-
-    fn counts(&self) -> [u64; N] {
-        let sums = self.counters.as_ref().map_or([0; N], Counters::sums);
-        core::array::from_fn(|at| sums[at].wrapping_add(self.shared[at].load(Relaxed)))
-    }
-
-    /// Serial number and thin id, and the counters, if one of them isn't zero.
-    fn print(&self, kind: &str, out: &mut dyn Write) -> fmt::Result {
-        let counts = self.counts();
-        if counts == [0; N] {
-            return Ok(());
-        }
-        match self.who.load(Relaxed) {
-            0 => write!(out, "{kind} - -")?,
-            // CAST: The halves.
-            who => write!(out, "{kind} {} {}", who >> 32, who as u32)?,
-        }
-        for count in counts {
-            write!(out, " {count}")?;
-        }
-        writeln!(out)
-    }
-}
-
-/// Layers that a table tells apart; a power of two.
+/// Layers that a table tells apart.
 const ROWS: usize = 128;
-/// Places that are looked at for a layer.
-const PROBES: usize = 16;
-
-/// A table of layers with `N` counters each.
-struct Rows<const N: usize> {
-    rows: KVVec<Row<N>>,
-    others: Row<N>,
-}
-
-impl<const N: usize> Rows<N> {
-    fn new() -> Result<Self> {
-        let mut rows = KVVec::with_capacity(ROWS, GFP_KERNEL)?;
-        for _ in 0..ROWS {
-            rows.push(Row::new(), GFP_KERNEL)?;
-        }
-        Ok(Self {
-            rows,
-            others: Row::ready()?,
-        })
-    }
-
-    /// The row of a layer; that of others for nobody, and if there is no room.
-    fn of(&self, who: Option<Who>) -> &Row<N> {
-        let Some(who) = who.and_then(Who::known).map(Who::number) else {
-            return &self.others;
-        };
-        // CAST: Seven bits.
-        let start = (hash(who) >> (u64::BITS - ROWS.trailing_zeros())) as usize;
-        for step in 0..PROBES {
-            let row = &self.rows[(start + step) % ROWS];
-            let owner = match row.who.load(Relaxed) {
-                0 => row.claim(who),
-                owner => owner,
-            };
-            if owner == who {
-                return row;
-            }
-        }
-        &self.others
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Row<N>> {
-        Iterator::chain(self.rows.iter(), [&self.others])
-    }
-}
 
 /// See the [module](self).
 pub(crate) struct Heat {
@@ -166,8 +31,8 @@ impl Heat {
     /// All zero. Fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            owners: Rows::new()?,
-            donors: Rows::new()?,
+            owners: Rows::new(ROWS)?,
+            donors: Rows::new(ROWS)?,
             writes: Row::ready()?,
         })
     }
@@ -227,14 +92,13 @@ impl Heat {
     pub(crate) fn print_from(&self, out: &mut dyn Write) -> fmt::Result {
         let mut separator = " from=";
         for row in self.donors.all() {
-            let ([sectors], who) = (row.counts(), row.who.load(Relaxed));
+            let [sectors] = row.counts();
             if sectors == 0 {
                 continue;
             }
-            match who {
-                0 => write!(out, "{separator}others:{sectors}")?,
-                // CAST: The lower half.
-                who => write!(out, "{separator}{}:{sectors}", who as u32)?,
+            match row.who() {
+                None => write!(out, "{separator}others:{sectors}")?,
+                Some(who) => write!(out, "{separator}{}:{sectors}", who.thin_id)?,
             }
             separator = ",";
         }
@@ -288,46 +152,6 @@ mod tests {
         assert_eq!(
             printed(&mut buffer, |out| heat.print(out))?,
             &b"write 0 0\n"[..]
-        );
-        Ok(())
-    }
-
-    #[test]
-    fn counts_before_there_is_memory() -> Result {
-        let row = Row::<2>::new();
-        row.add(0, &[1, 8]);
-        row.add(1, &[16]);
-        assert_eq!(row.counts(), [1, 24]);
-        row.counters.populate(Counters::new()?);
-        row.add(0, &[1, 8]);
-        assert_eq!(row.counts(), [2, 32]);
-        row.reset();
-        assert_eq!(row.counts(), [0, 0]);
-        Ok(())
-    }
-
-    #[test]
-    fn who_finds_no_room_is_one_of_others() -> Result {
-        let heat = Heat::new()?;
-        // Twice as many as there is room for.
-        // CAST: A small number.
-        for serial in 1..=2 * ROWS as u32 {
-            heat.served(who(serial), 8);
-            heat.served(who(serial), 8);
-        }
-        let (mut named, mut sum) = (0, 0);
-        for row in heat.owners.all() {
-            let [_, _, ios, sectors] = row.counts();
-            assert_eq!(sectors, ios * 8);
-            named += u64::from(row.who.load(Relaxed) != 0);
-            sum += ios;
-        }
-        // CAST: A small number.
-        assert!(named > ROWS as u64 / 2 && named <= ROWS as u64);
-        assert_eq!(sum, 4 * ROWS as u64);
-        assert_eq!(
-            heat.owners.others.counts()[2],
-            2 * (2 * ROWS as u64 - named)
         );
         Ok(())
     }

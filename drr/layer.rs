@@ -57,6 +57,15 @@ impl Who {
         u64::from(self.serial) << 32 | u64::from(self.thin_id)
     }
 
+    /// From [`Self::number`].
+    pub(crate) fn from_number(number: u64) -> Self {
+        Self {
+            // CAST: The halves.
+            serial: (number >> 32) as Serial,
+            thin_id: number as u32,
+        }
+    }
+
     /// Nothing for a layer whose serial number isn't known.
     pub(crate) fn known(self) -> Option<Self> {
         (self.serial != 0).then_some(self)
