@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::control::Control;
 use crate::error::Result;
+use crate::histogram;
 use crate::inventory::Inventory;
 use crate::text::{self, Bucket};
 use crate::units::short;
@@ -18,27 +19,10 @@ pub struct Blocks {
     blocks: u64,
     block_sectors: u64,
     missed_reads: u64,
-    by_reads: Vec<Bar>,
-    by_layers: Vec<Bar>,
-}
-
-#[derive(Debug, Serialize)]
-struct Bar {
-    low: u64,
-    /// `None` for no end
-    high: Option<u64>,
-    blocks: u64,
-}
-
-fn bars(buckets: Vec<Bucket>) -> Vec<Bar> {
-    buckets
-        .into_iter()
-        .map(|bucket| Bar {
-            low: bucket.low,
-            high: bucket.high,
-            blocks: bucket.count,
-        })
-        .collect()
+    #[serde(serialize_with = "histogram::blocks")]
+    by_reads: Vec<Bucket>,
+    #[serde(serialize_with = "histogram::blocks")]
+    by_layers: Vec<Bucket>,
 }
 
 pub fn switch(control: &Control, inventory: &Inventory, pool: &str, on: bool) -> Result<()> {
@@ -60,8 +44,8 @@ impl Blocks {
             blocks: blocks.blocks,
             block_sectors: blocks.block_sectors,
             missed_reads: blocks.missed,
-            by_reads: bars(blocks.reads),
-            by_layers: bars(blocks.layers),
+            by_reads: blocks.reads,
+            by_layers: blocks.layers,
         }
     }
 
@@ -86,27 +70,8 @@ impl Blocks {
                 self.missed_reads
             ));
         }
-        for (title, bars) in [
-            ("TIMES READ", &self.by_reads),
-            ("BY LAYERS", &self.by_layers),
-        ] {
-            let most = bars.iter().map(|bar| bar.blocks).max().unwrap_or(0).max(1);
-            text.push_str(&format!("\n{title:<13} {:>10} {:>10}\n", "BLOCKS", "MIB"));
-            for bar in bars {
-                let range = match bar.high {
-                    Some(high) if high == bar.low => bar.low.to_string(),
-                    Some(high) => format!("{} to {high}", bar.low),
-                    None => format!("{} or more", bar.low),
-                };
-                let length = (bar.blocks as f64 / most as f64 * 40.0).ceil() as usize;
-                text.push_str(&format!(
-                    "{range:<13} {:>10} {:>10}  {}\n",
-                    bar.blocks,
-                    mib(bar.blocks),
-                    "█".repeat(length)
-                ));
-            }
-        }
+        text += &histogram::draw("TIMES READ", "BLOCKS", &self.by_reads, mib);
+        text += &histogram::draw("BY LAYERS", "BLOCKS", &self.by_layers, mib);
         text
     }
 }

@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use crate::control::Control;
 use crate::error::Result;
+use crate::histogram;
 use crate::inventory::Inventory;
 use crate::layers::Layers;
-use crate::text::{self, Copy};
+use crate::text::{self, Bucket, Copy};
 use crate::units::{fit, short};
 
 #[derive(Debug, Serialize)]
@@ -22,18 +23,11 @@ pub struct Duplicates {
     pages: u64,
     /// copies beyond the first of each
     extra_pages: u64,
-    by_copies: Vec<Bar>,
+    #[serde(serialize_with = "histogram::pages")]
+    by_copies: Vec<Bucket>,
     by_layer: Vec<Share>,
     #[serde(skip_serializing_if = "Option::is_none")]
     copies: Option<Vec<Copy>>,
-}
-
-#[derive(Debug, Serialize)]
-struct Bar {
-    low: u64,
-    /// `None` for no end
-    high: Option<u64>,
-    pages: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -108,15 +102,7 @@ impl Duplicates {
             page_bytes: found.page_bytes,
             pages: found.copies.iter().map(|bucket| bucket.count).sum(),
             extra_pages: by_layer.iter().map(|share| share.extra_pages).sum(),
-            by_copies: found
-                .copies
-                .iter()
-                .map(|bucket| Bar {
-                    low: bucket.low,
-                    high: bucket.high,
-                    pages: bucket.count,
-                })
-                .collect(),
+            by_copies: found.copies,
             by_layer,
             copies,
         }
@@ -136,30 +122,8 @@ impl Duplicates {
             self.mib(self.pages),
             self.mib(self.extra_pages)
         );
-        let most = self
-            .by_copies
-            .iter()
-            .map(|bar| bar.pages)
-            .max()
-            .unwrap_or(1);
-        text.push_str(&format!(
-            "\n{:<13} {:>10} {:>10}\n",
-            "TIMES CACHED", "PAGES", "MIB"
-        ));
-        for bar in &self.by_copies {
-            let times = match bar.high {
-                Some(high) if high == bar.low => bar.low.to_string(),
-                Some(high) => format!("{} to {high}", bar.low),
-                None => format!("{} or more", bar.low),
-            };
-            let length = (bar.pages as f64 / most.max(1) as f64 * 40.0).ceil() as usize;
-            text.push_str(&format!(
-                "{times:<13} {:>10} {:>10}  {}\n",
-                bar.pages,
-                self.mib(bar.pages),
-                "█".repeat(length)
-            ));
-        }
+        let mib = |pages| self.mib(pages);
+        text += &histogram::draw("TIMES CACHED", "PAGES", &self.by_copies, mib);
         text.push_str(&format!(
             "\n{:<NAME$} {:>10} {:>10}\n",
             "LAYER", "MIB", "FURTHER"

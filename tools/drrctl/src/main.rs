@@ -18,6 +18,7 @@ mod control;
 mod duplicates;
 mod error;
 mod heat;
+mod histogram;
 mod inventory;
 mod layers;
 mod live;
