@@ -2,7 +2,8 @@
 
 //! The copy engine: serves a read from donors.
 //!
-//! Everything is by trying; nobody waits for a donor. For each donor, in this order:
+//! Everything is by trying; nobody waits for a donor. For each donor, and each of its folios as far
+//! as it has the pages, in this order:
 //!
 //! 1. under RCU, find the record and take a reference to the folio it names;
 //! 2. lock the folio, and see that it is still in the mapping: from here on neither the folio nor

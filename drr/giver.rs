@@ -175,14 +175,14 @@ impl Givers {
     /// Some page is withheld by some target. To be asked when pages are on record, after a full
     /// barrier.
     #[inline]
-    pub(crate) fn withhold_any(&self) -> bool {
+    pub(crate) fn any_withheld(&self) -> bool {
         self.withholding.load(Relaxed) != 0
     }
 
     /// Some of the pages are withheld by the target `device`. To be asked as above.
     #[inline]
     pub(crate) fn withholds(&self, device: u32, mapping: u64, first: u64, last: u64) -> bool {
-        if !self.withhold_any() {
+        if !self.any_withheld() {
             return false;
         }
         self.with(device, |giver| {

@@ -38,7 +38,7 @@ const BUSY_US: [i64; 3] = [0, 100, 400];
 /// How long the rest of a donor's read is waited for by what may be such a rest itself, in
 /// milliseconds: longer than reads from a healthy disk take as a rule.
 const RING_MS: u32 = 300;
-/// No read has more pages, as a rule: 2 MiB.
+/// No read has more pages, as a rule: 2 MiB. A ring of longer ones may last for all of the patience.
 const READ_PAGES: u64 = 512;
 
 /// Where a read goes, and what has to hold until its pages can be recorded.

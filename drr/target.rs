@@ -374,7 +374,7 @@ impl Drr {
                 continue;
             }
             partial |= !pages.is_whole_folio();
-            // Of the same inode, so what was found out of that still holds.
+            // Of the same inode, whose rules hold for all of it; a claim since is noticed below.
             if range.as_mut().is_some_and(|range| range.extend(&pages)) {
                 continue;
             }
@@ -396,7 +396,7 @@ impl Drr {
         // these records meanwhile, as the reader holds the folios' locks until the read completes.
         let changed = !self.still_there(place);
         let claimed = raw && self.claims.fetch_add(0, Full) != claims;
-        if !(changed || claimed || partial || table.givers.withhold_any()) {
+        if !(changed || claimed || partial || table.givers.any_withheld()) {
             return;
         }
         for pages in filled.pages(bio) {
