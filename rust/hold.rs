@@ -6,8 +6,8 @@
 //! gets to such a place, let a test do what would have to happen then by chance, and let the
 //! thread go on. In a normal build [`Place::pass`] is nothing.
 //!
-//! The test arms a place, waits until a thread is held there, and releases it. If nobody does,
-//! it goes on after 15 seconds.
+//! The test arms a place, perhaps for a later passage than the next one, waits until a thread is held
+//! there, and releases it. If nobody does, it goes on after 15 seconds.
 
 /// A place that reads and events pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,9 +50,15 @@ mod test_build {
 
     /// [`NONE`], or the place that is armed, with [`HELD`] once a thread is there.
     static ARMED: Atomic<u32> = Atomic::new(NONE);
+    /// So many pass the place that is armed before one is held.
+    static PASS: Atomic<u32> = Atomic::new(0);
 
     pub(super) fn hold(place: Place) {
         let number = place as u32;
+        if ARMED.load(Acquire) == number && PASS.load(Acquire) != 0 {
+            PASS.fetch_add(1u32.wrapping_neg(), Full);
+            return;
+        }
         if ARMED.cmpxchg(number, number | HELD, Full).is_err() {
             return;
         }
@@ -62,23 +68,26 @@ mod test_build {
             }
             match place {
                 // Others may have to wait for a grace period meanwhile.
-                Place::MappingKnown | Place::LayerCreated => delay::fsleep(Delta::from_millis(1)),
+                Place::MappingKnown | Place::LayerCreated => {
+                    delay::fsleep(Delta::from_millis(1))
+                }
                 Place::RecordFound => delay::udelay(Delta::from_millis(1)),
             }
         }
         pr_warn!("held at {place:?} for {PATIENCE_MS} ms: gone on\n");
     }
 
-    /// Messages of a test build: `hold <place>`, `held` (fails until a thread is), `release`.
+    /// Messages of a test build: `hold <place> [second]`, `held` (fails until a thread is), `release`.
     pub fn message(args: &[&CStr]) -> Option<Result> {
         match args {
-            [name, place] if *name == c"hold" => {
+            [name, place, rest @ ..] if *name == c"hold" => {
                 let place = match place.to_bytes() {
                     b"mapping_known" => Place::MappingKnown,
                     b"record_found" => Place::RecordFound,
                     b"layer_created" => Place::LayerCreated,
                     _ => return Some(Err(EINVAL)),
                 };
+                PASS.store(u32::from(rest == [c"second"]), Release);
                 ARMED.store(place as u32, Release);
                 Some(Ok(()))
             }

@@ -68,6 +68,11 @@ read_by() {
 	dd if="/dev/mapper/$1" of=/dev/null bs=64k count=1 status=none
 }
 
+# In two parts, as the device is split at blocks.
+read_two_blocks() {
+	dd if="/dev/mapper/$1" of=/dev/null bs=128k count=1 status=none
+}
+
 # The donor's page is overwritten and written back, all clean again, between the moment its
 # record is found and the moment it is locked.
 record_ends_before_the_lock() {
@@ -165,6 +170,37 @@ block_changes_hands_before_a_read_is_followed() {
 	expect "reads that were changed" "$(stat_of receiver miss_changed)" 1
 }
 
+# The first part of donor's read has come, and its second is held; receiver waits for the rest of
+# that, and its own second part comes. Then donor's waits for the rest of receiver's. One of the two
+# goes to the disk, before either has waited for the second that everybody does.
+ring_is_broken() {
+	local name reader
+	pool_up 16
+	on_exit 'exec 7<&- 8<&-; all_down'
+	thin_new base 1
+	xfs_io -d -c "pwrite -q -b 64k -S $ORIGINAL 0 128k" -c fsync /dev/mapper/t-base
+	for name in donor receiver; do
+		thin_snap $name base
+		drr_new $name
+	done
+	# Else their page caches end with the reads.
+	exec 7</dev/mapper/donor 8</dev/mapper/receiver
+	hold "mapping_known second"
+	in_background read_two_blocks donor
+	wait_for 20 recorded donor 128
+	read_two_blocks receiver &
+	reader=$!
+	wait_for 20 recorded receiver 128
+	go_on
+	wait $reader
+	expect "reads of donor that were left" "$(stat_of donor miss_busy)" 1
+	expect "reads of receiver that were left" "$(stat_of receiver miss_busy)" 0
+	expect "sectors that receiver was served" "$(stat_of receiver hit_sectors)" 128
+}
+
+# recorded NAME SECTORS: so many of what the device has read.
+recorded() { (($(stat_of "$1" recorded_sectors) >= $2)); }
+
 # The thin device's table is replaced by one of another layer, between the lookup of the
 # mapping and the read.
 table_changes_before_the_read() {
@@ -217,6 +253,7 @@ run_case "block changes hands before the hit" block_changes_hands
 run_case "block changes hands before a read is followed" block_changes_hands_before_a_read_is_followed
 run_case "mapping moves before the read" mapping_moves_before_the_read
 run_case "mapping moves before a read that is followed" mapping_moves_before_a_read_that_is_followed
+run_case "ring of two reads is broken" ring_is_broken
 run_case "table changes before the read" table_changes_before_the_read
 run_case "snapshot is rolled back" snapshot_is_rolled_back
 finish
