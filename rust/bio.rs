@@ -138,6 +138,18 @@ impl<'a, T: Target> Bio<'a, T> {
         iter.bi_size >> SECTOR_SHIFT
     }
 
+    /// It writes data that may be written together with other data, at any time before it completes.
+    pub fn writes_plainly(&self) -> bool {
+        let opf = self.raw().bi_opf;
+        opf & bindings::DM_RUST_OP_MASK == bindings::DM_RUST_OP_WRITE
+            && opf & bindings::DM_RUST_SPECIAL_WRITE == 0
+            && !self.transformed()
+    }
+
+    pub(crate) fn flags(&self) -> u32 {
+        self.raw().bi_opf
+    }
+
     pub(crate) fn iter(&self) -> bvec_iter {
         self.raw().bi_iter
     }
@@ -168,11 +180,8 @@ impl<'a, T: Target> Bio<'a, T> {
 
     /// A writer that starts at the first byte of the bio's data.
     pub fn writer(&mut self) -> Writer<'_> {
-        Writer {
-            vecs: self.raw().bi_io_vec,
-            iter: self.raw().bi_iter,
-            bio: PhantomData,
-        }
+        // SAFETY: The bio is ours for as long as it is borrowed.
+        unsafe { Writer::new(self.vecs(), self.iter(), 0) }
     }
 
     /// Has the current task's cgroup asked for it, also if a worker sends it down.
@@ -393,6 +402,27 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    /// Starts at byte `skip` of the data.
+    ///
+    /// # Safety
+    ///
+    /// As the type invariant says.
+    pub(crate) unsafe fn new(vecs: *const bio_vec, mut iter: bvec_iter, mut skip: u32) -> Self {
+        while skip != 0 && iter.bi_size != 0 {
+            // SAFETY: By the safety requirements.
+            let (vec, len) = unsafe { piece(vecs, &iter) };
+            let len = len.min(skip);
+            advance(&vec, &mut iter, len);
+            skip -= len;
+        }
+        // INVARIANT: By the safety requirements.
+        Self {
+            vecs,
+            iter,
+            bio: PhantomData,
+        }
+    }
+
     /// Copies `data`, as much as there is room for.
     pub fn write(&mut self, data: &PageData<'_>) {
         let mut from = data.as_ptr();

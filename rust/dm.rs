@@ -11,7 +11,9 @@
 //!   known of them,
 //! - [`bits`], [`index`], [`directory`]: an RCU-read directory of page-cache pages by content,
 //!   kept exact by those events,
-//! - [`inflight`]: reads of the same data at the same time,
+//! - [`inflight`], [`parking`]: reads of the same data at the same time, and bios that wait,
+//! - [`verify`], [`whole`], [`blocklock`]: reads that are compared with the disk; writes of whole
+//!   blocks in the place of smaller ones, and what keeps others away meanwhile,
 //! - [`counters`], [`spread`]: figures that CPUs count without getting in each other's way,
 //! - [`guard`], [`hold`]: switches for single guards, and places to hold a read up, in test
 //!   builds only.
@@ -24,6 +26,7 @@ const __LOG_PREFIX: &[u8] = b"dm_drr\0";
 mod bindings;
 pub mod bio;
 pub mod bits;
+pub mod blocklock;
 pub mod counters;
 pub mod device;
 pub mod directory;
@@ -33,6 +36,8 @@ pub mod guard;
 pub mod hold;
 pub mod index;
 pub mod inflight;
+mod own;
+pub mod parking;
 pub mod printer;
 pub mod sched;
 pub mod spread;
@@ -41,3 +46,4 @@ pub mod thin;
 pub mod tracepoint;
 pub mod truncation;
 pub mod verify;
+pub mod whole;

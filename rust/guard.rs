@@ -49,6 +49,10 @@ pub enum Guard {
     Withhold = 17,
     /// What is read for one is given to others only if it comes from where it was looked up.
     Lend = 18,
+    /// A write becomes one of a whole block only if no other to the block is in flight.
+    AloneBefore = 19,
+    /// Other writes to the block wait for one that has become one of the whole block.
+    AloneAfter = 20,
 }
 
 #[cfg(DRR_MUTANTS)]

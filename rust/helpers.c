@@ -178,9 +178,24 @@ bool dm_rust_bio_is_transformed(struct bio *bio)
 	return bio_has_crypt_ctx(bio) || bio_integrity(bio);
 }
 
-struct bio *dm_rust_bio_alloc_nowait(struct block_device *bdev, unsigned int pages)
+/* For whom @like is for. */
+struct bio *dm_rust_bio_alloc_nowait(struct bio *like, struct block_device *bdev,
+				     unsigned int pages, blk_opf_t opf)
 {
-	return bio_alloc(bdev, pages, REQ_OP_READ, GFP_NOWAIT);
+	struct bio *bio = bio_alloc(bdev, pages, opf, GFP_NOWAIT);
+
+	if (bio) {
+		bio_clone_blkg_association(bio, like);
+		bio->bi_ioprio = like->bi_ioprio;
+		bio->bi_write_hint = like->bi_write_hint;
+	}
+	return bio;
+}
+
+/* Longer I/O is split. */
+unsigned int dm_rust_bdev_max_sectors(struct block_device *bdev)
+{
+	return queue_max_sectors(bdev_get_queue(bdev));
 }
 
 struct page *dm_rust_alloc_page_nowait(void)

@@ -30,6 +30,11 @@ enum {
 	DM_RUST_OP_MASK = REQ_OP_MASK,
 	DM_RUST_READAHEAD = REQ_RAHEAD,
 	DM_RUST_POLLED = REQ_POLLED,
+	/* What holds for a write that is done in the place of another, too. */
+	DM_RUST_WRITE_FLAGS = REQ_SYNC | REQ_META | REQ_PRIO | REQ_IDLE | REQ_FUA | REQ_BACKGROUND,
+	/* And what makes that impossible, or not worth it. */
+	DM_RUST_SPECIAL_WRITE = REQ_PREFLUSH | REQ_ATOMIC | REQ_POLLED,
+	DM_RUST_BIO_MAX_VECS = BIO_MAX_VECS,
 	DM_RUST_STATUS_INFO = STATUSTYPE_INFO,
 	DM_RUST_STATUS_TABLE = STATUSTYPE_TABLE,
 	DM_RUST_STATUS_IMA = STATUSTYPE_IMA,
@@ -84,7 +89,9 @@ void dm_rust_invalidate_unlock_shared(struct address_space *mapping);
 void dm_rust_bio_charge_submitter(struct bio *bio);
 void dm_rust_bio_set_dev(struct bio *bio, struct block_device *bdev);
 bool dm_rust_bio_is_transformed(struct bio *bio);
-struct bio *dm_rust_bio_alloc_nowait(struct block_device *bdev, unsigned int pages);
+struct bio *dm_rust_bio_alloc_nowait(struct bio *like, struct block_device *bdev,
+				     unsigned int pages, blk_opf_t opf);
+unsigned int dm_rust_bdev_max_sectors(struct block_device *bdev);
 struct page *dm_rust_alloc_page_nowait(void);
 void dm_rust_free_page(struct page *page);
 

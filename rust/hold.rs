@@ -19,6 +19,8 @@ pub enum Place {
     RecordFound = 2,
     /// The pool has a new layer, and hasn't committed it yet.
     LayerCreated = 3,
+    /// A write has become one of its whole block, which hasn't been sent yet.
+    BlockFilled = 4,
 }
 
 impl Place {
@@ -68,7 +70,7 @@ mod test_build {
             }
             match place {
                 // Others may have to wait for a grace period meanwhile.
-                Place::MappingKnown | Place::LayerCreated => {
+                Place::MappingKnown | Place::LayerCreated | Place::BlockFilled => {
                     delay::fsleep(Delta::from_millis(1))
                 }
                 Place::RecordFound => delay::udelay(Delta::from_millis(1)),
@@ -85,6 +87,7 @@ mod test_build {
                     b"mapping_known" => Place::MappingKnown,
                     b"record_found" => Place::RecordFound,
                     b"layer_created" => Place::LayerCreated,
+                    b"block_filled" => Place::BlockFilled,
                     _ => return Some(Err(EINVAL)),
                 };
                 PASS.store(u32::from(rest == [c"second"]), Release);

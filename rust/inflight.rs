@@ -59,6 +59,15 @@ pub struct Part {
     pub count: u32,
 }
 
+impl Part {
+    /// Of a bio that neither leads nor follows.
+    pub(crate) const NONE: Self = Self {
+        content: (0, 0),
+        first: 0,
+        count: 0,
+    };
+}
+
 /// What a bio is among those in flight.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -79,8 +88,9 @@ pub(crate) struct Leg {
     begin: u64,
     target: NonNull<c_void>,
     part: Part,
-    /// Of a leader: the next in its bucket. Of a follower: the next of its leader's.
-    next: *mut Leg,
+    /// Of a leader: the next in its bucket. Of a follower: the next of its leader's. Of others: the
+    /// next of those that wait for the same.
+    pub(crate) next: *mut Leg,
     /// Of a follower: its leader, or null if it goes its own way.
     leader: *mut Leg,
     /// Of a leader: its followers, and where it is known.
@@ -155,7 +165,8 @@ struct Buckets {
     aside: SpinLockIrq<Head>,
 }
 
-struct Head(*mut Leg);
+/// The first of some legs.
+pub(crate) struct Head(pub(crate) *mut Leg);
 
 // SAFETY: The legs are touched under the bucket's lock, by whoever holds it.
 unsafe impl Send for Head {}
@@ -271,7 +282,7 @@ impl<T: Target> InFlight<T> {
     /// # Safety
     ///
     /// It is in no list, and the caller's.
-    unsafe fn go_on(&self, leg: NonNull<Leg>) {
+    pub(crate) unsafe fn go_on(&self, leg: NonNull<Leg>) {
         // SAFETY: By the safety requirements the leg is nobody else's; it lives until `landed` is
         // done with its bio.
         unsafe {
@@ -330,13 +341,8 @@ impl<T: Target> InFlight<T> {
 
     /// Has `bio`, which goes on in a worker right now, do so again a few milliseconds later.
     pub fn later(&self, bio: Bio<'_, T>, target: &T) -> Mapped {
-        let part = Part {
-            content: (0, 0),
-            first: 0,
-            count: 0,
-        };
         // SAFETY: The bio is ours, and nobody knows of its leg.
-        let leg = unsafe { Leg::begin(&bio, target, part, self) };
+        let leg = unsafe { Leg::begin(&bio, target, Part::NONE, self) };
         let mut head = self.buckets.aside.lock();
         leg.next = head.0;
         head.0 = leg;
@@ -551,7 +557,7 @@ impl Leg {
     /// # Safety
     ///
     /// The bio is the caller's, and stays in flight, with its target, until the leg is done with.
-    unsafe fn begin<'a, T: Target>(
+    pub(crate) unsafe fn begin<'a, T: Target>(
         bio: &Bio<'_, T>,
         target: &T,
         part: Part,

@@ -5,6 +5,8 @@
 /// The sources that the module is built from.
 #[path = "../../../../rust/bits.rs"]
 pub mod bits;
+#[path = "../../../../rust/blocklock.rs"]
+pub mod blocklock;
 #[path = "../../../../rust/directory.rs"]
 pub mod directory;
 #[path = "../../../../rust/event.rs"]

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Locks for the blocks of a device: shared by writes, or exclusively one write's.
+//!
+//! They are only tried. A write shares the locks of its blocks from when it comes until it has ended.
+//! One that wants to write more than it was asked to, with what the block has held so far, has to be
+//! alone with it, from before it looks at that until it has ended: [`BlockLocks::make_exclusive`].
+//!
+//! A lock is a counter of those that share it, with a bit for the one that has it exclusively. Many
+//! blocks have the same lock, which only makes for writes that aren't alone without need. As every
+//! change of a counter is one fully ordered operation, either the one that wants to be alone sees the
+//! other, or the other sees the bit.
+//!
+//! This is what dm-bio-prison's cells are for, without memory or a tree for each write.
+
+use kernel::{
+    alloc::{flags::*, KVVec},
+    prelude::*,
+    sync::atomic::{Atomic, Full},
+};
+
+use crate::guard::Guard;
+
+const EXCLUSIVE: u32 = 1 << 31;
+
+/// The locks.
+pub struct BlockLocks(KVVec<Atomic<u32>>);
+
+/// What a write has locked: blocks `begin..end`.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Locked {
+    begin: u64,
+    end: u64,
+    exclusive: bool,
+}
+
+impl Locked {
+    /// There is no other write to the same blocks.
+    pub fn is_exclusive(&self) -> bool {
+        self.exclusive
+    }
+
+    /// There is nothing to be unlocked.
+    pub fn is_empty(&self) -> bool {
+        self.begin == self.end
+    }
+}
+
+impl BlockLocks {
+    /// So many, not zero, and nothing is locked. Fails with `ENOMEM`.
+    pub fn new(count: usize) -> Result<Self> {
+        let mut locks = KVVec::with_capacity(count, GFP_KERNEL)?;
+        for _ in 0..count {
+            locks.push(Atomic::new(0), GFP_KERNEL)?;
+        }
+        Ok(Self(locks))
+    }
+
+    /// The locks of blocks `begin..end`, each once.
+    fn of(&self, begin: u64, end: u64) -> impl Iterator<Item = &Atomic<u32>> {
+        let count = self.0.len() as u64;
+        let distinct = end.saturating_sub(begin).min(count);
+        // CAST: The remainder is an index.
+        (0..distinct).map(move |step| &self.0[(begin.wrapping_add(step) % count) as usize])
+    }
+
+    /// Shares the locks of blocks `begin..end`; nothing if somebody has one of them for himself.
+    pub fn share(&self, begin: u64, end: u64) -> Option<Locked> {
+        for (done, lock) in self.of(begin, end).enumerate() {
+            if lock.fetch_add(1, Full) & EXCLUSIVE != 0 && Guard::AloneAfter.on() {
+                for lock in self.of(begin, end).take(done + 1) {
+                    lock.fetch_add(1u32.wrapping_neg(), Full);
+                }
+                return None;
+            }
+        }
+        Some(Locked {
+            begin,
+            end,
+            exclusive: false,
+        })
+    }
+
+    /// Whether nobody else shares the lock of the one block that is `locked`, and nobody comes to
+    /// until it is unlocked or made shared again.
+    pub fn make_exclusive(&self, locked: &mut Locked) -> bool {
+        if locked.begin.wrapping_add(1) != locked.end || locked.exclusive {
+            return false;
+        }
+        let mut locks = self.of(locked.begin, locked.end);
+        let alone = |lock: &Atomic<u32>| {
+            let sharers = if Guard::AloneBefore.on() {
+                1
+            } else {
+                lock.fetch_add(0, Full) & !EXCLUSIVE
+            };
+            lock.cmpxchg(sharers, EXCLUSIVE | sharers, Full).is_ok()
+        };
+        locked.exclusive = locks.next().is_some_and(alone);
+        locked.exclusive
+    }
+
+    /// Others may share what was exclusively `locked`. Who waits for that has to be told.
+    pub fn make_shared(&self, locked: &mut Locked) {
+        if locked.exclusive {
+            for lock in self.of(locked.begin, locked.end) {
+                lock.fetch_add(EXCLUSIVE.wrapping_neg(), Full);
+            }
+        }
+        locked.exclusive = false;
+    }
+
+    /// Unlocks what is `locked`. If it was exclusively, who waits for that has to be told.
+    pub fn unlock(&self, mut locked: Locked) {
+        self.make_shared(&mut locked);
+        for lock in self.of(locked.begin, locked.end) {
+            lock.fetch_add(1u32.wrapping_neg(), Full);
+        }
+    }
+
+    /// Somebody has one of the locks of blocks `begin..end` for himself.
+    pub fn exclusive(&self, begin: u64, end: u64) -> bool {
+        let mut locks = self.of(begin, end);
+        locks.any(|lock| lock.fetch_add(0, Full) & EXCLUSIVE != 0)
+    }
+}
+
+#[kunit_tests(drr_blocklock)]
+mod tests {
+    use super::*;
+
+    const COUNT: usize = 64;
+
+    fn share(locks: &BlockLocks, begin: u64, end: u64) -> Result<Locked> {
+        locks.share(begin, end).ok_or(EBUSY)
+    }
+
+    #[test]
+    fn one_is_alone_or_many_share() -> Result {
+        let locks = BlockLocks::new(COUNT)?;
+        let mut first = share(&locks, 7, 8)?;
+        let second = share(&locks, 7, 8)?;
+        assert!(!locks.make_exclusive(&mut first));
+        locks.unlock(second);
+        assert!(locks.make_exclusive(&mut first));
+        assert!(first.is_exclusive());
+        for (begin, end, free) in [
+            (7, 8, false),
+            (8, 9, true),
+            (0, 7, true),
+            (0, 8, false),
+            (6, u64::MAX, false),
+            (8, 7 + COUNT as u64, true),
+            (8, 8 + COUNT as u64, false),
+        ] {
+            let locked = locks.share(begin, end);
+            assert_eq!(locked.is_some(), free);
+            assert_eq!(locks.exclusive(begin, end), !free);
+            locked.into_iter().for_each(|locked| locks.unlock(locked));
+        }
+        locks.make_shared(&mut first);
+        locks.unlock(share(&locks, 7, 8)?);
+        assert!(locks.make_exclusive(&mut first));
+        locks.unlock(first);
+        // Nothing is left.
+        for block in 0..COUNT as u64 {
+            let mut locked = share(&locks, block, block + 1)?;
+            assert!(locks.make_exclusive(&mut locked));
+            locks.unlock(locked);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn only_one_block_can_be_exclusive() -> Result {
+        let locks = BlockLocks::new(COUNT)?;
+        for (begin, end) in [(3, 3), (3, 5), (0, u64::MAX)] {
+            let mut locked = share(&locks, begin, end)?;
+            assert!(!locks.make_exclusive(&mut locked));
+            assert_eq!(locked.is_empty(), begin == end);
+            locks.unlock(locked);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! I/O of our own on behalf of a bio, which completes when that has ended.
+//!
+//! Nothing here waits for memory: below a file system that could wait for ever.
+//!
+//! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h)
+
+use core::ptr::NonNull;
+
+use kernel::{
+    alloc::{flags::*, KVec},
+    bindings::{bio, bvec_iter, page},
+    ffi::c_void,
+    prelude::*,
+};
+
+use crate::{
+    bindings,
+    bio::{Bio, Mapped, Writer},
+    device::BlockDevice,
+    folio::PAGE_SHIFT,
+    target::Target,
+};
+
+pub(crate) const PAGE_SIZE: u32 = 1 << PAGE_SHIFT;
+
+/// A page of our own.
+///
+/// # Invariants
+///
+/// The page is allocated and nobody else's.
+struct OwnPage(NonNull<page>);
+
+impl OwnPage {
+    fn new() -> Option<Self> {
+        // SAFETY: Allocates a page.
+        // INVARIANT: Nobody else knows it.
+        NonNull::new(unsafe { bindings::dm_rust_alloc_page_nowait() }).map(Self)
+    }
+}
+
+impl Drop for OwnPage {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::dm_rust_free_page(self.0.as_ptr()) };
+    }
+}
+
+/// A bio of our own, with its memory.
+///
+/// # Invariants
+///
+/// The bio is allocated and nobody else's until it is sent, and again when it has ended. Its data is
+/// in `pages`, each of them full but perhaps the last.
+pub(crate) struct OwnBio {
+    bio: NonNull<bio>,
+    pages: KVec<OwnPage>,
+}
+
+impl OwnBio {
+    /// To do what `flags` say with `bytes` bytes of `device`, for whom `bio` is for. Its memory isn't
+    /// initialised. Nothing if there is no memory.
+    pub(crate) fn new<T: Target>(
+        bio: &Bio<'_, T>,
+        device: BlockDevice<'_>,
+        flags: u32,
+        bytes: u32,
+    ) -> Option<Self> {
+        let count = bytes.div_ceil(PAGE_SIZE);
+        let mut pages = KVec::new();
+        for _ in 0..count {
+            pages
+                .push(OwnPage::new()?, GFP_NOWAIT | __GFP_NOWARN)
+                .ok()?;
+        }
+        // SAFETY: The device is open, and the other bio has one, too.
+        let own = unsafe {
+            bindings::dm_rust_bio_alloc_nowait(bio.as_ptr(), device.as_ptr(), count, flags)
+        };
+        // INVARIANT: Just allocated, and filled up with the pages.
+        let this = Self {
+            bio: NonNull::new(own)?,
+            pages,
+        };
+        let mut left = bytes;
+        for page in &this.pages {
+            let len = left.min(PAGE_SIZE);
+            // SAFETY: The bio has room for `count` pages.
+            unsafe { kernel::bindings::__bio_add_page(own, page.0.as_ptr(), len, 0) };
+            left -= len;
+        }
+        Some(this)
+    }
+
+    /// Its memory from byte `at` on, of which so many bytes are contiguous at least as there are to
+    /// the end of the page.
+    pub(crate) fn address(&self, at: u32) -> *mut u8 {
+        let page = &self.pages[(at >> PAGE_SHIFT) as usize];
+        // SAFETY: The page is ours, and `at` within it.
+        unsafe {
+            bindings::dm_rust_page_address(page.0.as_ptr())
+                .cast::<u8>()
+                .add((at & (PAGE_SIZE - 1)) as usize)
+        }
+    }
+
+    /// A writer that starts at its page `first`.
+    pub(crate) fn writer(&mut self, first: u32) -> Writer<'_> {
+        // SAFETY: Ours, by the type invariant.
+        let bio = unsafe { self.bio.as_ref() };
+        // SAFETY: The data is ours for as long as `self` is borrowed.
+        unsafe { Writer::new(bio.bi_io_vec, bio.bi_iter, first << PAGE_SHIFT) }
+    }
+
+    /// Sends it to sector `sector` of its device. When it has ended `done` is called, and then `bio`
+    /// completes as it has.
+    ///
+    /// Gives the bio back if there is no memory; else calls `before` when it can't fail any more, and
+    /// when this has returned the target may be gone, unless something else keeps it.
+    pub(crate) fn send_for<'a, T: Target>(
+        self,
+        bio: Bio<'a, T>,
+        target: &'a T,
+        sector: u64,
+        done: fn(&Errand<T>, bool),
+        before: impl FnOnce(),
+    ) -> core::result::Result<Mapped, Bio<'a, T>> {
+        let own = self.bio.as_ptr();
+        let errand = Errand::<T> {
+            own: self,
+            // SAFETY: A bio's pointer is not null.
+            bio: unsafe { NonNull::new_unchecked(bio.as_ptr()) },
+            target: NonNull::from(target),
+            extent: bio.iter(),
+            done,
+        };
+        let Ok(errand) = KBox::new(errand, GFP_NOWAIT | __GFP_NOWARN) else {
+            return Err(bio);
+        };
+        before();
+        // SAFETY: The bio is ours and complete; `ended` gets the box back.
+        unsafe {
+            (*own).bi_iter.bi_sector = sector;
+            (*own).bi_private = KBox::into_raw(errand).cast();
+            (*own).bi_end_io = Some(ended::<T>);
+            kernel::bindings::submit_bio_noacct(own);
+        }
+        Ok(Mapped::submitted())
+    }
+}
+
+impl Drop for OwnBio {
+    fn drop(&mut self) {
+        // SAFETY: Ours, by the type invariant: it was never sent, or has ended.
+        unsafe { kernel::bindings::bio_put(self.bio.as_ptr()) };
+    }
+}
+
+/// What a bio of our own is sent for.
+///
+/// # Invariants
+///
+/// `bio` is owned, and completed when the errand is done; `extent` is that of its data. `target`
+/// outlives it, as device-mapper destroys no target with I/O in flight.
+pub(crate) struct Errand<T: Target> {
+    own: OwnBio,
+    bio: NonNull<bio>,
+    target: NonNull<T>,
+    extent: bvec_iter,
+    done: fn(&Self, bool),
+}
+
+impl<T: Target> Errand<T> {
+    /// The bio of our own, which has ended.
+    pub(crate) fn own(&self) -> &OwnBio {
+        &self.own
+    }
+
+    /// The bio on whose behalf it is, not completed yet, and where its data is.
+    pub(crate) fn bio(&self) -> (NonNull<bio>, bvec_iter) {
+        (self.bio, self.extent)
+    }
+
+    /// The target that the bio passes.
+    pub(crate) fn target(&self) -> &T {
+        // SAFETY: By the type invariant.
+        unsafe { self.target.as_ref() }
+    }
+}
+
+/// # Safety
+///
+/// Called by the block layer for a bio that [`OwnBio::send_for`] submitted.
+unsafe extern "C" fn ended<T: Target>(own: *mut bio) {
+    // SAFETY: By the safety requirements.
+    let (errand, status) = unsafe {
+        let private: *mut c_void = (*own).bi_private;
+        (
+            KBox::from_raw(private.cast::<Errand<T>>()),
+            (*own).bi_status,
+        )
+    };
+    (errand.done)(&errand, u32::from(status) == bindings::DM_RUST_STS_OK);
+    let bio = errand.bio.as_ptr();
+    // The memory goes first: the bio may be the last that keeps the target from going.
+    drop(errand);
+    // SAFETY: The bio is ours and not used after this.
+    unsafe {
+        (*bio).bi_status = status;
+        kernel::bindings::bio_endio(bio);
+    }
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Writes of whole blocks in the place of smaller ones.
+//!
+//! Who keeps other writes to the block from coming in between is not decided here: see
+//! [`crate::blocklock`].
+
+use core::result::Result;
+
+use crate::{
+    bindings,
+    bio::{advance, piece, Bio, Mapped, Writer, SECTOR_SHIFT},
+    device::BlockDevice,
+    own::{OwnBio, PAGE_SIZE},
+    target::Target,
+};
+
+/// The longest block of `device` that can be written at once, in sectors.
+pub fn most_sectors(device: BlockDevice<'_>) -> u32 {
+    const ONE_BIO: u32 = bindings::DM_RUST_BIO_MAX_VECS * (PAGE_SIZE >> SECTOR_SHIFT);
+    // SAFETY: The device is open.
+    unsafe { bindings::dm_rust_bdev_max_sectors(device.as_ptr()) }.min(ONE_BIO)
+}
+
+/// A block that is to be written for a bio that writes a part of it.
+pub struct WholeBlock(OwnBio);
+
+impl WholeBlock {
+    /// `sectors` long, of `device`; nothing if there is no memory.
+    pub fn new<T: Target>(bio: &Bio<'_, T>, device: BlockDevice<'_>, sectors: u32) -> Option<Self> {
+        let flags = bindings::DM_RUST_OP_WRITE | bio.flags() & bindings::DM_RUST_WRITE_FLAGS;
+        OwnBio::new(bio, device, flags, sectors << SECTOR_SHIFT).map(Self)
+    }
+
+    /// A writer that starts at page `first`.
+    pub fn writer(&mut self, first: u32) -> Writer<'_> {
+        self.0.writer(first)
+    }
+
+    /// Puts what `bio` writes at sector `at` of the block, as much as there is room for.
+    pub fn overlay<T: Target>(&mut self, bio: &Bio<'_, T>, at: u32) {
+        let mut iter = bio.iter();
+        let mut to = at << SECTOR_SHIFT;
+        while iter.bi_size != 0 {
+            // SAFETY: The extent is the bio's own.
+            let (vec, len) = unsafe { piece(bio.vecs(), &iter) };
+            let len = len.min(PAGE_SIZE - to % PAGE_SIZE);
+            // SAFETY: Within the bio_vec, whose pages the bio holds, and within our page.
+            unsafe {
+                let from = bindings::dm_rust_page_address(vec.bv_page)
+                    .cast::<u8>()
+                    .add((vec.bv_offset + iter.bi_offset) as usize);
+                core::ptr::copy_nonoverlapping(from, self.0.address(to), len as usize);
+            }
+            to += len;
+            advance(&vec, &mut iter, len);
+        }
+    }
+
+    /// Writes it to `sector` of the device; then `bio` completes, as that has ended.
+    ///
+    /// All of it must have been written, with [`Self::writer`] and [`Self::overlay`]. Gives the bio
+    /// back if there is no memory; when this has returned the target may be gone, unless something
+    /// else keeps it.
+    pub fn write_for<'a, T: Target>(
+        self,
+        bio: Bio<'a, T>,
+        target: &'a T,
+        sector: u64,
+    ) -> Result<Mapped, Bio<'a, T>> {
+        self.0.send_for(bio, target, sector, |_, _| {}, || {})
+    }
+}
