@@ -7,7 +7,7 @@
 //! sibling that read it last. Nothing is kept but metadata that says which cached page holds
 //! which block.
 //!
-//! - [`target`], [`read`]: the walk of a bio; start here,
+//! - [`target`], [`read`], [`write`](mod@write): the walk of a bio; start here,
 //! - [`args`], [`stats`]: what goes in by the table and comes out by status,
 //! - [`access`]: the access table,
 //! - [`copy`], [`donor`], [`giver`]: serving a read, the rules for who may serve, and who does,
@@ -38,6 +38,7 @@ mod rows;
 mod stats;
 mod target;
 mod tree;
+mod write;
 
 use kernel::{prelude::*, sync::Arc};
 

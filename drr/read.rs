@@ -10,6 +10,7 @@ use kernel::{
 
 use dm::{
     bio::{Bio, Filled, Mapped},
+    blocklock::Locked,
     folio::{PAGE_SECTORS, PAGE_SECTORS_SHIFT},
     guard::Guard,
     hold,
@@ -69,13 +70,17 @@ pub(crate) struct Passage {
     pub(crate) place: Option<Place>,
     /// Whose pages they were copied from, until the disk agrees (paranoid).
     pub(crate) donor: u32,
+    /// The blocks that a write is in.
+    pub(crate) locked: Locked,
 }
 
 impl Drr {
     /// A read comes in.
     pub(crate) fn read<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
         bio.data().filled = Filled::by(&bio);
-        let (owner, place) = self.place(&bio);
+        let (owner, place) = self.place_at(bio.sector(), bio.sectors());
+        let place =
+            place.and_then(|place| (!bio.transformed()).then_some(place).ok_or(Miss::Layout));
         let passage = bio.data();
         (passage.owner, passage.device) = (owner, self.member.device);
         let place = match place {
@@ -294,9 +299,8 @@ impl Drr {
         self.forward(bio)
     }
 
-    /// Finds the shared data block that a read is for, and who wrote it.
-    fn place(&self, bio: &Bio<'_, Self>) -> (Option<Who>, Result<Place, Miss>) {
-        let (sector, sectors) = (bio.sector(), bio.sectors());
+    /// Finds the shared data block that `sectors` from `sector` on are in, and who wrote it.
+    pub(crate) fn place_at(&self, sector: u64, sectors: u32) -> (Option<Who>, Result<Place, Miss>) {
         let (block, at) = (
             sector / u64::from(self.block_sectors),
             // CAST: The remainder of a division by a u32.
@@ -315,7 +319,7 @@ impl Drr {
         let (serial, owner) = self.member.tree().owner(layer, mapping.time);
         let place = || {
             let aligned = (at | sectors) % PAGE_SECTORS == 0;
-            if !aligned || sectors == 0 || at + sectors > self.block_sectors || bio.transformed() {
+            if !aligned || sectors == 0 || at + sectors > self.block_sectors {
                 return Err(Miss::Layout);
             }
             if !mapping.shared && Guard::Shared.on() {

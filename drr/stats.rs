@@ -47,6 +47,8 @@ const MISSES: [&str; 7] = [
 enum Count {
     FollowedSectors,
     RecordedSectors,
+    /// Writes in whose place a whole block was written.
+    WholeWrites,
     /// Second reads of paranoid mode that gave a verdict, and those that gave a bad one.
     Verified,
     Mismatches,
@@ -107,6 +109,11 @@ impl Stats {
         self.add(Count::RecordedSectors, sectors_of(pages));
     }
 
+    /// A whole block was written in the place of a part of it.
+    pub(crate) fn whole_write(&self) {
+        self.add(Count::WholeWrites, 1);
+    }
+
     /// A hit was compared with the disk.
     pub(crate) fn verified(&self, same: bool) {
         self.add(Count::Verified, 1);
@@ -121,7 +128,7 @@ impl Stats {
         self.heat.reset();
     }
 
-    /// Prints the counters of reads. They add up at any time: what isn't known to be a hit or a miss
+    /// Prints the counters of reads, and of writes that spared one. They add up at any time: what isn't known to be a hit or a miss
     /// yet isn't counted.
     pub(crate) fn print_reads(&self, out: &mut dyn Write) -> fmt::Result {
         let sums = self.counters.sums();
@@ -138,7 +145,8 @@ impl Stats {
             write!(out, " {name}={count}")?;
         }
         write!(out, " followed_sectors={}", of(Count::FollowedSectors))?;
-        write!(out, " recorded_sectors={}", of(Count::RecordedSectors))
+        write!(out, " recorded_sectors={}", of(Count::RecordedSectors))?;
+        write!(out, " whole_writes={}", of(Count::WholeWrites))
     }
 
     /// Prints what paranoid mode found.
@@ -157,16 +165,17 @@ mod tests {
 
     #[test]
     fn prints_and_resets() -> Result {
-        let mut buffer = [0; 256];
+        let mut buffer = [0; 300];
         let stats = Stats::new()?;
         stats.miss(Miss::Busy, None, 8);
         stats.hit(None, 128, &Sources::default());
         stats.recorded(3);
+        stats.whole_write();
         assert_eq!(
             printed(&mut buffer, |out| stats.print_reads(out))?,
             &b" reads=2 read_sectors=136 hits=1 hit_sectors=128 miss_unshared=0 \
                miss_metadata=0 miss_norecord=0 miss_busy=1 miss_changed=0 miss_layout=0 \
-               miss_left=0 followed_sectors=0 recorded_sectors=24"[..]
+               miss_left=0 followed_sectors=0 recorded_sectors=24 whole_writes=1"[..]
         );
         stats.verified(true);
         stats.verified(false);

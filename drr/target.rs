@@ -8,7 +8,9 @@
 //!                                               -> misses, up to the next hits: forward
 //!         end_io -> success: record the pages read; error: end what is known of them
 //! write, discard, write zeroes:
-//!         map -> whoever reads these blocks right now must notice -> forward
+//!         map -> whoever reads these blocks right now must notice
+//!                -> part of a shared block, donors have the rest: write all of the block
+//!                -> else forward
 //! flush and everything else: forward
 //! page events, pool events: see dm::directory and crate::access
 //! ```
@@ -49,6 +51,7 @@ use crate::{
     message::{Answer, Message},
     read::{Passage, Place},
     stats::Stats,
+    write::Writes,
 };
 
 /// A `drr` target.
@@ -59,6 +62,8 @@ pub(crate) struct Drr {
     pub(crate) own: OwnDevice,
     pub(crate) features: Features,
     pub(crate) block_sectors: u32,
+    /// The target's length.
+    pub(crate) sectors: u64,
     /// [`Layer::number`] of the thin device; another only after its table was replaced.
     pub(crate) layer: Atomic<u64>,
     /// Counts how often the device came to be claimed, and whether it was when last seen:
@@ -66,6 +71,7 @@ pub(crate) struct Drr {
     claims: Atomic<u64>,
     /// Pages of the block device's own may be recorded.
     raw_records: Atomic<bool>,
+    pub(crate) writes: Writes,
     pub(crate) stats: Stats,
 }
 
@@ -137,16 +143,21 @@ impl Target for Drr {
             own,
             features: args.features,
             block_sectors: info.block_sectors,
+            sectors: ctor.sectors(),
             layer: Atomic::new(Layer::new(info.pool, info.thin_id).number()),
             claims: Atomic::new(0),
             raw_records: Atomic::new(false),
+            writes: Writes::new()?,
             stats: Stats::new()?,
         };
         Ok(KBox::new(target, GFP_KERNEL)?)
     }
 
     fn landed<'a>(&'a self, bio: Bio<'a, Self>, lent: Option<Lent<'_, Self>>) -> Mapped {
-        self.followed(bio, lent)
+        match bio.op() {
+            Op::Change => self.change(bio),
+            _ => self.followed(bio, lent),
+        }
     }
 
     fn lends(&self, bio: &EndedBio<'_, Self>) -> bool {
@@ -167,17 +178,16 @@ impl Target for Drr {
         self.watch_claims();
         match bio.op() {
             Op::Read => self.read(bio),
-            Op::Change => {
-                self.stats.heat.written(bio.sectors());
-                self.mappings_change(&bio);
-                self.forward(bio)
-            }
+            Op::Change => self.change(bio),
             Op::Other => self.forward(bio),
         }
     }
 
     fn end_io(&self, bio: &EndedBio<'_, Self>, ok: bool) {
         let passage = bio.data();
+        if !passage.locked.is_empty() {
+            return self.changed(passage.locked);
+        }
         if !ok && Guard::ReadError.on() {
             // The folio doesn't become up to date, so its good pages will be read again, from
             // wherever the file's blocks are then.
@@ -286,6 +296,7 @@ impl Target for Drr {
 
     /// The thin device's table may have been replaced while this device was suspended.
     fn preresume(&self) -> Result {
+        self.writes.forget_unshared();
         // Not if the thin device is suspended itself; then `place` finds out.
         let Ok(info) = self.thin.thin().info() else {
             return Ok(());
@@ -338,14 +349,6 @@ impl Drr {
     pub(crate) fn forward(&self, bio: Bio<'_, Self>) -> Mapped {
         let sector = bio.sector();
         bio.remap(self.thin.device().bdev(), sector)
-    }
-
-    /// The blocks of `bio` may map other data blocks from now on.
-    fn mappings_change(&self, bio: &Bio<'_, Self>) {
-        let block_sectors = u64::from(self.block_sectors);
-        let begin = bio.sector() / block_sectors;
-        let end = (bio.sector() + u64::from(bio.sectors())).div_ceil(block_sectors);
-        self.member.table().epochs.change(self.layer(), begin, end);
     }
 
     /// Ends what is known of the folios that a read was for.

@@ -35,6 +35,8 @@ mutants() {
 	Truncation	page-events:hole punch	guards:parts of raw
 	Withhold	guards:zeroed while they are read
 	Lend	held:a read that is followed
+	AloneBefore	held:earlier write
+	AloneAfter	held:later write
 	EOF
 }
 

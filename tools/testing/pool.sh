@@ -19,7 +19,8 @@ BLOCK_SECTORS=128
 # holds id and sectors, THINS/next the next free id.
 THINS=/tmp/drr/thins
 
-# ram_disk NAME MIB: a null_blk disk whose memory is taken as it is written.
+# ram_disk NAME MIB: a null_blk disk whose memory is taken as it is written, and whose requests have
+# no more than $RAM_DISK_SECTORS, if set.
 ram_disk() {
 	local dir=/sys/kernel/config/nullb/$1
 	mkdir "$dir"
@@ -27,6 +28,7 @@ ram_disk() {
 	echo 1 >"$dir/memory_backed"
 	echo 1 >"$dir/discard"
 	echo 512 >"$dir/blocksize"
+	[ -z "${RAM_DISK_SECTORS:-}" ] || echo "$RAM_DISK_SECTORS" >"$dir/max_sectors"
 	echo 1 >"$dir/power"
 }
 

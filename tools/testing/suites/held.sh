@@ -201,6 +201,56 @@ ring_is_broken() {
 # recorded NAME SECTORS: so many of what the device has read.
 recorded() { (($(stat_of "$1" recorded_sectors) >= $2)); }
 
+# write_page NUMBER BYTE: on the receiver.
+write_page() { xfs_io -d -c "pwrite -q -S $2 $(($1 * 4096)) 4096" /dev/mapper/receiver; }
+
+# pages_are BYTE...: the receiver's first ones, on the disk.
+pages_are() {
+	local byte number=0
+	for byte; do
+		is "$(dd if=/dev/mapper/t-receiver iflag=direct bs=4k skip=$number count=1 status=none |
+			od -An -tx1 -N1 | sed 's/^ */0x/')" "$byte"
+		number=$((number + 1))
+	done
+}
+
+# A write has become one of the whole block; another to the same block comes before that is sent.
+later_write_waits() {
+	local later
+	layers
+	exec 7</dev/mapper/donor
+	read_by donor
+	hold block_filled
+	in_background write_page 0 $CHANGED
+	write_page 2 $STRANGER &
+	later=$!
+	sleep 0.5
+	go_on
+	wait $later
+	pages_are $CHANGED $ORIGINAL $STRANGER $ORIGINAL
+	expect "blocks written as a whole" "$(stat_of receiver whole_writes)" 1
+}
+
+# The other comes first, when there are no donors, and is slow.
+earlier_write_counts() {
+	local earlier
+	layers
+	on_exit data_healthy
+	exec 7</dev/mapper/donor
+	data_table "0 $(sectors "/dev/$DATA_DISK") delay /dev/$DATA_DISK 0 1000"
+	write_page 2 $STRANGER &
+	earlier=$!
+	sleep 0.2
+	read_by donor
+	expect "records" "$(stat_of donor records)" 1..
+	[ -d /proc/$earlier ] || flunk "the first write was too fast"
+	write_page 0 $CHANGED
+	wait $earlier
+	data_healthy
+	pages_are $CHANGED $ORIGINAL $STRANGER $ORIGINAL
+	expect "blocks written as a whole" "$(stat_of receiver whole_writes)" 0
+}
+
 # The thin device's table is replaced by one of another layer, between the lookup of the
 # mapping and the read.
 table_changes_before_the_read() {
@@ -254,6 +304,8 @@ run_case "block changes hands before a read is followed" block_changes_hands_bef
 run_case "mapping moves before the read" mapping_moves_before_the_read
 run_case "mapping moves before a read that is followed" mapping_moves_before_a_read_that_is_followed
 run_case "ring of two reads is broken" ring_is_broken
+run_case "later write waits for the whole block" later_write_waits
+run_case "earlier write is left its data" earlier_write_counts
 run_case "table changes before the read" table_changes_before_the_read
 run_case "snapshot is rolled back" snapshot_is_rolled_back
 finish

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A write, or whatever else changes sectors.
+//!
+//! dm-thin answers a write to a part of a shared block with a copy: it reads the whole block from the
+//! disk, writes it elsewhere, and then writes the part. A write of the whole block it just sends
+//! elsewhere. So if donors have the rest of the block, the whole is written here instead.
+//!
+//! What is copied from donors must not be written over what another write has put there meanwhile:
+//!
+//! - a write that was there first, and may not have ended, is in the block's lock
+//!   ([`dm::blocklock`]), which then can't be had exclusively: nothing is made of it;
+//! - one that comes later finds the lock taken, and waits until the whole block has been written;
+//! - one that has ended before has changed the mapping: dm-thin breaks sharing before it completes
+//!   a write. The mapping is looked up with the lock taken, and the block isn't shared any more;
+//! - one that doesn't pass this target changes the mapping as well, which the epoch tells until the
+//!   whole block is sent. After that nothing does. Whoever writes to the thin device below an active
+//!   target loses data in other ways, too: the page cache above doesn't know either.
+//!
+//! Should the write fail, then the mapping stays as it was, like all other parts of the block.
+
+use core::ops::Range;
+
+use kernel::{
+    alloc::{flags::*, KVVec},
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        rcu,
+    },
+};
+
+use dm::{
+    bio::{Bio, Mapped},
+    blocklock::{BlockLocks, Locked},
+    folio::PAGE_SECTORS,
+    hold,
+    index::hash,
+    parking::Parking,
+    whole::{most_sectors, WholeBlock},
+};
+
+use crate::{copy, stats::Miss, target::Drr};
+
+/// Locks of a target's blocks: more than writes to it in flight, as a rule.
+const LOCKS: usize = 1024;
+/// Blocks that are remembered not to be shared.
+const REMEMBERED: u64 = 1024;
+
+/// What a target knows of its writes in flight.
+pub(crate) struct Writes {
+    locks: BlockLocks,
+    /// Those that wait for a lock.
+    parked: Parking,
+    /// Blocks that were found not to be shared, so that their mappings needn't be looked up with each
+    /// write. A snapshot shares them again, and is only taken while the thin device is suspended, which
+    /// changes its binding, or this target is. (If not, they are just not made a whole.)
+    unshared: KVVec<Atomic<u64>>,
+}
+
+impl Writes {
+    /// None. Fails with `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        // CAST: A small number.
+        let mut unshared = KVVec::with_capacity(REMEMBERED as usize, GFP_KERNEL)?;
+        for _ in 0..REMEMBERED {
+            unshared.push(Atomic::new(0), GFP_KERNEL)?;
+        }
+        Ok(Self {
+            locks: BlockLocks::new(LOCKS)?,
+            parked: Parking::new()?,
+            unshared,
+        })
+    }
+
+    /// Where an unshared block is remembered, and as what. One that is taken for another is only not
+    /// made a whole.
+    fn memory(&self, block: u64, binding: u64) -> (&Atomic<u64>, u64) {
+        // CAST: A remainder of `REMEMBERED`.
+        let at = (block % REMEMBERED) as usize;
+        (&self.unshared[at], hash(block ^ hash(binding)))
+    }
+
+    fn remember_unshared(&self, block: u64, binding: u64) {
+        let (memory, this) = self.memory(block, binding);
+        memory.store(this, Relaxed);
+    }
+
+    /// They may be shared again.
+    pub(crate) fn forget_unshared(&self) {
+        for memory in &self.unshared {
+            memory.store(0, Relaxed);
+        }
+    }
+
+    fn is_unshared(&self, block: u64, binding: u64) -> bool {
+        let (memory, this) = self.memory(block, binding);
+        memory.load(Relaxed) == this
+    }
+}
+
+impl Drr {
+    /// A bio comes in that changes sectors, or comes again when it has waited.
+    pub(crate) fn change<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
+        let Range { start, end } = self.blocks_of(&bio);
+        let Writes { locks, parked, .. } = &self.writes;
+        bio.data().locked = loop {
+            if let Some(locked) = locks.share(start, end) {
+                break locked;
+            }
+            // Not with the lock of those who wait, which completions take.
+            bio.charge_submitter();
+            let waits = || locks.exclusive(start, end);
+            match parked.park(bio, self, self.member.flights(), waits) {
+                Ok(mapped) => return mapped,
+                Err(again) => bio = again,
+            }
+        };
+        self.stats.heat.written(bio.sectors());
+        // Whoever reads these blocks right now must notice.
+        self.member.table().epochs.change(self.layer(), start, end);
+        if !self.may_complete(&bio, start) || !locks.make_exclusive(&mut bio.data().locked) {
+            return self.forward(bio);
+        }
+        let written = match self.whole(&mut bio, start) {
+            Some(whole) => whole.write_for(bio, self, self.sector_of(start)),
+            None => Err(bio),
+        };
+        written.unwrap_or_else(|mut bio| {
+            let locked = &mut bio.data().locked;
+            parked.change(self.member.flights(), || locks.make_shared(locked));
+            self.forward(bio)
+        })
+    }
+
+    /// A bio that was here has ended.
+    pub(crate) fn changed(&self, locked: Locked) {
+        let unlock = || self.writes.locks.unlock(locked);
+        if locked.is_exclusive() {
+            self.stats.whole_write();
+            self.writes.parked.change(self.member.flights(), unlock);
+        } else {
+            unlock();
+        }
+    }
+
+    fn sector_of(&self, block: u64) -> u64 {
+        block * u64::from(self.block_sectors)
+    }
+
+    /// The blocks that `bio` is for.
+    fn blocks_of(&self, bio: &Bio<'_, Self>) -> Range<u64> {
+        let block_sectors = u64::from(self.block_sectors);
+        let end = bio.sector() + u64::from(bio.sectors());
+        bio.sector() / block_sectors..end.div_ceil(block_sectors)
+    }
+
+    /// It may be worth writing all of `block` instead of `bio`, for all that is known without looking
+    /// it up.
+    fn may_complete(&self, bio: &Bio<'_, Self>, block: u64) -> bool {
+        let part = bio.sectors() != 0 && bio.sectors() < self.block_sectors;
+        // What is written is compared with nothing.
+        let wanted = !self.features.no_receive && !self.features.paranoid;
+        part && wanted
+            && bio.writes_plainly()
+            && self.block_sectors <= most_sectors(self.thin.device().bdev())
+            && self.sector_of(block + 1) <= self.sectors
+            && !self.writes.is_unshared(block, self.thin.thin().binding())
+    }
+
+    /// All of `block` as it is to be when `bio` has been written, whose lock is exclusive.
+    fn whole(&self, bio: &mut Bio<'_, Self>, block: u64) -> Option<WholeBlock> {
+        let (_, place) = self.place_at(self.sector_of(block), self.block_sectors);
+        let place = match place {
+            Ok(place) => place,
+            Err(Miss::Unshared) => {
+                let binding = self.thin.thin().binding();
+                self.writes.remember_unshared(block, binding);
+                return None;
+            }
+            Err(_) => return None,
+        };
+        let at = u32::try_from(bio.sector() - self.sector_of(block)).ok()?;
+        // Pages that it doesn't write, or not all of.
+        let (head, tail) = (
+            at.div_ceil(PAGE_SECTORS),
+            (at + bio.sectors()) / PAGE_SECTORS,
+        );
+        let parts = if head < tail {
+            [(0, head), (tail, place.count - tail)]
+        } else {
+            [(0, place.count), (0, 0)]
+        };
+        let table = self.member.table();
+        {
+            let guard = rcu::read_lock();
+            let missing = |&(first, count): &(u32, u32)| {
+                count != 0 && table.before_donors(&guard, &place.block, first, count, count) != 0
+            };
+            if parts.iter().any(missing) {
+                return None;
+            }
+        }
+        let disk = self.thin.device().bdev();
+        let mut whole = WholeBlock::new(bio, disk, self.block_sectors)?;
+        for (first, count) in parts {
+            let served = copy::serve(table, &place.block, first, count, &mut whole.writer(first));
+            if served.pages != count {
+                return None;
+            }
+        }
+        whole.overlay(bio, at);
+        let there = self.still_there(&place);
+        hold::Place::BlockFilled.pass();
+        there.then_some(whole)
+    }
+}
