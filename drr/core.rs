@@ -15,12 +15,14 @@ use kernel::{
 };
 
 use dm::{
+    blocklock::BlockLocks,
     device::BlockDevice,
     directory::Run,
     event::{Event, Events},
     hold,
     index::Index,
     inflight::InFlight,
+    parking::Parking,
     thin::{Info, Subscription},
 };
 
@@ -34,6 +36,9 @@ use crate::{
 
 // Each read walks a chain of these, and most aren't in the CPU's cache.
 const _: () = assert!(Index::<Run<Stretch>>::LOOK_UP_BYTES <= 64);
+
+/// Locks of blocks: more than there are writes in flight, as a rule.
+const LOCKS: usize = 4096;
 
 /// What the pools' events go to.
 struct Watch {
@@ -73,6 +78,9 @@ pub(crate) struct Core {
     pub(crate) blocks: Blocks,
     /// Reads that others may follow.
     flights: KBox<InFlight<Drr>>,
+    /// Writes in flight, and those that wait for one of them.
+    locks: BlockLocks,
+    parked: Parking,
     next_device: Atomic<u32>,
     /// From when dm-thin-pool is there on; so the tree misses nothing while there are no targets.
     #[pin]
@@ -85,12 +93,16 @@ impl Core {
         let tree = Arc::pin_init(Tree::new(), GFP_KERNEL)?;
         let blocks = Blocks::new()?;
         let flights = InFlight::new()?;
+        let locks = BlockLocks::new(LOCKS)?;
+        let parked = Parking::new()?;
         let core = Arc::pin_init(
             pin_init!(Self {
                 table,
                 tree,
                 blocks,
                 flights,
+                locks,
+                parked,
                 next_device: Atomic::new(1),
                 subscription <- new_mutex!(None, "drr_subscription"),
             }),
@@ -159,6 +171,16 @@ impl Membership {
     /// Reads in flight.
     pub(crate) fn flights(&self) -> &InFlight<Drr> {
         &self.core.flights
+    }
+
+    /// Locks of the blocks that writes in flight are for.
+    pub(crate) fn locks(&self) -> &BlockLocks {
+        &self.core.locks
+    }
+
+    /// Writes that wait for a lock.
+    pub(crate) fn parked(&self) -> &Parking {
+        &self.core.parked
     }
 
     /// The target is on the thin device that `info` tells of. Process context; calls don't overlap.

@@ -128,8 +128,8 @@ impl Stats {
         self.heat.reset();
     }
 
-    /// Prints the counters of reads, and of writes that spared one. They add up at any time: what isn't known to be a hit or a miss
-    /// yet isn't counted.
+    /// Prints the counters of reads, and of writes that spared one. They add up at any time: what
+    /// isn't known to be a hit or a miss yet isn't counted.
     pub(crate) fn print_reads(&self, out: &mut dyn Write) -> fmt::Result {
         let sums = self.counters.sums();
         let of = |count: Count| sums[count as usize];

@@ -51,7 +51,7 @@ use crate::{
     message::{Answer, Message},
     read::{Passage, Place},
     stats::Stats,
-    write::Writes,
+    write::Unshared,
 };
 
 /// A `drr` target.
@@ -71,7 +71,7 @@ pub(crate) struct Drr {
     claims: Atomic<u64>,
     /// Pages of the block device's own may be recorded.
     raw_records: Atomic<bool>,
-    pub(crate) writes: Writes,
+    pub(crate) unshared: Unshared,
     pub(crate) stats: Stats,
 }
 
@@ -147,7 +147,7 @@ impl Target for Drr {
             layer: Atomic::new(Layer::new(info.pool, info.thin_id).number()),
             claims: Atomic::new(0),
             raw_records: Atomic::new(false),
-            writes: Writes::new()?,
+            unshared: Unshared::new()?,
             stats: Stats::new()?,
         };
         Ok(KBox::new(target, GFP_KERNEL)?)
@@ -296,7 +296,7 @@ impl Target for Drr {
 
     /// The thin device's table may have been replaced while this device was suspended.
     fn preresume(&self) -> Result {
-        self.writes.forget_unshared();
+        self.unshared.forget();
         // Not if the thin device is suspended itself; then `place` finds out.
         let Ok(info) = self.thin.thin().info() else {
             return Ok(());

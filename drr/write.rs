@@ -13,9 +13,10 @@
 //! - one that comes later finds the lock taken, and waits until the whole block has been written;
 //! - one that has ended before has changed the mapping: dm-thin breaks sharing before it completes
 //!   a write. The mapping is looked up with the lock taken, and the block isn't shared any more;
-//! - one that doesn't pass this target changes the mapping as well, which the epoch tells until the
-//!   whole block is sent. After that nothing does. Whoever writes to the thin device below an active
-//!   target loses data in other ways, too: the page cache above doesn't know either.
+//! - one that passes another target on the same thin device has the same lock;
+//! - one that passes no target changes the mapping as well, which the epoch tells until the whole
+//!   block is sent. After that nothing does. Whoever writes to the thin device below an active target
+//!   loses data in other ways, too: the page cache above doesn't know either.
 //!
 //! Should the write fail, then the mapping stays as it was, like all other parts of the block.
 
@@ -32,33 +33,26 @@ use kernel::{
 
 use dm::{
     bio::{Bio, Mapped},
-    blocklock::{BlockLocks, Locked},
+    blocklock::{Blocks, Locked},
     folio::PAGE_SECTORS,
     hold,
     index::hash,
-    parking::Parking,
     whole::{most_sectors, WholeBlock},
 };
 
 use crate::{copy, stats::Miss, target::Drr};
 
-/// Locks of a target's blocks: more than writes to it in flight, as a rule.
-const LOCKS: usize = 1024;
 /// Blocks that are remembered not to be shared.
 const REMEMBERED: u64 = 1024;
 
-/// What a target knows of its writes in flight.
-pub(crate) struct Writes {
-    locks: BlockLocks,
-    /// Those that wait for a lock.
-    parked: Parking,
-    /// Blocks that were found not to be shared, so that their mappings needn't be looked up with each
-    /// write. A snapshot shares them again, and is only taken while the thin device is suspended, which
-    /// changes its binding, or this target is. (If not, they are just not made a whole.)
-    unshared: KVVec<Atomic<u64>>,
-}
+/// Blocks of a target that were found not to be shared, so that their mappings needn't be looked up
+/// with each write.
+///
+/// A snapshot shares them again, and is only taken while the thin device is suspended, which changes
+/// its binding, or the target is. (If not, they are just not made a whole.)
+pub(crate) struct Unshared(KVVec<Atomic<u64>>);
 
-impl Writes {
+impl Unshared {
     /// None. Fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         // CAST: A small number.
@@ -66,11 +60,7 @@ impl Writes {
         for _ in 0..REMEMBERED {
             unshared.push(Atomic::new(0), GFP_KERNEL)?;
         }
-        Ok(Self {
-            locks: BlockLocks::new(LOCKS)?,
-            parked: Parking::new()?,
-            unshared,
-        })
+        Ok(Self(unshared))
     }
 
     /// Where an unshared block is remembered, and as what. One that is taken for another is only not
@@ -78,22 +68,22 @@ impl Writes {
     fn memory(&self, block: u64, binding: u64) -> (&Atomic<u64>, u64) {
         // CAST: A remainder of `REMEMBERED`.
         let at = (block % REMEMBERED) as usize;
-        (&self.unshared[at], hash(block ^ hash(binding)))
+        (&self.0[at], hash(block ^ hash(binding)))
     }
 
-    fn remember_unshared(&self, block: u64, binding: u64) {
+    fn remember(&self, block: u64, binding: u64) {
         let (memory, this) = self.memory(block, binding);
         memory.store(this, Relaxed);
     }
 
     /// They may be shared again.
-    pub(crate) fn forget_unshared(&self) {
-        for memory in &self.unshared {
+    pub(crate) fn forget(&self) {
+        for memory in &self.0 {
             memory.store(0, Relaxed);
         }
     }
 
-    fn is_unshared(&self, block: u64, binding: u64) -> bool {
+    fn has(&self, block: u64, binding: u64) -> bool {
         let (memory, this) = self.memory(block, binding);
         memory.load(Relaxed) == this
     }
@@ -103,14 +93,15 @@ impl Drr {
     /// A bio comes in that changes sectors, or comes again when it has waited.
     pub(crate) fn change<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
         let Range { start, end } = self.blocks_of(&bio);
-        let Writes { locks, parked, .. } = &self.writes;
+        let (locks, parked) = (self.member.locks(), self.member.parked());
+        let blocks = Blocks::new(self.layer().number(), start..end);
         bio.data().locked = loop {
-            if let Some(locked) = locks.share(start, end) {
+            if let Some(locked) = locks.share(blocks) {
                 break locked;
             }
             // Not with the lock of those who wait, which completions take.
             bio.charge_submitter();
-            let waits = || locks.exclusive(start, end);
+            let waits = || locks.exclusive(blocks);
             match parked.park(bio, self, self.member.flights(), waits) {
                 Ok(mapped) => return mapped,
                 Err(again) => bio = again,
@@ -135,10 +126,10 @@ impl Drr {
 
     /// A bio that was here has ended.
     pub(crate) fn changed(&self, locked: Locked) {
-        let unlock = || self.writes.locks.unlock(locked);
+        let unlock = || self.member.locks().unlock(locked);
         if locked.is_exclusive() {
             self.stats.whole_write();
-            self.writes.parked.change(self.member.flights(), unlock);
+            self.member.parked().change(self.member.flights(), unlock);
         } else {
             unlock();
         }
@@ -165,7 +156,7 @@ impl Drr {
             && bio.writes_plainly()
             && self.block_sectors <= most_sectors(self.thin.device().bdev())
             && self.sector_of(block + 1) <= self.sectors
-            && !self.writes.is_unshared(block, self.thin.thin().binding())
+            && !self.unshared.has(block, self.thin.thin().binding())
     }
 
     /// All of `block` as it is to be when `bio` has been written, whose lock is exclusive.
@@ -175,7 +166,7 @@ impl Drr {
             Ok(place) => place,
             Err(Miss::Unshared) => {
                 let binding = self.thin.thin().binding();
-                self.writes.remember_unshared(block, binding);
+                self.unshared.remember(block, binding);
                 return None;
             }
             Err(_) => return None,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Locks for the blocks of a device: shared by writes, or exclusively one write's.
+//! Locks for blocks of devices: shared by writes, or exclusively one write's.
 //!
 //! They are only tried. A write shares the locks of its blocks from when it comes until it has ended.
 //! One that wants to write more than it was asked to, with what the block has held so far, has to be
@@ -13,25 +13,43 @@
 //!
 //! This is what dm-bio-prison's cells are for, without memory or a tree for each write.
 
+use core::ops::Range;
+
 use kernel::{
     alloc::{flags::*, KVVec},
     prelude::*,
     sync::atomic::{Atomic, Full},
 };
 
-use crate::guard::Guard;
+use crate::{guard::Guard, index::hash};
 
 const EXCLUSIVE: u32 = 1 << 31;
 
 /// The locks.
 pub struct BlockLocks(KVVec<Atomic<u32>>);
 
-/// What a write has locked: blocks `begin..end`.
+/// Blocks of one device, and so the locks from number `first` on, which wrap around.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Blocks {
+    first: u64,
+    count: u64,
+}
+
+impl Blocks {
+    /// `blocks` of the device that `device` stands for.
+    pub fn new(device: u64, blocks: Range<u64>) -> Self {
+        Self {
+            first: hash(device).wrapping_add(blocks.start),
+            count: blocks.end.saturating_sub(blocks.start),
+        }
+    }
+}
+
+/// What a write has locked.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Locked {
-    begin: u64,
-    end: u64,
+    blocks: Blocks,
     exclusive: bool,
 }
 
@@ -43,12 +61,12 @@ impl Locked {
 
     /// There is nothing to be unlocked.
     pub fn is_empty(&self) -> bool {
-        self.begin == self.end
+        self.blocks.count == 0
     }
 }
 
 impl BlockLocks {
-    /// So many, not zero, and nothing is locked. Fails with `ENOMEM`.
+    /// So many, a power of two, and nothing is locked. Fails with `ENOMEM`.
     pub fn new(count: usize) -> Result<Self> {
         let mut locks = KVVec::with_capacity(count, GFP_KERNEL)?;
         for _ in 0..count {
@@ -57,27 +75,26 @@ impl BlockLocks {
         Ok(Self(locks))
     }
 
-    /// The locks of blocks `begin..end`, each once.
-    fn of(&self, begin: u64, end: u64) -> impl Iterator<Item = &Atomic<u32>> {
+    /// The locks of `blocks`, each once.
+    fn of(&self, blocks: Blocks) -> impl Iterator<Item = &Atomic<u32>> {
         let count = self.0.len() as u64;
-        let distinct = end.saturating_sub(begin).min(count);
         // CAST: The remainder is an index.
-        (0..distinct).map(move |step| &self.0[(begin.wrapping_add(step) % count) as usize])
+        (0..blocks.count.min(count))
+            .map(move |step| &self.0[(blocks.first.wrapping_add(step) % count) as usize])
     }
 
-    /// Shares the locks of blocks `begin..end`; nothing if somebody has one of them for himself.
-    pub fn share(&self, begin: u64, end: u64) -> Option<Locked> {
-        for (done, lock) in self.of(begin, end).enumerate() {
+    /// Shares the locks of `blocks`; nothing if somebody has one of them for himself.
+    pub fn share(&self, blocks: Blocks) -> Option<Locked> {
+        for (done, lock) in self.of(blocks).enumerate() {
             if lock.fetch_add(1, Full) & EXCLUSIVE != 0 && Guard::AloneAfter.on() {
-                for lock in self.of(begin, end).take(done + 1) {
+                for lock in self.of(blocks).take(done + 1) {
                     lock.fetch_add(1u32.wrapping_neg(), Full);
                 }
                 return None;
             }
         }
         Some(Locked {
-            begin,
-            end,
+            blocks,
             exclusive: false,
         })
     }
@@ -85,10 +102,10 @@ impl BlockLocks {
     /// Whether nobody else shares the lock of the one block that is `locked`, and nobody comes to
     /// until it is unlocked or made shared again.
     pub fn make_exclusive(&self, locked: &mut Locked) -> bool {
-        if locked.begin.wrapping_add(1) != locked.end || locked.exclusive {
+        if locked.blocks.count != 1 || locked.exclusive {
             return false;
         }
-        let mut locks = self.of(locked.begin, locked.end);
+        let mut locks = self.of(locked.blocks);
         let alone = |lock: &Atomic<u32>| {
             let sharers = if Guard::AloneBefore.on() {
                 1
@@ -104,7 +121,7 @@ impl BlockLocks {
     /// Others may share what was exclusively `locked`. Who waits for that has to be told.
     pub fn make_shared(&self, locked: &mut Locked) {
         if locked.exclusive {
-            for lock in self.of(locked.begin, locked.end) {
+            for lock in self.of(locked.blocks) {
                 lock.fetch_add(EXCLUSIVE.wrapping_neg(), Full);
             }
         }
@@ -114,14 +131,14 @@ impl BlockLocks {
     /// Unlocks what is `locked`. If it was exclusively, who waits for that has to be told.
     pub fn unlock(&self, mut locked: Locked) {
         self.make_shared(&mut locked);
-        for lock in self.of(locked.begin, locked.end) {
+        for lock in self.of(locked.blocks) {
             lock.fetch_add(1u32.wrapping_neg(), Full);
         }
     }
 
-    /// Somebody has one of the locks of blocks `begin..end` for himself.
-    pub fn exclusive(&self, begin: u64, end: u64) -> bool {
-        let mut locks = self.of(begin, end);
+    /// Somebody has one of the locks of `blocks` for himself.
+    pub fn exclusive(&self, blocks: Blocks) -> bool {
+        let mut locks = self.of(blocks);
         locks.any(|lock| lock.fetch_add(0, Full) & EXCLUSIVE != 0)
     }
 }
@@ -132,8 +149,12 @@ mod tests {
 
     const COUNT: usize = 64;
 
+    fn blocks(begin: u64, end: u64) -> Blocks {
+        Blocks::new(77, begin..end)
+    }
+
     fn share(locks: &BlockLocks, begin: u64, end: u64) -> Result<Locked> {
-        locks.share(begin, end).ok_or(EINVAL)
+        locks.share(blocks(begin, end)).ok_or(EINVAL)
     }
 
     #[test]
@@ -154,9 +175,9 @@ mod tests {
             (8, 7 + COUNT as u64, true),
             (8, 8 + COUNT as u64, false),
         ] {
-            let locked = locks.share(begin, end);
+            let locked = locks.share(blocks(begin, end));
             assert_eq!(locked.is_some(), free);
-            assert_eq!(locks.exclusive(begin, end), !free);
+            assert_eq!(locks.exclusive(blocks(begin, end)), !free);
             locked.into_iter().for_each(|locked| locks.unlock(locked));
         }
         locks.make_shared(&mut first);

@@ -68,11 +68,10 @@ impl OwnBio {
         bytes: u32,
     ) -> Option<Self> {
         let count = bytes.div_ceil(PAGE_SIZE);
-        let mut pages = KVec::new();
+        let nowait = GFP_NOWAIT | __GFP_NOWARN;
+        let mut pages = KVec::with_capacity(count as usize, nowait).ok()?;
         for _ in 0..count {
-            pages
-                .push(OwnPage::new()?, GFP_NOWAIT | __GFP_NOWARN)
-                .ok()?;
+            pages.push(OwnPage::new()?, nowait).ok()?;
         }
         // SAFETY: The device is open, and the other bio has one, too.
         let own = unsafe {

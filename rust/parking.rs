@@ -18,8 +18,7 @@ use crate::{
 
 static PARKED: &CStr = c"dm_parked";
 
-/// The bios of a target that wait. They keep it alive, as device-mapper destroys no target with I/O
-/// in flight.
+/// The bios that wait. They keep their targets alive, as device-mapper destroys none with I/O in flight.
 pub struct Parking(Pin<KBox<SpinLockIrq<Head>>>);
 
 impl Parking {
@@ -29,8 +28,8 @@ impl Parking {
         Ok(Self(KBox::pin_init(list, GFP_KERNEL)?))
     }
 
-    /// Parks `bio` until the next [`Self::change`], if `waits` then still says so; else gives it back.
-    /// It goes on by [`Target::landed`].
+    /// Parks `bio` until the next [`Self::change`], if `waits` says so with the list locked, as changes
+    /// are made; else gives it back. So none comes between the two. It goes on by [`Target::landed`].
     pub fn park<'a, T: Target>(
         &self,
         bio: Bio<'a, T>,

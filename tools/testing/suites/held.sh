@@ -201,8 +201,10 @@ ring_is_broken() {
 # recorded NAME SECTORS: so many of what the device has read.
 recorded() { (($(stat_of "$1" recorded_sectors) >= $2)); }
 
-# write_page NUMBER BYTE: on the receiver.
-write_page() { xfs_io -d -c "pwrite -q -S $2 $(($1 * 4096)) 4096" /dev/mapper/receiver; }
+# write_page NUMBER BYTE [DEVICE]: on the receiver, by itself or another device.
+write_page() {
+	xfs_io -d -c "pwrite -q -S $2 $(($1 * 4096)) 4096" "/dev/mapper/${3:-receiver}"
+}
 
 # pages_are BYTE...: the receiver's first ones, on the disk.
 pages_are() {
@@ -214,15 +216,17 @@ pages_are() {
 	done
 }
 
-# A write has become one of the whole block; another to the same block comes before that is sent.
+# later_write_waits DEVICE: a write has become one of the whole block; another to the same block comes
+# before that is sent, by this device on the same thin device.
 later_write_waits() {
 	local later
 	layers
+	[ -e "/dev/mapper/$1" ] || dmsetup create "$1" --table "$(drr_table receiver)"
 	exec 7</dev/mapper/donor
 	read_by donor
 	hold block_filled
 	in_background write_page 0 $CHANGED
-	write_page 2 $STRANGER &
+	write_page 2 $STRANGER "$1" &
 	later=$!
 	sleep 0.5
 	go_on
@@ -304,7 +308,8 @@ run_case "block changes hands before a read is followed" block_changes_hands_bef
 run_case "mapping moves before the read" mapping_moves_before_the_read
 run_case "mapping moves before a read that is followed" mapping_moves_before_a_read_that_is_followed
 run_case "ring of two reads is broken" ring_is_broken
-run_case "later write waits for the whole block" later_write_waits
+run_case "later write waits for the whole block" later_write_waits receiver
+run_case "later write by another target waits" later_write_waits twin
 run_case "earlier write is left its data" earlier_write_counts
 run_case "table changes before the read" table_changes_before_the_read
 run_case "snapshot is rolled back" snapshot_is_rolled_back

@@ -17,7 +17,7 @@ use kernel::{
 
 use crate::{
     bits::PageBits,
-    blocklock::BlockLocks,
+    blocklock::{BlockLocks, Blocks},
     directory::{Directory, End, Key, ReadRange},
     folio::{LockedFolio, MappingId, PageCache},
     index::{hash, Index, Keyed},
@@ -344,7 +344,7 @@ impl Parts {
 
     /// Writes 1 to a part, or to both what is to be there then; false if it has to wait for that.
     fn write(&self, part: usize) -> bool {
-        let Some(mut locked) = self.locks.share(7, 8) else {
+        let Some(mut locked) = self.locks.share(Blocks::new(0, 7..8)) else {
             return false;
         };
         if self.locks.make_exclusive(&mut locked) {
@@ -375,7 +375,7 @@ fn no_part_of_a_block_is_lost() {
         assert_eq!(block.parts[1].load(Relaxed), 1);
         assert!(block
             .locks
-            .share(0, 1)
+            .share(Blocks::new(1, 0..1))
             .is_some_and(|mut locked| { block.locks.make_exclusive(&mut locked) }));
     });
 }
