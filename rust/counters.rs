@@ -26,7 +26,7 @@ pub struct Counters<const N: usize> {
 
 // SAFETY: Per-CPU memory may be freed from anywhere.
 unsafe impl<const N: usize> Send for Counters<N> {}
-// SAFETY: Each CPU adds to its own counters, with one instruction, and the sum reads them once.
+// SAFETY: Counters are added to by indivisible operations, and the sum reads each once.
 unsafe impl<const N: usize> Sync for Counters<N> {}
 
 impl<const N: usize> Counters<N> {
