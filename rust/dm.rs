@@ -11,6 +11,7 @@
 //!   known of them,
 //! - [`bits`], [`index`], [`directory`]: an RCU-read directory of page-cache pages by content,
 //!   kept exact by those events,
+//! - [`seqcell`]: words that are read together without a lock,
 //! - [`inflight`], [`parking`]: reads of the same data at the same time, and bios that wait,
 //! - [`verify`], [`whole`], [`blocklock`]: reads that are compared with the disk; writes of whole
 //!   blocks in the place of smaller ones, and what keeps others away meanwhile,
@@ -40,6 +41,7 @@ mod own;
 pub mod parking;
 pub mod printer;
 pub mod sched;
+pub mod seqcell;
 pub mod spread;
 pub mod target;
 pub mod thin;

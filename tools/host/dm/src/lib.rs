@@ -21,6 +21,8 @@ pub mod index;
 pub mod printer;
 #[path = "../../../../rust/sched.rs"]
 pub mod sched;
+#[path = "../../../../rust/seqcell.rs"]
+pub mod seqcell;
 #[path = "../../../../rust/spread.rs"]
 pub mod spread;
 

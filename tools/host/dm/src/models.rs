@@ -21,6 +21,7 @@ use crate::{
     directory::{Directory, End, Key, ReadRange},
     folio::{LockedFolio, MappingId, PageCache},
     index::{hash, Index, Keyed},
+    seqcell::SeqCell,
 };
 
 // With only one thread beside the first, loom may find nothing to explore: who is looked at runs in a
@@ -70,6 +71,25 @@ fn no_page_is_added_to_a_dead_run() {
         let expected = added.iter().flatten().fold(0, |all, new| all | new);
         assert_eq!(bits.pages(), expected);
         assert_eq!(died, added.iter().all(Option::is_none));
+    });
+}
+
+/// Words that are read are of one write, however many write.
+#[test]
+fn words_are_of_the_same_write() {
+    explore(None, || {
+        let cell = Arc::new(SeqCell::new());
+        let write = |value| {
+            let cell = cell.clone();
+            thread::spawn(move || u64::from(cell.write(&[value, value])))
+        };
+        let other = cell.clone();
+        let reader = thread::spawn(move || other.read().map_or(0, |[a, b]| a ^ b));
+        let [first, second, torn] = join([write(1), write(2), reader]);
+        assert_eq!(torn, 0);
+        assert!(first + second >= 1);
+        // Nobody is left writing.
+        assert!(cell.read().is_some_and(|[a, b]| a == b && a != 0));
     });
 }
 

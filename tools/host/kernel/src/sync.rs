@@ -3,6 +3,7 @@
 //! Locks, counted references, atomics.
 
 pub mod atomic;
+pub mod barrier;
 
 pub use crate::rcu;
 
