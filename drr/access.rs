@@ -36,6 +36,7 @@ use crate::{
     epoch::Epochs,
     giver::Givers,
     layer::{Layer, Who},
+    mappings::Mappings,
 };
 
 /// A stretch of a data block, and whose page cache it was read into.
@@ -141,6 +142,8 @@ pub(crate) struct AccessTable {
     pub(crate) givers: Arc<Givers>,
     /// Changes of mappings.
     pub(crate) epochs: Epochs,
+    /// Mappings that were looked up.
+    pub(crate) mappings: Mappings,
     /// No block has more pages than this.
     most_pages: Atomic<u32>,
 }
@@ -154,6 +157,7 @@ impl AccessTable {
             directory: Directory::new(bits, givers.clone())?,
             givers,
             epochs: Epochs::new()?,
+            mappings: Mappings::new()?,
             most_pages: Atomic::new(0),
         })
     }
@@ -244,10 +248,11 @@ impl AccessTable {
         })
     }
 
-    /// Records, recorded pages, and bytes that the table takes.
+    /// Records, recorded pages, and bytes that the table takes, kept mappings included.
     pub(crate) fn usage(&self) -> (u64, u64, u64) {
         let directory = &self.directory;
-        (directory.runs(), directory.pages(), directory.bytes())
+        let bytes = directory.bytes() + self.mappings.bytes();
+        (directory.runs(), directory.pages(), bytes)
     }
 }
 

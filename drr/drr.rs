@@ -12,7 +12,7 @@
 //! - [`access`]: the access table,
 //! - [`copy`], [`donor`], [`giver`]: serving a read, the rules for who may serve, and who does,
 //! - [`duplicates`]: what the table says is cached more than once,
-//! - [`epoch`]: noticing that a mapping changed,
+//! - [`epoch`], [`mappings`]: noticing that a mapping changed, and keeping those that didn't,
 //! - [`tree`], [`heat`], [`rows`], [`blocks`]: which layer wrote what is read, who reads whose data,
 //!   and how often,
 //! - [`core`]: what all targets share.
@@ -32,6 +32,7 @@ mod epoch;
 mod giver;
 mod heat;
 mod layer;
+mod mappings;
 mod message;
 mod read;
 mod rows;

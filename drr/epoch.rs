@@ -34,11 +34,19 @@ const COUNTERS: usize = 4096;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Epoch {
     counter: u32,
-    count: u32,
+    /// Doesn't wrap: lookups are kept for as long as it stays the same.
+    count: u64,
+}
+
+impl Epoch {
+    /// The counter's value.
+    pub(crate) fn count(self) -> u64 {
+        self.count
+    }
 }
 
 /// See the [module](self).
-pub(crate) struct Epochs(KVVec<Atomic<u32>>);
+pub(crate) struct Epochs(KVVec<Atomic<u64>>);
 
 impl Epochs {
     /// Fails with `ENOMEM`.

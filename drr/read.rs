@@ -11,11 +11,11 @@ use kernel::{
 use dm::{
     bio::{Bio, Filled, Mapped},
     blocklock::Locked,
+    event::Mapping,
     folio::{PAGE_SECTORS, PAGE_SECTORS_SHIFT},
     guard::Guard,
     hold,
     inflight::{Lent, Part, Since, PATIENCE_MS},
-    thin::Mapping,
     verify::read_again,
 };
 
@@ -308,14 +308,10 @@ impl Drr {
         );
         let layer = self.layer();
         let epoch = self.member.table().epochs.now(layer, block);
-        let mapping = match self.thin.thin().lookup(sector) {
+        let mapping = match self.mapping_of(sector, layer, block, epoch) {
             Ok(mapping) => mapping,
-            Err(EAGAIN) => return (None, Err(Miss::Metadata)),
-            Err(_) => return (None, Err(Miss::Unshared)),
+            Err(miss) => return (None, Err(miss)),
         };
-        if let Err(miss) = self.check_layer(layer, &mapping) {
-            return (None, Err(miss));
-        }
         let (serial, owner) = self.member.tree().owner(layer, mapping.time);
         let place = || {
             let aligned = (at | sectors) % PAGE_SECTORS == 0;
@@ -338,6 +334,29 @@ impl Drr {
             })
         };
         (owner, place())
+    }
+
+    /// Where `sector` is mapped, in virtual block `block` of `layer`, whose epoch was taken before.
+    fn mapping_of(
+        &self,
+        sector: u64,
+        layer: Layer,
+        block: u64,
+        epoch: Epoch,
+    ) -> Result<Mapping, Miss> {
+        let thin = self.thin.thin();
+        let mappings = &self.member.table().mappings;
+        let kept = mappings.get(layer, block, self.block_sectors, epoch, thin.binding());
+        if let Some(mapping) = kept {
+            return Ok(mapping);
+        }
+        let mapping = thin.lookup(sector).map_err(|error| match error {
+            EAGAIN => Miss::Metadata,
+            _ => Miss::Unshared,
+        })?;
+        self.check_layer(layer, &mapping)?;
+        mappings.keep(layer, block, epoch, &mapping);
+        Ok(mapping)
     }
 
     /// The epoch is good for `layer` only; the thin device's table may have been replaced.

@@ -1,8 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What happens in pools.
+//! What dm-thin tells of pools: where something is mapped, and what happens.
 //!
 //! C header: [`include/linux/dm-thin.h`](srctree/include/linux/dm-thin.h)
+
+/// Where a sector is mapped (`struct dm_thin_mapping`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mapping {
+    /// The pool; never reused.
+    pub pool: u64,
+    /// The pool's data block.
+    pub block: u64,
+    /// The activation of the table that answered.
+    pub binding: u64,
+    /// The thin device's id within the pool.
+    pub thin_id: u32,
+    /// The pool's time when the block was mapped.
+    pub time: u32,
+    /// Size of a data block in sectors.
+    pub block_sectors: u32,
+    /// Other thin devices may map the block; it is never written in place.
+    pub shared: bool,
+}
 
 /// Something that happened in a pool (`enum dm_thin_event`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

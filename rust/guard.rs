@@ -53,6 +53,8 @@ pub enum Guard {
     AloneBefore = 19,
     /// Other writes to the block wait for one that has become one of the whole block.
     AloneAfter = 20,
+    /// A lookup that was kept is used only in the epoch that it was made in.
+    Kept = 21,
 }
 
 #[cfg(DRR_MUTANTS)]

@@ -23,7 +23,7 @@ use kernel::{
 use crate::{
     bindings,
     device::Device,
-    event::{Event, Events},
+    event::{Event, Events, Mapping},
 };
 
 type OpenFn = unsafe extern "C" fn(*mut block_device) -> *mut bindings::dm_thin_handle;
@@ -123,25 +123,6 @@ pub enum OpenError {
     Suspended,
     /// What it is can't be told.
     NoInfo(Error),
-}
-
-/// Where a sector is mapped (`struct dm_thin_mapping`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Mapping {
-    /// The pool; never reused.
-    pub pool: u64,
-    /// The pool's data block.
-    pub block: u64,
-    /// The activation of the table that answered.
-    pub binding: u64,
-    /// The thin device's id within the pool.
-    pub thin_id: u32,
-    /// The pool's time when the block was mapped.
-    pub time: u32,
-    /// Size of a data block in sectors.
-    pub block_sectors: u32,
-    /// Other thin devices may map the block; it is never written in place.
-    pub shared: bool,
 }
 
 /// What a thin device is (`struct dm_thin_info`).

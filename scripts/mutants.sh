@@ -37,6 +37,7 @@ mutants() {
 	Lend	held:a read that is followed
 	AloneBefore	held:earlier write
 	AloneAfter	held:later write
+	Kept	guards:kept lookups
 	EOF
 }
 
@@ -65,7 +66,7 @@ wanted() {
 catches() {
 	local suite=${3%%:*} words=${3#*:} options log=$out/$1.log
 	read -r -a options < <(sed -n 's/^# VM: //p' "$DRR_TOP/tools/testing/suites/$suite.sh")
-	MUTANTS=1 "$scripts/vm.sh" --name "mutant-$1" --timeout 240 "${options[@]}" \
+	MUTANTS=1 "$scripts/vm.sh" --name "mutant-$1" --timeout 600 "${options[@]}" \
 		--append "dm_drr.guards_off=$((1 << $2))" -- \
 		/usr/bin/env "ONLY=$words" "/drr/suites/$suite.sh" >"$log" 2>&1 || true
 	# a wrong byte tells more than a record left over at the end

@@ -11,7 +11,7 @@
  * Each thing that can happen does so at most once, in any order.
  *
  * -DNO_<GUARD> takes a guard away, see README.rst.
- * Redundant: EPOCHBEFORE BINDINGBEFORE
+ * Redundant: EPOCHBEFORE BINDINGBEFORE KEPTBINDING
  */
 
 #define NOTHING 0	/* what an unmapped block reads as */
@@ -41,11 +41,17 @@ byte recs;			/* contents on record for block 0, a bit each */
 bool pending[READERS];		/* a record whose page the reader has locked still */
 byte pending_content[READERS];
 
-/* Contents that the device has had since the read began. */
+/* Contents that the device has had since the read began. A change that isn't completed counts as none. */
 byte fair[READERS];
+byte before;			/* what it would be without */
+
+/* A lookup that is kept for other reads, of block 0. */
+bool kept;
+byte kept_layer, kept_epoch, kept_bound;
 
 #define bit(x) (1 << (x))
 #define value (map[layer] == UNMAPPED -> NOTHING : content[map[layer]])
+#define old_value (before -> bit(before) : 0)
 #define now_fair() fair[0] = fair[0] | bit(value); fair[1] = fair[1] | bit(value)
 
 /* One step: whatever is on record all the while is found, see bits.pml. */
@@ -112,17 +118,38 @@ inline unmapped_event() {
 #define after_binding same_binding
 #endif
 
+/* drr/mappings.rs: a lookup of the same epoch and binding will do. */
+#ifdef NO_KEPTEPOCH
+#define kept_epoch_is true
+#else
+#define kept_epoch_is (kept_epoch == e)
+#endif
+#ifdef NO_KEPTBINDING
+#define kept_binding_is true
+#else
+#define kept_binding_is (kept_bound == binding)
+#endif
+#define may_use_kept (kept && kept_layer == l && kept_epoch_is && kept_binding_is)
+
 /* A read by the drr device, once: drr/target.rs. */
 active [READERS] proctype reader() {
 	byte l, e, bound, got;
 	bool place;
 
-end:	atomic { binding != 0 -> fair[_pid] = bit(value); place = false };
+end:	atomic { binding != 0 -> fair[_pid] = bit(value) | old_value; place = false };
 	l = known_layer;
 	e = epoch[l];
 	/* The lookup; what isn't block 0 can't be on record here. */
 	atomic {
 		if
+		:: may_use_kept ->
+			/* As if this read had looked it up then. */
+			place = true; bound = kept_bound
+#ifdef NO_KEPTEPOCH
+			; e = epoch[l]
+#else
+			; e = kept_epoch
+#endif
 		:: binding == 0
 		:: binding != 0 && layer != l -> known_layer = layer
 		:: binding != 0 && layer == l ->
@@ -132,6 +159,11 @@ end:	atomic { binding != 0 -> fair[_pid] = bit(value); place = false };
 #else
 			place = map[layer] == 0 && shared
 #endif
+			;
+			if
+			:: place -> kept = true; kept_layer = l; kept_epoch = e; kept_bound = bound
+			:: else
+			fi
 		fi
 	};
 	if
@@ -195,14 +227,15 @@ done:		atomic {
 active proctype changer() {
 	atomic { binding != 0 && layer == MINE && !cell -> cell = true };
 	if
-	:: atomic { map[MINE] == 0 -> map[MINE] = UNMAPPED; refs--; now_fair() }
+	:: atomic { map[MINE] == 0 -> before = value; map[MINE] = UNMAPPED; refs--; now_fair() }
 	:: atomic { map[MINE] == 0 && shared ->
-			content[2] = CHANGED; map[MINE] = 2; refs--; now_fair() }
+			before = value; content[2] = CHANGED; map[MINE] = 2; refs--; now_fair() }
 	:: atomic { map[MINE] == 0 && !shared -> content[0] = CHANGED; now_fair(); cell = false };
 		goto end
 	fi;
 	unmapped_event();
-	cell = false;
+	/* Only now is the bio completed. */
+	atomic { before = 0; cell = false };
 end:	skip
 }
 

@@ -130,6 +130,34 @@ parts_of_raw_pages_being_read() {
 	raw_served_right
 }
 
+# changed_after_a_read BLOCK COMMAND...: a block is served, changed by the command, and read again.
+changed_after_a_read() {
+	local skip=$1 before
+	shift
+	before=$(stat_of other hit_sectors)
+	dd if=/dev/mapper/other of=/dev/null iflag=direct bs=64k count=1 skip="$skip" status=none
+	expect_drr "sectors served" $(($(stat_of other hit_sectors) - before)) 128
+	"$@"
+	dd if=/dev/mapper/other of="$WORK/drr" iflag=direct bs=64k count=1 skip="$skip" status=none
+	dd if=/dev/mapper/t-other of="$WORK/thin" iflag=direct bs=64k count=1 skip="$skip" status=none
+	same "$WORK/drr" "$WORK/thin"
+}
+
+# Where a block was mapped is remembered from one read to the next, and changes in between: through
+# drr and below it.
+kept_lookups() {
+	raw_siblings
+	dd if=/dev/mapper/zeroed of=/dev/null bs=64k count=4 status=none
+	head -c 64k /dev/urandom >"$WORK/new"
+	changed_after_a_read 0 \
+		dd if="$WORK/new" of=/dev/mapper/other oflag=direct bs=64k status=none
+	changed_after_a_read 1 \
+		dd if="$WORK/new" of=/dev/mapper/t-other oflag=direct bs=64k seek=1 status=none
+	changed_after_a_read 2 blkdiscard -f -o 131072 -l 65536 /dev/mapper/other
+	changed_after_a_read 3 \
+		dd if="$WORK/new" of=/dev/mapper/other oflag=direct bs=4k count=1 seek=48 status=none
+}
+
 refused_hole() {
 	expect_fail fallocate -p -o 1024 -l 2048 "$1"
 	# zeroed all the same, in this device's page cache
@@ -169,5 +197,6 @@ run_case "parts of raw pages zeroed" parts_of_raw_pages blkdiscard -f -z -o 1024
 run_case "parts of raw pages zeroed by a refused hole" parts_of_raw_pages refused_hole
 run_case "parts of raw pages zeroed while they are read" parts_of_raw_pages_being_read
 run_case "receiver writes what it reads" receiver_writes_meanwhile
+run_case "kept lookups" kept_lookups
 run_case "nothing is remembered after unmount" all_down
 finish

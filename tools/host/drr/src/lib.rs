@@ -21,6 +21,9 @@ mod giver;
 #[path = "../../../../drr/layer.rs"]
 mod layer;
 #[allow(dead_code)]
+#[path = "../../../../drr/mappings.rs"]
+mod mappings;
+#[allow(dead_code)]
 #[path = "../../../../drr/message.rs"]
 mod message;
 
