@@ -2,6 +2,8 @@
 
 //! `list` and `status`: tables for people, JSON for programs.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::inventory::DrrDevice;
@@ -131,13 +133,9 @@ pub fn list(devices: &[DrrDevice]) -> String {
     columns(&rows, usize::MAX)
 }
 
-/// The reasons of misses that occurred, most frequent first.
-pub fn reasons(status: &Status) -> String {
-    let mut reasons: Vec<_> = status
-        .misses
-        .iter()
-        .filter(|(_, count)| **count > 0)
-        .collect();
+/// The reasons that occurred, most frequent first.
+pub fn reasons(counts: &BTreeMap<String, u64>) -> String {
+    let mut reasons: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).collect();
     reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     if reasons.is_empty() {
         return "-".to_string();
@@ -175,12 +173,25 @@ pub fn status(devices: &[(&DrrDevice, Status)]) -> String {
     }
     let mut text = columns(&rows, 1);
     let mut why = vec![vec!["MISSES".to_string(), "REASONS (READS)".to_string()]];
+    let heading = ["DONORS", "WHOLE WRITES", "FOLLOWED MIB", "RECORDED MIB"];
+    let mut rows = vec![heading.map(str::to_string).to_vec()];
+    let mut ends = vec![vec!["ENDED".to_string(), "REASONS (PAGES)".to_string()]];
     for (device, status) in devices {
-        why.push(vec![device.name.clone(), reasons(status)]);
+        let name = || device.name.clone();
+        why.push(vec![name(), reasons(&status.misses)]);
+        rows.push(vec![
+            name(),
+            status.whole_writes.to_string(),
+            short_mib(status.followed_sectors),
+            short_mib(status.recorded_sectors),
+        ]);
+        ends.push(vec![name(), reasons(&status.ended)]);
     }
     if !devices.is_empty() {
-        text.push('\n');
-        text.push_str(&columns(&why, 2));
+        for table in [columns(&why, 2), columns(&rows, 1), columns(&ends, 2)] {
+            text.push('\n');
+            text.push_str(&table);
+        }
     }
     for (device, status) in devices.iter().filter(|(_, status)| status.mismatches > 0) {
         text.push_str(&format!(
@@ -209,6 +220,9 @@ mod tests {
         let text = status(&[(&inventory.drr[0], status_of())]);
         assert!(text.contains("75.0%"), "{text}");
         assert!(text.contains("norecord 15, unshared 5"), "{text}");
+        assert!(text.contains("removed 40, zeroed 3, dirtied 2"), "{text}");
+        let figures = |line: &str| line.split_whitespace().eq(["c2", "9", "0.50", "2.0"]);
+        assert!(text.lines().any(figures), "{text}");
         assert!(
             text.lines().all(|line| line.chars().count() <= 80),
             "{text}"

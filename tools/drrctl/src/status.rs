@@ -16,7 +16,7 @@ pub struct From {
     pub sectors: u64,
 }
 
-/// Words that a newer module adds are skipped; new reasons of misses show up by themselves.
+/// Words that a newer module adds are skipped; new reasons show up by themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
     pub thin_id: Option<u64>,
@@ -28,8 +28,12 @@ pub struct Status {
     pub hit_sectors: u64,
     /// By reason: the word in the status without "miss_".
     pub misses: BTreeMap<String, u64>,
+    pub followed_sectors: u64,
     pub recorded_sectors: u64,
+    pub whole_writes: u64,
     pub donated_sectors: u64,
+    /// Pages, by reason: the word in the status without "ended_".
+    pub ended: BTreeMap<String, u64>,
     pub records: u64,
     pub tracked_pages: u64,
     pub table_bytes: u64,
@@ -77,16 +81,19 @@ impl Status {
                 "read_sectors" => &mut status.read_sectors,
                 "hits" => &mut status.hits,
                 "hit_sectors" => &mut status.hit_sectors,
+                "followed_sectors" => &mut status.followed_sectors,
                 "recorded_sectors" => &mut status.recorded_sectors,
+                "whole_writes" => &mut status.whole_writes,
                 "donated_sectors" => &mut status.donated_sectors,
                 "records" => &mut status.records,
                 "tracked_pages" => &mut status.tracked_pages,
                 "table_bytes" => &mut status.table_bytes,
                 "verified" => &mut status.verified,
                 "mismatches" => &mut status.mismatches,
-                _ => match key.strip_prefix("miss_") {
-                    Some(reason) => status.misses.entry(reason.to_string()).or_default(),
-                    None => continue,
+                _ => match key.split_once('_') {
+                    Some(("miss", reason)) => status.misses.entry(reason.into()).or_default(),
+                    Some(("ended", reason)) => status.ended.entry(reason.into()).or_default(),
+                    _ => continue,
                 },
             };
             *field = number(value)?;
@@ -129,15 +136,20 @@ pub mod tests {
 
     pub const LINE: &str = "4096 262143 thin=3 reads=120 read_sectors=16384 hits=100 \
         hit_sectors=12288 miss_unshared=5 miss_metadata=0 miss_norecord=15 miss_busy=0 \
-        miss_changed=0 miss_layout=0 recorded_sectors=4096 donated_sectors=256 records=512 \
-        tracked_pages=512 table_bytes=65536 verified=0 mismatches=0 from=1:12000,others:288";
+        miss_changed=0 miss_layout=0 miss_left=0 followed_sectors=1024 recorded_sectors=4096 \
+        whole_writes=9 donated_sectors=256 ended_removed=40 ended_dirtied=2 ended_read=0 \
+        ended_reallocated=0 ended_dropped=0 ended_zeroed=3 records=512 tracked_pages=512 \
+        table_bytes=65536 verified=0 mismatches=0 from=1:12000,others:288";
 
     #[test]
     fn is_taken_apart() {
         let status = Status::new("c1", LINE).expect("understood");
         assert_eq!(status.thin_id, Some(3));
         assert_eq!(status.misses["norecord"], 15);
-        assert_eq!(status.misses.len(), 6);
+        assert_eq!(status.misses.len(), 7);
+        assert_eq!((status.followed_sectors, status.whole_writes), (1024, 9));
+        assert_eq!((status.ended["removed"], status.ended["zeroed"]), (40, 3));
+        assert_eq!(status.ended.len(), 6);
         assert_eq!(status.disk_sectors(), 4096);
         assert_eq!(status.hit_rate(), Some(0.75));
         assert_eq!(status.from[1].thin_id, None);
@@ -154,9 +166,10 @@ pub mod tests {
 
     #[test]
     fn what_is_added_is_skipped() {
-        let line = format!("{LINE} shape=round word miss_moon=7");
+        let line = format!("{LINE} shape=round word miss_moon=7 ended_all_well=8");
         let status = Status::new("c1", &line).expect("understood");
         assert_eq!(status.misses["moon"], 7);
+        assert_eq!(status.ended["all_well"], 8);
     }
 
     #[test]

@@ -102,6 +102,10 @@ status_says() {
 		"$(stat_of two hit_sectors)"
 	json_says '.devices[0].hit_rate == 1' true status two
 	json_says '.devices[0].status.misses.norecord' "$(stat_of one miss_norecord)" status one
+	json_says '.devices[0].status.ended.removed' "$(stat_of one ended_removed)" status one
+	json_says '.devices[0].status | [.whole_writes, .followed_sectors] | add' \
+		$(($(stat_of one whole_writes) + $(stat_of one followed_sectors))) status one
+	shows "WHOLE WRITES" status two
 	json_says '.devices | length' 2 status
 	"$CTL" status | head -n 1 >/dev/null
 }
