@@ -116,6 +116,8 @@ pub enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// Give the figures of all drr devices to Prometheus: over HTTP, in a file, or printed
+    Export(crate::export::Export),
     /// Watch drr devices live; q, Esc or Ctrl-C ends it
     Top {
         /// Seconds from one look to the next

@@ -108,6 +108,14 @@ impl Duplicates {
         }
     }
 
+    /// Bytes of different pages, and of copies beyond the first of each.
+    pub fn bytes(&self) -> (u64, u64) {
+        (
+            self.pages * self.page_bytes,
+            self.extra_pages * self.page_bytes,
+        )
+    }
+
     fn mib(&self, pages: u64) -> String {
         short(pages as f64 * self.page_bytes as f64 / f64::from(1 << 20))
     }

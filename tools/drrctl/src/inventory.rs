@@ -167,7 +167,7 @@ impl Inventory {
     }
 
     /// Names of the pools that have drr devices.
-    fn pools(&self) -> Vec<&str> {
+    pub fn pools(&self) -> Vec<&str> {
         let mut pools: Vec<_> = self
             .drr
             .iter()

@@ -17,11 +17,19 @@ pub struct Layer {
     pub thin_id: u64,
     pub parent: Option<u64>,
     pub created: u64,
+    /// "live" or "deleted"
     pub state: &'static str,
     /// drr devices on it, in this inventory
     pub drr_devices: Vec<String>,
     /// thin devices that are active with its id
     pub thin_devices: Vec<String>,
+}
+
+impl Layer {
+    /// Not deleted.
+    pub fn live(&self) -> bool {
+        self.state == "live"
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -119,7 +127,7 @@ impl Layers {
 impl Layer {
     fn label(&self) -> String {
         let names = match (&self.drr_devices[..], &self.thin_devices[..]) {
-            ([], []) if self.state == "deleted" => "deleted".to_string(),
+            ([], []) if !self.live() => "deleted".to_string(),
             ([], []) => "inactive".to_string(),
             ([], thin) => thin.join("+"),
             (drr, _) => drr.join("+"),
@@ -129,7 +137,7 @@ impl Layer {
 
     fn describe(&self) -> String {
         let mut text = format!("{}, created at {}", self.thin_id, self.created);
-        if self.state == "deleted" {
+        if !self.live() {
             text.push_str(", deleted");
         }
         match (&self.drr_devices[..], &self.thin_devices[..]) {

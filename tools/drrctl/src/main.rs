@@ -15,13 +15,18 @@ mod bare;
 mod blocks;
 mod cli;
 mod control;
+#[cfg(test)]
+mod dashboard;
 mod duplicates;
 mod error;
+mod export;
 mod heat;
 mod histogram;
+mod http;
 mod inventory;
 mod layers;
 mod live;
+mod metrics;
 mod pages;
 mod paint;
 mod plot;
@@ -134,6 +139,7 @@ fn run(command: Command) -> Result<()> {
             }
             print(found.draw().as_bytes())
         }
+        Command::Export(options) => export::run(control, &options),
         Command::Top { interval } => live::run(&control, interval),
         Command::Completion { .. } | Command::Man { .. } => Ok(()), // above
     }

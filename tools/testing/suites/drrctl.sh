@@ -68,6 +68,12 @@ not_loaded() {
 	on_exit "mv /tmp/dm-drr.ko /lib/modules/$(uname -r)/updates/"
 	refused 5 "modprobe dm-drr" create c t-early
 	! dmsetup info c >/dev/null 2>&1 || flunk "left a device behind"
+	# Prometheus is told so, in any case.
+	local rc=0
+	"$CTL" export --textfile "$WORK/early.prom" 2>"$WORK/err" || rc=$?
+	expect "exit code of export" "$rc" 5
+	grep -q "modprobe dm-drr" "$WORK/err" || flunk "$(<"$WORK/err")"
+	expect "drr_up" "$(metric "$WORK/early.prom" drr_up)" 0
 }
 
 nothing_there() {
@@ -217,6 +223,145 @@ counters_are_reset() {
 	refused 7 "but a thin" reset t-one
 }
 
+# metric FILE NAME [LABEL...]: the one sample of that name whose labels these, NAME="VALUE", are.
+metric() {
+	local file=$1 name=$2 label
+	shift 2
+	cp "$file" "$WORK/samples"
+	for label; do
+		grep -F -e "{$label" -e ",$label" "$WORK/samples" >"$WORK/fewer" || true
+		mv "$WORK/fewer" "$WORK/samples"
+	done
+	awk -v name="$name" '{ key = $1; sub(/[{].*/, "", key) }
+		key == name { print $NF; found++ }
+		END { if (found != 1) print name ": " found + 0 " samples" }' "$WORK/samples"
+}
+
+# well_formed FILE: each line is HELP, TYPE or a sample, and all counters are called so.
+well_formed() {
+	local bad label='[a-z_]+="([^"\\]|\\.)*"'
+	bad=$(grep -Ev "^# (HELP [a-z_]+ .|TYPE ([a-z_]+_total counter|[a-z_]+ gauge)$)\
+|^drr_[a-z_]+([{]$label(,$label)*[}])? [0-9.]+$" "$1" || true)
+	[ -z "$bad" ] || flunk "not Prometheus' format: $bad"
+	[ -s "$1" ] || flunk "nothing in $1"
+}
+
+exported_as_text() {
+	local of_two=('device="two"' 'pool="pool"' "thin_id=\"$(thin_id two)\"")
+	shows "# TYPE drr_read_bytes_total counter" export
+	well_formed "$WORK/out"
+	expect "drr_up" "$(metric "$WORK/out" drr_up)" 1
+	expect "bytes served" "$(metric "$WORK/out" drr_hit_bytes_total "${of_two[@]}")" \
+		$(($(stat_of two hit_sectors) * 512))
+	expect "bytes from one" "$(metric "$WORK/out" drr_received_bytes_total "${of_two[@]}" \
+		"donor=\"$(thin_id one)\"")" $(($(sectors_from two one) * 512))
+	expect "misses of one" "$(metric "$WORK/out" drr_misses_total 'device="one"' \
+		'reason="norecord"')" "$(stat_of one miss_norecord)"
+	expect "known bytes" "$(metric "$WORK/out" drr_tracked_bytes)" $(($(tracked) * 4096))
+	expect "layers" "$(metric "$WORK/out" drr_layers 'state="live"')" \
+		"$("$CTL" layers --json | jq '.layers | map(select(.state == "live")) | length')"
+	metric "$WORK/out" drr_device_info "${of_two[@]}" 'features="no_donate"' | grep -qx 1 ||
+		flunk "no such device"
+	! grep -q drr_duplicate "$WORK/out" || flunk "a walk that nobody asked for"
+	shows 'drr_duplicate_bytes{pool="pool"}' export --duplicates --no-donors
+	! grep -q 'donor=' "$WORK/out" || flunk "donors that nobody wants"
+	"$CTL" export --textfile "$WORK/drr.prom"
+	well_formed "$WORK/drr.prom"
+	expect "mode" "$(stat -c %a "$WORK/drr.prom")" 644
+	refused 2 ".prom" export --textfile "$WORK/drr.txt"
+	refused 1 "can't write it" export --textfile /nowhere/drr.prom
+	refused 2 "--allow-remote" export --listen 0.0.0.0:0
+	refused 2 "--allow-remote" export --listen '[::]:0'
+	refused 2 "--allow-remote" export --listen 10.0.0.1:9776
+}
+
+# request PORT TEXT: sends it, and prints what is answered.
+request() {
+	exec 9<>"/dev/tcp/127.0.0.1/$1"
+	printf %b "$2" >&9
+	cat <&9
+	exec 9>&-
+}
+
+# scrape PORT FILE
+scrape() {
+	request "$1" 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n' >"$2.all"
+	head -n 1 "$2.all" | grep -q '^HTTP/1.1 200 OK' || flunk "$(head -n 20 "$2.all")"
+	sed '1,/^\r$/d' "$2.all" >"$2"
+}
+
+# scrapes PORT TIMES NAME: well-formed each time, and what was counted only grows.
+scrapes() {
+	local i last=0 now file=$WORK/scrape-$3
+	for ((i = 0; i < $2; i++)); do
+		scrape "$1" "$file"
+		well_formed "$file"
+		now=$(WORK=$file.d metric "$file" drr_read_bytes_total 'device="two"')
+		expect "bytes that two read" "$now" "$last.."
+		last=$now
+	done
+}
+
+served_under_load() {
+	local port i pid load scrapers=() devices
+	[ -e /proc/net/tcp ] || skip "the kernel has no network"
+	busybox ip link set lo up
+	"$CTL" export --listen 127.0.0.1:0 --duplicates >"$WORK/address" 2>"$WORK/export.err" &
+	pid=$!
+	on_exit "kill $pid 2>/dev/null; wait"
+	wait_for 10 grep -q '^http://127.0.0.1:[0-9]*/metrics$' "$WORK/address"
+	port=$(sed 's,.*:\([0-9]*\)/.*,\1,' "$WORK/address")
+	refused 6 "Address already in use" export --listen "127.0.0.1:$port"
+	# Reads and writes all the while, and devices that come and go.
+	(
+		while [ ! -e "$WORK/enough" ]; do
+			dd if=/dev/mapper/two of=/dev/null bs=1M count=4 iflag=direct status=none
+			dd if=/dev/zero of=/dev/mapper/two bs=4k count=1 seek=2000 oflag=direct \
+				conv=notrunc status=none
+		done
+	) &
+	load=$!
+	(
+		while [ ! -e "$WORK/enough" ]; do
+			"$CTL" create passing t-one --no-donate
+			"$CTL" remove passing
+		done
+	) &
+	devices=$!
+	on_exit "touch $WORK/enough"
+	for i in 1 2 3; do
+		mkdir -p "$WORK/scrape-$i.d"
+		scrapes "$port" 5 "$i" &
+		scrapers+=($!)
+	done
+	# Nobody waits for these, and nothing comes of them.
+	for i in $(seq 40); do
+		exec 8<>"/dev/tcp/127.0.0.1/$port"
+		# it may be one too many, and closed already
+		(trap '' PIPE; printf 'GET /metrics HTTP/1.1\r\n\r\n' >&8) 2>/dev/null || true
+		exec 8>&-
+	done
+	request "$port" '\x16\x03\x01\x02\r\n\r\n' | grep "^HTTP/1.1 400" >/dev/null || flunk "not refused"
+	request "$port" 'DELETE /metrics HTTP/1.1\r\n\r\n' | grep "^HTTP/1.1 405" >/dev/null ||
+		flunk "not refused"
+	exec 8<>"/dev/tcp/127.0.0.1/$port"
+	printf 'GET /metr' >&8
+	for i in "${scrapers[@]}"; do
+		wait "$i" || flunk "a scrape failed"
+	done
+	grep -q "^HTTP/1.1 408" <&8 || flunk "slow, and not given up"
+	exec 8>&-
+	touch "$WORK/enough"
+	wait "$load" "$devices" || flunk "the load failed"
+	scrape "$port" "$WORK/last"
+	expect "bytes of two" "$(metric "$WORK/last" drr_read_bytes_total 'device="two"')" \
+		$(($(stat_of two read_sectors) * 512))
+	! grep -q passing "$WORK/last" || flunk "a device that has gone has figures"
+	expect "files that it has open" "$(find /proc/$pid/fd -type l | wc -l)" 4..12
+	kill -0 $pid || flunk "the exporter has ended: $(<"$WORK/export.err")"
+	[ ! -s "$WORK/export.err" ] || flunk "on stderr: $(<"$WORK/export.err")"
+}
+
 # quits KEY: the screen shows the devices, and the terminal is as it was afterwards.
 quits() {
 	local rc=0
@@ -264,6 +409,8 @@ run_case "top, ended by q" quits q
 run_case "top, ended by Esc" quits $'\e'
 run_case "top, ended by Ctrl-C" quits $'\x03'
 run_case "top, ended by a signal" quits TERM
+run_case "exported as text" exported_as_text
+run_case "exported under load" served_under_load
 run_case "reset" counters_are_reset
 run_case "completions and man pages" papers
 exec 7<&-

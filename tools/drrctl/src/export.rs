@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `export`: the figures of all drr devices for Prometheus, over HTTP, in a file, or printed.
+
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use clap::Args;
+
+use crate::control::Control;
+use crate::duplicates::Duplicates;
+use crate::error::{Code, Error, Result};
+use crate::http;
+use crate::inventory::{self, Inventory};
+use crate::layers::Layers;
+use crate::metrics::{self, Cached, Found, LayerCount};
+
+#[derive(Args)]
+pub struct Export {
+    /// Serve http://ADDRESS:PORT/metrics until ended; 127.0.0.1:9776 if no address is given
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        num_args = 0..=1,
+        default_missing_value = "127.0.0.1:9776",
+        value_parser = http::address,
+        conflicts_with = "textfile"
+    )]
+    listen: Option<SocketAddr>,
+    /// Listen on an address that others reach, too: whoever does can read the figures
+    #[arg(long, requires = "listen")]
+    allow_remote: bool,
+    /// Write a file for node_exporter's textfile collector, FILE.prom, in one go
+    #[arg(long, value_name = "FILE")]
+    textfile: Option<PathBuf>,
+    /// Tell how much of the pools is in memory more than once; each answer takes a walk through
+    /// all records
+    #[arg(long)]
+    duplicates: bool,
+    /// Don't tell the donors of each device apart: there may be 128
+    #[arg(long)]
+    no_donors: bool,
+}
+
+/// Looks at everything, time and again.
+struct Collector {
+    control: Control,
+    duplicates: bool,
+    donors: bool,
+}
+
+impl Collector {
+    /// What could be had, and what went wrong first.
+    fn look(&self) -> (Found, Option<Error>) {
+        let start = Instant::now();
+        let mut found = Found::default();
+        let mut trouble = Trouble(None);
+        if let Some(inventory) = trouble.note(Inventory::new(&self.control)) {
+            self.devices(&inventory, &mut found, &mut trouble);
+            self.pools(&inventory, &mut found, &mut trouble);
+        }
+        found.complete = trouble.0.is_none();
+        found.seconds = start.elapsed().as_secs_f64();
+        (found, trouble.0)
+    }
+
+    fn devices(&self, inventory: &Inventory, found: &mut Found, trouble: &mut Trouble) {
+        for device in &inventory.drr {
+            let status = inventory::status_of(&self.control, &device.name);
+            if let Some(Some(status)) = trouble.note(status) {
+                found.devices.push((device.clone(), status));
+            }
+        }
+    }
+
+    fn pools(&self, inventory: &Inventory, found: &mut Found, trouble: &mut Trouble) {
+        for pool in inventory.pools() {
+            let name = || pool.to_string();
+            let layers = Layers::collect(&self.control, inventory, pool);
+            if let Some(layers) = trouble.note_unless_gone(layers) {
+                let live = layers.layers.iter().filter(|layer| layer.live()).count();
+                found.layers.push(LayerCount {
+                    pool: name(),
+                    live: live as u64,
+                    deleted: (layers.layers.len() - live) as u64,
+                });
+            }
+            if !self.duplicates {
+                continue;
+            }
+            let cached = Duplicates::collect(&self.control, inventory, pool, false);
+            if let Some(cached) = trouble.note_unless_gone(cached) {
+                let (bytes, extra_bytes) = cached.bytes();
+                found.cached.push(Cached {
+                    pool: name(),
+                    bytes,
+                    extra_bytes,
+                });
+            }
+        }
+    }
+
+    fn text(&self) -> Result<(String, Option<Error>)> {
+        let (found, trouble) = self.look();
+        let text = metrics::text(&found, self.donors).map_err(|error| {
+            Error::new(
+                Code::Failed,
+                "metrics",
+                error.to_string(),
+                "report this with the output of 'dmsetup status'",
+            )
+        })?;
+        Ok((text, trouble))
+    }
+}
+
+/// The first thing that went wrong.
+struct Trouble(Option<Error>);
+
+impl Trouble {
+    fn note<T>(&mut self, result: Result<T>) -> Option<T> {
+        result
+            .map_err(|error| self.0.get_or_insert(error).code)
+            .ok()
+    }
+
+    /// The last device of a pool may go at any time, which is no trouble.
+    fn note_unless_gone<T>(&mut self, result: Result<T>) -> Option<T> {
+        match result {
+            Err(error) if error.code == Code::NotThere => None,
+            result => self.note(result),
+        }
+    }
+}
+
+pub fn run(control: Control, options: &Export) -> Result<()> {
+    let collector = Collector {
+        control,
+        duplicates: options.duplicates,
+        donors: !options.no_donors,
+    };
+    if let Some(address) = options.listen {
+        return listen(collector, address, options.allow_remote);
+    }
+    // What could be had is told in any case: an old file would be believed.
+    let (text, trouble) = collector.text()?;
+    match &options.textfile {
+        Some(path) => write(path, &text)?,
+        None => crate::print(text.as_bytes())?,
+    }
+    trouble.map_or(Ok(()), Err)
+}
+
+fn listen(collector: Collector, address: SocketAddr, allow_remote: bool) -> Result<()> {
+    if !address.ip().is_loopback() && !allow_remote {
+        return Err(Error::new(
+            Code::Usage,
+            address.to_string(),
+            "others reach this address, and could read the figures",
+            "use 127.0.0.1 or [::1], or --allow-remote",
+        ));
+    }
+    let refused = |error: std::io::Error| {
+        let code = match error.raw_os_error() {
+            Some(libc::EADDRINUSE) => Code::InUse,
+            Some(libc::EACCES) => Code::NotPermitted,
+            _ => Code::Failed,
+        };
+        Error::new(
+            code,
+            address.to_string(),
+            format!("can't listen there: {error}"),
+            "choose another address or port",
+        )
+    };
+    let listener = TcpListener::bind(address).map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    crate::print(format!("http://{address}{}\n", http::PATH).as_bytes())?;
+    // One look at a time, however many ask; of trouble the log has only what is new.
+    let state = Mutex::new((collector, None::<String>));
+    let page = move || {
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (text, trouble) = state.0.text().map_err(|error| error.to_string())?;
+        let trouble = trouble.map(|error| error.to_string());
+        if trouble != state.1 {
+            match &trouble {
+                Some(trouble) => eprintln!("drrctl: {trouble}"),
+                None => eprintln!("drrctl: all is well again"),
+            }
+            state.1 = trouble;
+        }
+        Ok(text)
+    };
+    Err(refused(http::serve(
+        &listener,
+        Arc::new(page),
+        http::PATIENCE,
+    )))
+}
+
+/// Puts `text` in the file's place, as a whole: who reads it sees the old one or the new one.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let failed = |why: String, remedy: &str| {
+        Error::new(Code::Failed, path.display().to_string(), why, remedy)
+    };
+    let name = path.file_name().and_then(|name| name.to_str());
+    let Some(name) = name.filter(|name| name.ends_with(".prom")) else {
+        return Err(Error::new(
+            Code::Usage,
+            path.display().to_string(),
+            "node_exporter reads only files whose names end with .prom",
+            "use e.g. /var/lib/prometheus/node-exporter/drr.prom",
+        ));
+    };
+    // not one that node_exporter reads, and the same each time, so that none is left for ever
+    let new = path.with_file_name(format!(".{name}.new"));
+    let _ = fs::remove_file(&new);
+    File::create_new(&new)
+        .and_then(|mut file| {
+            file.set_permissions(Permissions::from_mode(0o644))?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&new, path))
+        .map_err(|error| {
+            let _ = fs::remove_file(&new);
+            failed(
+                format!("can't write it: {error}"),
+                "name a file in a folder that can be written to",
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use clap::Parser;
+
+    fn options(line: &str) -> Option<Export> {
+        match Cli::try_parse_from(line.split(' ')).ok()?.command {
+            crate::cli::Command::Export(options) => Some(options),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_address_is_loopback_unless_wanted() {
+        let listen = |line| options(line).and_then(|it| it.listen);
+        let address = listen("drrctl export --listen").expect("an address");
+        assert!(address.ip().is_loopback());
+        assert!(listen("drrctl export").is_none());
+        let address = listen("drrctl export --listen [::1]:1").expect("an address");
+        assert_eq!(address.port(), 1);
+        for line in [
+            "drrctl export --listen 80",
+            "drrctl export --allow-remote",
+            "drrctl export --listen --textfile x.prom",
+        ] {
+            assert!(options(line).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn files_are_replaced_as_a_whole() {
+        let folder = std::env::temp_dir().join(format!("drrctl-prom-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join("drr.prom");
+        // what a crash has left
+        fs::write(folder.join(".drr.prom.new"), "half").expect("written");
+        for text in ["drr_up 1\n", "drr_up 0\n"] {
+            write(&path, text).expect("written");
+            assert_eq!(fs::read_to_string(&path).expect("read"), text);
+            let mode = fs::metadata(&path).expect("there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o644);
+            assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 1);
+        }
+        let error = write(&folder.join("drr.txt"), "").expect_err("refused");
+        assert_eq!(error.code, Code::Usage);
+        // a folder can't be replaced, and nothing is left of the attempt
+        fs::create_dir(folder.join("x.prom")).expect("a folder");
+        assert!(write(&folder.join("x.prom"), "").is_err());
+        assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 2);
+        fs::remove_dir_all(&folder).expect("removed");
+        assert!(write(&path, "").is_err());
+    }
+}

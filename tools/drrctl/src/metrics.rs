@@ -1,0 +1,505 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The figures of all drr devices as Prometheus' metrics.
+//!
+//! Names and units are as Prometheus has them: base units, `_total` at the end of what only
+//! grows until it is reset. Each series of a device has the same three labels, and few have one
+//! more. The reasons come from the module's own short lists, and the donors of a device from its
+//! table of 128: a device has 30 series at most, and one more for each donor.
+
+use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
+
+use crate::inventory::DrrDevice;
+use crate::status::Status;
+
+/// What a pool has in memory.
+#[derive(Debug)]
+pub struct Cached {
+    pub pool: String,
+    pub bytes: u64,
+    pub extra_bytes: u64,
+}
+
+/// Layers of a pool, by what became of them.
+#[derive(Debug)]
+pub struct LayerCount {
+    pub pool: String,
+    pub live: u64,
+    pub deleted: u64,
+}
+
+/// All that one look at the system has found.
+#[derive(Default)]
+pub struct Found {
+    pub devices: Vec<(DrrDevice, Status)>,
+    pub layers: Vec<LayerCount>,
+    /// Only if it is wanted: the module walks its table for it.
+    pub cached: Vec<Cached>,
+    /// Everything that is there could be asked.
+    pub complete: bool,
+    pub seconds: f64,
+}
+
+/// Bytes of a sector, whatever the disk's.
+const SECTOR: u64 = 512;
+/// Bytes of the pages that the module counts in, which it runs on x86-64 only.
+pub const PAGE: u64 = 4096;
+
+struct Figure {
+    name: &'static str,
+    help: &'static str,
+    of: fn(&Status) -> u64,
+}
+
+/// Of a device, since it was made or reset.
+const COUNTERS: [Figure; 11] = [
+    Figure {
+        name: "drr_reads_total",
+        help: "Reads, after splitting at data blocks and where donors begin or end",
+        of: |status| status.reads,
+    },
+    Figure {
+        name: "drr_read_bytes_total",
+        help: "Bytes read, from the disk or served from donors",
+        of: |status| status.read_sectors * SECTOR,
+    },
+    Figure {
+        name: "drr_hits_total",
+        help: "Reads that were served from donors",
+        of: |status| status.hits,
+    },
+    Figure {
+        name: "drr_hit_bytes_total",
+        help: "Bytes that were served from donors",
+        of: |status| status.hit_sectors * SECTOR,
+    },
+    Figure {
+        name: "drr_disk_read_bytes_total",
+        help: "Bytes that were read from the disk",
+        of: |status| status.disk_sectors() * SECTOR,
+    },
+    Figure {
+        name: "drr_followed_bytes_total",
+        help: "Of the bytes served, those got with another device's read that was under way",
+        of: |status| status.followed_sectors * SECTOR,
+    },
+    Figure {
+        name: "drr_recorded_bytes_total",
+        help: "Bytes of the page cache that reads of the device made donors",
+        of: |status| status.recorded_sectors * SECTOR,
+    },
+    Figure {
+        name: "drr_donated_bytes_total",
+        help: "Bytes that others were served from the device's page cache",
+        of: |status| status.donated_sectors * SECTOR,
+    },
+    Figure {
+        name: "drr_whole_writes_total",
+        help: "Writes of a part of a shared block that became writes of all of it",
+        of: |status| status.whole_writes,
+    },
+    Figure {
+        name: "drr_verified_hits_total",
+        help: "Hits that were compared with the disk (paranoid)",
+        of: |status| status.verified,
+    },
+    Figure {
+        name: "drr_mismatches_total",
+        help: "Hits that differed from the disk (paranoid): see the kernel log",
+        of: |status| status.mismatches,
+    },
+];
+
+/// Of the module, now: any device tells them.
+const GAUGES: [Figure; 3] = [
+    Figure {
+        name: "drr_records",
+        help: "Records of all devices",
+        of: |status| status.records,
+    },
+    Figure {
+        name: "drr_tracked_bytes",
+        help: "Bytes of the page cache that the records stand for",
+        of: |status| status.tracked_pages * PAGE,
+    },
+    Figure {
+        name: "drr_table_bytes",
+        help: "Memory that the records take, with their table",
+        of: |status| status.table_bytes,
+    },
+];
+
+/// Labels that every series of a device has.
+const DEVICE: [&str; 3] = ["device", "pool", "thin_id"];
+
+type Result<T> = std::result::Result<T, prometheus::Error>;
+
+/// A registry for a single answer: what is gone has no series any more.
+struct Answer(Registry);
+
+impl Answer {
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
+        let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec> {
+        let family = GaugeVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+
+    fn gauge(&self, name: &str, help: &str, value: f64) -> Result<()> {
+        let family = self.gauges(name, help, &[])?;
+        family
+            .get_metric_with_label_values(&[] as &[&str])?
+            .set(value);
+        Ok(())
+    }
+
+    fn text(&self) -> Result<String> {
+        TextEncoder::new().encode_to_string(&self.0.gather())
+    }
+}
+
+/// Bytes and counts as a sample has them.
+fn sample(count: u64) -> f64 {
+    count as f64
+}
+
+/// The values of [`DEVICE`].
+fn labels(device: &DrrDevice, status: &Status) -> [String; 3] {
+    let thin_id = status.thin_id.or(device.thin_id);
+    [
+        device.name.clone(),
+        device.pool.clone().unwrap_or_default(),
+        thin_id.map(|id| id.to_string()).unwrap_or_default(),
+    ]
+}
+
+/// The text format, version 0.0.4; without donors of devices, if these are too many.
+pub fn text(found: &Found, donors: bool) -> Result<String> {
+    let answer = Answer(Registry::new());
+    answer.gauge(
+        "drr_up",
+        "1 if dm-drr is loaded, and all that there is could be asked",
+        f64::from(found.complete),
+    )?;
+    answer.gauge(
+        "drr_collect_duration_seconds",
+        "Time that this answer took",
+        found.seconds,
+    )?;
+    answer
+        .gauges("drr_build_info", "The exporter's version", &["version"])?
+        .get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?
+        .set(1.0);
+    of_devices(&answer, &found.devices, donors)?;
+    if let Some((_, status)) = found.devices.first() {
+        for figure in GAUGES {
+            answer.gauge(figure.name, figure.help, sample((figure.of)(status)))?;
+        }
+    }
+    of_pools(&answer, found)?;
+    answer.text()
+}
+
+fn of_devices(answer: &Answer, devices: &[(DrrDevice, Status)], donors: bool) -> Result<()> {
+    let with = |label| [&DEVICE[..], &[label]].concat();
+    let info = answer.gauges(
+        "drr_device_info",
+        "What a device is: its number, the thin device below, feature arguments",
+        &[&DEVICE[..], &["number", "thin_device", "features"]].concat(),
+    )?;
+    let size = answer.gauges("drr_device_size_bytes", "Length of a device", &DEVICE)?;
+    let mapped = answer.gauges(
+        "drr_mapped_bytes",
+        "Bytes of the thin device that are mapped; none while its pool can't be asked",
+        &DEVICE,
+    )?;
+    let misses = answer.counters(
+        "drr_misses_total",
+        "Reads that went to the disk, by the reason",
+        &with("reason"),
+    )?;
+    let ended = answer.counters(
+        "drr_ended_pages_total",
+        "Pages that donate no longer, by the reason",
+        &with("reason"),
+    )?;
+    let from = answer.counters(
+        "drr_received_bytes_total",
+        "Bytes that a device was served, by the donor's thin id; others: not told apart",
+        &with("donor"),
+    )?;
+    for (device, status) in devices {
+        let labels = labels(device, status);
+        let and = |more: &str| [&labels[..], &[more.to_string()]].concat();
+        let mut all = labels.to_vec();
+        all.push(device.number.clone());
+        all.push(device.thin.clone().unwrap_or_default());
+        all.push(device.table.features.join(","));
+        info.get_metric_with_label_values(&all)?.set(1.0);
+        size.get_metric_with_label_values(&labels)?
+            .set(sample(device.sectors * SECTOR));
+        if let Some(sectors) = status.mapped_sectors {
+            mapped
+                .get_metric_with_label_values(&labels)?
+                .set(sample(sectors * SECTOR));
+        }
+        for (family, counts) in [(&misses, &status.misses), (&ended, &status.ended)] {
+            for (reason, count) in counts {
+                family
+                    .get_metric_with_label_values(&and(reason))?
+                    .inc_by(*count);
+            }
+        }
+        for donor in status.from.iter().filter(|_| donors) {
+            let id = donor.thin_id.map(|id| id.to_string());
+            // an id may be in the list twice, if it was given anew
+            from.get_metric_with_label_values(&and(id.as_deref().unwrap_or("others")))?
+                .inc_by(donor.sectors * SECTOR);
+        }
+    }
+    for figure in COUNTERS {
+        let family = answer.counters(figure.name, figure.help, &DEVICE)?;
+        for (device, status) in devices {
+            family
+                .get_metric_with_label_values(&labels(device, status))?
+                .inc_by((figure.of)(status));
+        }
+    }
+    Ok(())
+}
+
+fn of_pools(answer: &Answer, found: &Found) -> Result<()> {
+    let layers = answer.gauges(
+        "drr_layers",
+        "Layers of a pool that the module knows; deleted ones have descendants",
+        &["pool", "state"],
+    )?;
+    for count in &found.layers {
+        for (state, number) in [("live", count.live), ("deleted", count.deleted)] {
+            layers
+                .get_metric_with_label_values(&[count.pool.as_str(), state])?
+                .set(sample(number));
+        }
+    }
+    let cached = answer.gauges(
+        "drr_cached_bytes",
+        "Different bytes of a pool's shared blocks that are in memory",
+        &["pool"],
+    )?;
+    let extra = answer.gauges(
+        "drr_duplicate_bytes",
+        "Memory that further copies of them take",
+        &["pool"],
+    )?;
+    for pool in &found.cached {
+        let name = [&pool.pool];
+        cached
+            .get_metric_with_label_values(&name)?
+            .set(sample(pool.bytes));
+        extra
+            .get_metric_with_label_values(&name)?
+            .set(sample(pool.extra_bytes));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::inventory::tests::sample;
+    use crate::status::tests::LINE;
+
+    fn found() -> Found {
+        let odd = LINE.replace("1:12000,others:288", "1:8,1:16,7:1,others:3");
+        let lines = [LINE.to_string(), odd.replace("4096 262143", "- -")];
+        let devices = sample().drr.into_iter().zip(lines);
+        Found {
+            devices: devices
+                .map(|(device, line)| (device, Status::new("c", &line).expect("understood")))
+                .collect(),
+            layers: vec![LayerCount {
+                pool: "p".into(),
+                live: 3,
+                deleted: 1,
+            }],
+            cached: vec![Cached {
+                pool: "p".into(),
+                bytes: 4096,
+                extra_bytes: 8192,
+            }],
+            complete: true,
+            seconds: 0.25,
+        }
+    }
+
+    /// A name or a label's, as the format has them.
+    fn is_name(text: &str) -> bool {
+        let first = |c: char| c.is_ascii_alphabetic() || c == '_' || c == ':';
+        text.starts_with(first) && text.chars().all(|c| first(c) || c.is_ascii_digit())
+    }
+
+    /// `{name="value",...}` at the start of the text, and what follows it.
+    fn label_set(text: &str) -> (BTreeMap<String, String>, &str) {
+        let mut labels = BTreeMap::new();
+        let Some(mut rest) = text.strip_prefix('{') else {
+            return (labels, text);
+        };
+        loop {
+            let (name, value) = rest.split_once("=\"").expect("a label");
+            assert!(is_name(name), "{name}");
+            let (mut unescaped, mut chars) = (String::new(), value.char_indices());
+            let end = loop {
+                match chars.next().expect("an end") {
+                    (at, '"') => break at,
+                    (_, '\\') => match chars.next().expect("what is escaped").1 {
+                        'n' => unescaped.push('\n'),
+                        c @ ('"' | '\\') => unescaped.push(c),
+                        c => panic!("\\{c} in {text}"),
+                    },
+                    (_, c) => unescaped.push(c),
+                }
+            };
+            let twice = labels.insert(name.to_string(), unescaped);
+            assert!(twice.is_none(), "{name} twice in {text}");
+            rest = &value[end + 1..];
+            if let Some(after) = rest.strip_prefix('}') {
+                return (labels, after);
+            }
+            rest = rest.strip_prefix(',').expect("a comma");
+        }
+    }
+
+    type Series = BTreeMap<(String, BTreeMap<String, String>), f64>;
+
+    /// Takes a text apart by the grammar of the format, and checks what it wants of a whole.
+    pub fn parse(text: &str) -> Series {
+        let mut series = Series::new();
+        let (mut types, mut helped) = (BTreeMap::new(), BTreeSet::new());
+        let mut family = "";
+        assert!(text.ends_with('\n'));
+        for line in text.lines() {
+            if let Some(comment) = line.strip_prefix("# ") {
+                let mut words = comment.splitn(3, ' ');
+                let mut word = || words.next().expect("a word");
+                let (kind, name, rest) = (word(), word(), word());
+                assert!(is_name(name) && !name.contains(':'), "{line}");
+                match kind {
+                    "HELP" => assert!(helped.insert(name) && !rest.is_empty(), "{line}"),
+                    "TYPE" => {
+                        assert!(helped.contains(name), "HELP after {line}");
+                        assert!(["counter", "gauge"].contains(&rest), "{line}");
+                        assert!(types.insert(name, rest).is_none(), "{line}");
+                        assert_eq!(rest == "counter", name.ends_with("_total"), "{line}");
+                        family = name;
+                    }
+                    _ => panic!("{line}"),
+                }
+                continue;
+            }
+            let end = line.find(['{', ' ']).expect("a value");
+            let (name, rest) = line.split_at(end);
+            assert_eq!(name, family, "between others: {line}");
+            let (labels, rest) = label_set(rest);
+            let value = rest.strip_prefix(' ').expect("a blank");
+            let value: f64 = value.parse().expect("a number");
+            assert!(value >= 0.0, "{line}");
+            let twice = series.insert((name.to_string(), labels), value);
+            assert!(twice.is_none(), "twice: {line}");
+        }
+        for name in types.keys() {
+            assert!(series.keys().any(|(it, _)| it == name), "{name} is empty");
+        }
+        series
+    }
+
+    /// Names of all metrics, and the labels that each has.
+    pub fn names() -> BTreeMap<String, BTreeSet<String>> {
+        let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (name, labels) in parse(&text(&found(), true).expect("a text")).into_keys() {
+            names.entry(name).or_default().extend(labels.into_keys());
+        }
+        names
+    }
+
+    fn value(series: &Series, name: &str, wanted: &[(&str, &str)]) -> Option<f64> {
+        let mut fitting = series.iter().filter(|((it, labels), _)| {
+            let has =
+                |(label, value): &(&str, &str)| labels.get(*label).is_some_and(|it| it == value);
+            it == name && wanted.iter().all(has)
+        });
+        let value = *fitting.next()?.1;
+        assert!(fitting.next().is_none(), "several {name} {wanted:?}");
+        Some(value)
+    }
+
+    #[test]
+    fn the_text_is_what_was_found() {
+        let series = parse(&text(&found(), true).expect("a text"));
+        let of = |name, wanted: &[_]| value(&series, name, wanted);
+        let c2 = ("device", "c2");
+        assert_eq!(of("drr_up", &[]), Some(1.0));
+        assert_eq!(of("drr_collect_duration_seconds", &[]), Some(0.25));
+        let labels = [c2, ("pool", "vg-pool-tpool"), ("thin_id", "3")];
+        assert_eq!(of("drr_read_bytes_total", &labels), Some(16384.0 * 512.0));
+        assert_eq!(of("drr_hit_bytes_total", &[c2]), Some(12288.0 * 512.0));
+        assert_eq!(of("drr_disk_read_bytes_total", &[c2]), Some(4096.0 * 512.0));
+        assert_eq!(of("drr_whole_writes_total", &[c2]), Some(9.0));
+        assert_eq!(of("drr_mapped_bytes", &[c2]), Some(4096.0 * 512.0));
+        assert_eq!(of("drr_mapped_bytes", &[("device", "c10")]), None);
+        assert_eq!(of("drr_tracked_bytes", &[]), Some(512.0 * 4096.0));
+        let reason = |name, reason| of(name, &[c2, ("reason", reason)]);
+        assert_eq!(reason("drr_misses_total", "norecord"), Some(15.0));
+        assert_eq!(reason("drr_misses_total", "changed"), Some(0.0));
+        assert_eq!(reason("drr_ended_pages_total", "removed"), Some(40.0));
+        let donor = |donor| {
+            of(
+                "drr_received_bytes_total",
+                &[("device", "c10"), ("donor", donor)],
+            )
+        };
+        assert_eq!(donor("1"), Some(24.0 * 512.0));
+        assert_eq!(donor("7"), Some(512.0));
+        assert_eq!(donor("others"), Some(3.0 * 512.0));
+        let info = [c2, ("features", "no_donate"), ("thin_device", "t2")];
+        assert_eq!(of("drr_device_info", &info), Some(1.0));
+        assert_eq!(of("drr_layers", &[("state", "deleted")]), Some(1.0));
+        assert_eq!(of("drr_duplicate_bytes", &[("pool", "p")]), Some(8192.0));
+    }
+
+    #[test]
+    fn donors_are_left_out_if_unwanted() {
+        let text = text(&found(), false).expect("a text");
+        parse(&text);
+        assert!(!text.contains("donor="), "{text}");
+    }
+
+    #[test]
+    fn without_devices_there_is_little() {
+        let series = parse(&text(&Found::default(), true).expect("a text"));
+        assert_eq!(value(&series, "drr_up", &[]), Some(0.0));
+        assert_eq!(series.len(), 3);
+    }
+
+    #[test]
+    fn odd_names_are_escaped() {
+        let mut found = found();
+        found.devices[0].0.name = "a\"b\\c\nd}=,".into();
+        let series = parse(&text(&found, true).expect("a text"));
+        let name = [("device", "a\"b\\c\nd}=,")];
+        assert_eq!(value(&series, "drr_hits_total", &name), Some(100.0));
+    }
+
+    #[test]
+    fn a_device_has_few_series() {
+        let of_one = |text: &str| text.lines().filter(|line| line.contains("\"c2\"")).count();
+        let text = text(&found(), false).expect("a text");
+        assert!(of_one(&text) <= 30, "{text}");
+    }
+}
