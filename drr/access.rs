@@ -27,7 +27,7 @@ use dm::{
     folio::{EventFolio, ReadPages},
     guard::Guard,
     index::{hash, hash_near},
-    sched,
+    sched, trace,
     tracepoint::FolioEvents,
     truncation::{TruncatedPages, TruncationEvents},
 };
@@ -63,13 +63,26 @@ impl Stretch {
         let stretch = (self.number & ((1 << STRETCHES_BITS) - 1)) as u32;
         (self.number >> STRETCHES_BITS, stretch * bits::PAGES)
     }
+
+    /// Some of its pages, or so many from its first on, for the tracepoints.
+    pub(crate) fn traced(&self, dev: u32, pages: u32) -> trace::Pages {
+        let (block, page) = self.place();
+        trace::Pages {
+            dev,
+            thin_id: self.layer.thin_id,
+            pool: self.pool.into(),
+            block,
+            page,
+            pages,
+        }
+    }
 }
 
 impl Key for Stretch {
     type Ledger = Arc<Givers>;
 
     fn ended(&self, givers: &Arc<Givers>, why: End, pages: u32) {
-        givers.ended(self.device, why, pages);
+        givers.ended(self, why, pages);
     }
 
     fn same(&self, other: &Self) -> bool {
@@ -213,8 +226,9 @@ impl AccessTable {
     }
 
     /// Ends all records of a target.
-    pub(crate) fn forget_device(&self, device: u32) {
-        self.directory.end_where(|stretch| stretch.device == device);
+    pub(crate) fn forget_device(&self, device: u32, why: End) {
+        self.directory
+            .end_where(why, |stretch| stretch.device == device);
     }
 
     /// Donors of page `page` of `block`, the newest first, and the page's number in their runs.
@@ -278,7 +292,7 @@ impl AccessTable {
             Event::Aborted { pool } if Guard::Rollback.on() => {
                 self.epochs.change_all();
                 self.directory
-                    .end_where(|stretch| u64::from(stretch.pool) == pool);
+                    .end_where(End::RolledBack, |stretch| u64::from(stretch.pool) == pool);
             }
             _ => {}
         }

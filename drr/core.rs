@@ -17,7 +17,7 @@ use kernel::{
 use dm::{
     blocklock::BlockLocks,
     device::BlockDevice,
-    directory::Run,
+    directory::{End, Run},
     event::{Event, Events},
     hold,
     index::Index,
@@ -196,7 +196,7 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         if dm::guard::Guard::Teardown.on() {
-            self.table().forget_device(self.device);
+            self.table().forget_device(self.device, End::Gone);
         }
         self.table().givers.remove(self.device);
         self.tree().close(self.layer.load(Relaxed));

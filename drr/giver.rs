@@ -17,7 +17,10 @@ use dm::{
     directory::{window_hash, End},
     index::{hash, Entry, Index, Keyed},
     spread::Spread,
+    trace,
 };
+
+use crate::access::Stretch;
 
 /// Words of 64 bits.
 const WITHHELD: usize = 64;
@@ -29,6 +32,8 @@ const RESTRAINT: u32 = 256;
 /// A target that may donate.
 pub(crate) struct Giver {
     device: u32,
+    /// Number of that device; 0 until it has one.
+    number: Atomic<u32>,
     /// [`BlockDevice::id`](dm::device::BlockDevice::id) of the device that the target is a part of.
     bdev: u64,
     /// Marks of windows of page caches whose pages aren't to be recorded.
@@ -75,6 +80,7 @@ impl Givers {
     pub(crate) fn add(&self, device: u32, bdev: u64) -> Result {
         let giver = Giver {
             device,
+            number: Atomic::new(0),
             bdev,
             withheld: core::array::from_fn(|_| Atomic::new(0)),
             restraint: Atomic::new(0),
@@ -138,10 +144,15 @@ impl Givers {
         .unwrap_or(false)
     }
 
-    /// Pages of a target donate no longer.
-    pub(crate) fn ended(&self, device: u32, why: End, pages: u32) {
-        self.with(device, |giver| {
-            giver.ended[why as usize].add(pages.into(), Relaxed)
+    /// Pages of a target's stretch donate no longer, bit *n* for page *n*.
+    pub(crate) fn ended(&self, stretch: &Stretch, why: End, pages: u32) {
+        self.with(stretch.device, |giver| {
+            giver.ended[why as usize].add(pages.count_ones().into(), Relaxed);
+            trace!(
+                record_end,
+                stretch.traced(giver.number(), pages),
+                reason(why)
+            );
         });
     }
 
@@ -193,7 +204,31 @@ impl Givers {
     }
 }
 
+/// The word for it in traces, and in the status, which counts some together.
+fn reason(why: End) -> &'static str {
+    match why {
+        End::Removed => "removed",
+        End::Dirtied => "dirtied",
+        End::Read => "read",
+        End::Content => "reallocated",
+        End::Gone => "gone",
+        End::Claimed => "claimed",
+        End::RolledBack => "rolled_back",
+        End::Zeroed => "zeroed",
+    }
+}
+
 impl Giver {
+    /// The number of its device, once it has one.
+    pub(crate) fn number(&self) -> u32 {
+        self.number.load(Relaxed)
+    }
+
+    /// The device has its number, which it doesn't when the first of its targets is made.
+    pub(crate) fn numbered(&self, number: u32) {
+        self.number.store(number, Relaxed);
+    }
+
     /// Starts its figures anew.
     pub(crate) fn reset(&self) {
         self.donated.reset();
@@ -205,19 +240,17 @@ impl Giver {
     /// Prints its figures.
     pub(crate) fn print(&self, out: &mut dyn Write) -> fmt::Result {
         write!(out, " donated_sectors={}", self.donated.sum())?;
-        for why in End::ALL {
-            let name = match why {
-                End::Removed => "removed",
-                End::Dirtied => "dirtied",
-                End::Read => "read",
-                End::Content => "reallocated",
-                End::Key => "dropped",
-                End::Zeroed => "zeroed",
-            };
-            let pages = self.ended[why as usize].load(Relaxed);
-            write!(out, " ended_{name}={pages}")?;
+        let pages = |why: End| self.ended[why as usize].load(Relaxed);
+        for why in [End::Removed, End::Dirtied, End::Read, End::Content] {
+            write!(out, " ended_{}={}", reason(why), pages(why))?;
         }
-        Ok(())
+        let dropped = [End::Gone, End::Claimed, End::RolledBack];
+        write!(
+            out,
+            " ended_dropped={}",
+            dropped.map(pages).iter().sum::<u64>()
+        )?;
+        write!(out, " ended_zeroed={}", pages(End::Zeroed))
     }
 }
 

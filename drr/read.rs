@@ -16,6 +16,7 @@ use dm::{
     guard::Guard,
     hold,
     inflight::{Lent, Part, Since, PATIENCE_MS},
+    trace,
     verify::read_again,
 };
 
@@ -23,6 +24,7 @@ use crate::{
     access::Block,
     copy::{self, Sources, Unserved},
     epoch::Epoch,
+    giver::Giver,
     layer::{Layer, Who},
     stats::{sectors_of, Miss},
     target::Drr,
@@ -147,6 +149,7 @@ impl Drr {
             gate = flights.look(part);
             if gate.found() {
                 self.accept(&mut bio, &mut place, gate.pages());
+                trace!(follow, self.traced(bio.sector(), bio.sectors()));
                 return gate.follow(bio, self);
             }
             if miss == Miss::Busy {
@@ -262,6 +265,7 @@ impl Drr {
         let (owner, sector, sectors) = (bio.data().owner, bio.sector(), bio.sectors());
         let account = || {
             self.stats.hit(owner, sectors, sources);
+            trace!(hit, self.traced(sector, sectors), self.donor(sources));
             for source in sources.known() {
                 self.member.table().givers.with(source.device, |giver| {
                     giver.donated.add(sectors_of(source.pages))
@@ -282,6 +286,21 @@ impl Drr {
             .unwrap_or_else(|bio| self.missed(bio, Miss::Busy))
     }
 
+    /// What tracepoints tell of donors.
+    fn donor(&self, sources: &Sources) -> trace::Donor {
+        let others = u32::from(sources.others() != 0);
+        let Some(first) = sources.known().next() else {
+            return trace::Donor::default();
+        };
+        let givers = &self.member.table().givers;
+        trace::Donor {
+            dev: givers.with(first.device, Giver::number).unwrap_or(0),
+            thin_id: first.layer.thin_id,
+            // CAST: Few.
+            donors: sources.known().count() as u32 + others,
+        }
+    }
+
     /// Takes only the first `pages` of a read; the rest comes as another.
     fn accept(&self, bio: &mut Bio<'_, Self>, place: &mut Place, pages: u32) {
         if pages == 0 || pages >= place.count {
@@ -296,6 +315,11 @@ impl Drr {
     fn missed(&self, mut bio: Bio<'_, Self>, miss: Miss) -> Mapped {
         let owner = bio.data().owner;
         self.stats.miss(miss, owner, bio.sectors());
+        trace!(
+            miss,
+            self.traced(bio.sector(), bio.sectors()),
+            miss.reason()
+        );
         self.forward(bio)
     }
 

@@ -30,16 +30,17 @@ pub(crate) enum Miss {
     Left,
 }
 
-/// The reasons, by their numbers, as status names them.
+/// The reasons, by their numbers, as status and traces name them.
 const MISSES: [&str; 7] = [
-    "miss_unshared",
-    "miss_metadata",
-    "miss_norecord",
-    "miss_busy",
-    "miss_changed",
-    "miss_layout",
-    "miss_left",
+    "unshared", "metadata", "norecord", "busy", "changed", "layout", "left",
 ];
+
+impl Miss {
+    /// The word for it.
+    pub(crate) fn reason(self) -> &'static str {
+        MISSES[self as usize]
+    }
+}
 
 /// What is counted here, in bios and sectors; the reasons for misses come after these.
 #[derive(Clone, Copy)]
@@ -142,7 +143,7 @@ impl Stats {
         write!(out, " reads={reads} read_sectors={read_sectors}")?;
         write!(out, " hits={hits} hit_sectors={hit_sectors}")?;
         for (name, count) in MISSES.iter().zip(misses) {
-            write!(out, " {name}={count}")?;
+            write!(out, " miss_{name}={count}")?;
         }
         write!(out, " followed_sectors={}", of(Count::FollowedSectors))?;
         write!(out, " recorded_sectors={}", of(Count::RecordedSectors))?;

@@ -31,7 +31,7 @@ use kernel::{
 use dm::{
     bio::{Bio, EndedBio, Filled, Mapped, Op},
     device::Device,
-    directory::ReadRange,
+    directory::{End, ReadRange},
     folio::{ReadPages, PAGE_SECTORS_SHIFT},
     guard::Guard,
     inflight::Lent,
@@ -39,6 +39,7 @@ use dm::{
     sched::may_warn,
     target::{Constructor, OwnDevice, StatusType, Target},
     thin::{OpenError, ThinDevice},
+    trace,
     verify::Verdict,
 };
 
@@ -297,6 +298,8 @@ impl Target for Drr {
     /// The thin device's table may have been replaced while this device was suspended.
     fn preresume(&self) -> Result {
         self.unshared.forget();
+        let (givers, number) = (&self.member.table().givers, self.own.bdev().number());
+        givers.with(self.member.device, |giver| giver.numbered(number));
         // Not if the thin device is suspended itself; then `place` finds out.
         let Ok(info) = self.thin.thin().info() else {
             return Ok(());
@@ -345,6 +348,28 @@ impl Drr {
             })
     }
 
+    /// What tracepoints tell of a bio, or of a part of one.
+    pub(crate) fn traced(&self, sector: u64, sectors: u32) -> trace::Part {
+        trace::Part {
+            dev: self.own.bdev().number(),
+            thin_id: self.layer().thin_id(),
+            sector,
+            sectors,
+        }
+    }
+
+    /// What tracepoints tell of `pages` pages from page `page` of a block on.
+    fn traced_pages(&self, place: &Place, page: u32, pages: u32) -> trace::Pages {
+        trace::Pages {
+            dev: self.own.bdev().number(),
+            thin_id: place.layer.thin_id,
+            pool: place.block.pool(),
+            block: place.block.content().1,
+            page,
+            pages,
+        }
+    }
+
     /// Sends a bio down unchanged: the target's sectors are the thin device's.
     pub(crate) fn forward(&self, bio: Bio<'_, Self>) -> Mapped {
         let sector = bio.sector();
@@ -368,7 +393,9 @@ impl Drr {
         let (mut recorded, mut raw, mut partial) = (0, false, false);
         let mut record = |range: ReadRange<'_>| {
             let page = place.first + range.offset();
-            recorded += table.record(&place.block, page, range, self.member.device, place.layer);
+            let pages = table.record(&place.block, page, range, self.member.device, place.layer);
+            recorded += pages;
+            trace!(record, self.traced_pages(place, page, pages));
         };
         let mut range: Option<ReadRange<'_>> = None;
         for pages in filled.pages(bio) {
@@ -432,7 +459,9 @@ impl Drr {
         let counted = self.claims.cmpxchg(seen, seen + 1, Full).is_ok();
         if counted && claimed && self.raw_records.load(Relaxed) {
             self.raw_records.store(false, Relaxed);
-            self.member.table().forget_device(self.member.device);
+            self.member
+                .table()
+                .forget_device(self.member.device, End::Claimed);
         }
     }
 

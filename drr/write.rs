@@ -37,6 +37,7 @@ use dm::{
     folio::PAGE_SECTORS,
     hold,
     index::hash,
+    trace,
     whole::{most_sectors, WholeBlock},
 };
 
@@ -114,7 +115,16 @@ impl Drr {
             return self.forward(bio);
         }
         let written = match self.whole(&mut bio, start) {
-            Some(whole) => whole.write_for(bio, self, self.sector_of(start)),
+            Some(whole) => {
+                let (sector, sectors) = (bio.sector(), bio.sectors());
+                let traced = self.traced(sector, sectors);
+                let written = whole.write_for(bio, self, self.sector_of(start));
+                // The target may be gone.
+                if written.is_ok() {
+                    trace!(whole_write, traced);
+                }
+                written
+            }
             None => Err(bio),
         };
         written.unwrap_or_else(|mut bio| {

@@ -7,4 +7,5 @@
 #include <linux/dm-thin.h>
 #include <linux/pagemap.h>
 #include <linux/rcupdate.h>
+#include <trace/events/drr.h>
 #include "helpers.h"

@@ -55,20 +55,26 @@ pub enum End {
     Read,
     /// Their content is another's from now on.
     Content,
-    /// Their key stands for nothing any more.
-    Key,
+    /// Who entered them is gone.
+    Gone,
+    /// The device that they were read from is claimed.
+    Claimed,
+    /// What their key stands for is as it was before.
+    RolledBack,
     /// A part of them is zeroed.
     Zeroed,
 }
 
 impl End {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Removed,
         Self::Dirtied,
         Self::Read,
         Self::Content,
-        Self::Key,
+        Self::Gone,
+        Self::Claimed,
+        Self::RolledBack,
         Self::Zeroed,
     ];
 }
@@ -78,7 +84,7 @@ pub trait Key: Copy + Send + Sync {
     /// Where the ends of pages are noted down.
     type Ledger: Send + Sync;
 
-    /// `pages` pages of this key have left the directory. Any context but NMI.
+    /// Pages of this key have left the directory, bit *n* for page *n*. Any context but NMI.
     fn ended(&self, ledger: &Self::Ledger, why: End, pages: u32);
     /// Two keys stand for the same content.
     fn same(&self, other: &Self) -> bool;
@@ -446,7 +452,7 @@ impl<K: Key> Directory<K> {
         if cleared.pages != 0 {
             let gone = cleared.pages.count_ones();
             self.pages.add(u64::from(gone).wrapping_neg(), Relaxed);
-            run.key.ended(&self.ledger, why, gone);
+            run.key.ended(&self.ledger, why, cleared.pages);
         }
         if cleared.died && self.index.remove(run) {
             self.interest(run.mapping).add(1u32.wrapping_neg(), Relaxed);
@@ -495,13 +501,13 @@ impl<K: Key> Directory<K> {
 
     /// Ends every run that is there all the while and for whose key `ends` is true. Process
     /// context; walks the whole directory.
-    pub fn end_where(&self, ends: impl Fn(&K) -> bool) {
+    pub fn end_where(&self, why: End, ends: impl Fn(&K) -> bool) {
         if self.runs() == 0 {
             return;
         }
         self.index.for_each(|run| {
             if ends(&run.key) {
-                self.clear(run, u32::MAX, End::Key);
+                self.clear(run, u32::MAX, why);
             }
         });
     }

@@ -2,7 +2,8 @@
 
 //! Safe abstractions for device-mapper targets that look at the page cache.
 //!
-//! Nothing here knows of a particular target. All `unsafe` code of the module is in this crate:
+//! Nothing here but [`mod@trace`] knows of a particular target. All `unsafe` code of the module is
+//! in this crate:
 //!
 //! - [`target`], [`device`], [`bio`], [`printer`]: a device-mapper target and the I/O that
 //!   passes it,
@@ -16,6 +17,7 @@
 //! - [`verify`], [`whole`], [`blocklock`]: reads that are compared with the disk; writes of whole
 //!   blocks in the place of smaller ones, and what keeps others away meanwhile,
 //! - [`counters`], [`spread`]: figures that CPUs count without getting in each other's way,
+//! - [`mod@trace`]: the module's own tracepoints,
 //! - [`guard`], [`hold`]: switches for single guards, and places to hold a read up, in test
 //!   builds only.
 
@@ -45,6 +47,7 @@ pub mod seqcell;
 pub mod spread;
 pub mod target;
 pub mod thin;
+pub mod trace;
 pub mod tracepoint;
 pub mod truncation;
 pub mod verify;

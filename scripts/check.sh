@@ -71,13 +71,18 @@ check_unsafe() {
 }
 
 check_checkpatch() {
-	local sources
-	mapfile -t sources < <(files 'rust/*.[ch]' 'include/*.h' 'tools/*.[ch]')
+	local sources events
+	mapfile -t sources < <(files 'rust/*.[ch]' 'include/*.h' 'tools/*.[ch]' |
+		grep -v '^include/trace/')
+	mapfile -t events < <(files 'include/trace/*.h')
 	# a series of its own doesn't touch MAINTAINERS
 	toolbox "$source/scripts/checkpatch.pl" --root="$source" --strict --no-summary \
 		--ignore FILE_PATH_CHANGES "$scripts/patches/$DRR_KERNEL"/*.patch
 	toolbox "$source/scripts/checkpatch.pl" --root="$source" --strict --no-summary \
 		--file "${sources[@]}"
+	# tracepoints are written in a style of their own
+	toolbox "$source/scripts/checkpatch.pl" --root="$source" --strict --no-summary \
+		--ignore OPEN_ENDED_LINE,PARENTHESIS_ALIGNMENT --file "${events[@]}"
 }
 
 # Both crates, private items too, with the flags that the module is built with.

@@ -29,6 +29,7 @@ pub mod spread;
 mod bindings;
 pub mod device;
 pub mod folio;
+pub mod trace;
 pub mod tracepoint;
 pub mod truncation;
 

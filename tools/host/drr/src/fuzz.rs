@@ -10,7 +10,7 @@ use std::{
 
 use dm::{
     bits,
-    directory::{Donor, ReadRange},
+    directory::{Donor, End, ReadRange},
     event::Event,
     folio::{EventFolio, MappingId, ReadPages},
     target::Printer,
@@ -283,7 +283,7 @@ impl Both {
             }
             14 => {
                 let device = source.below(DEVICES) as u32;
-                self.table.forget_device(device);
+                self.table.forget_device(device, End::Claimed);
                 self.forget(|_, content| content.3 == device);
             }
             _ => {

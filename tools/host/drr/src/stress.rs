@@ -15,7 +15,7 @@ use std::{
 };
 
 use dm::{
-    directory::ReadRange,
+    directory::{End, ReadRange},
     event::Event,
     folio::{LockedFolio, MappingId, PageCache},
     truncation::{TruncatedPages, TruncationEvents},
@@ -261,7 +261,7 @@ impl World {
                     self.reallocate(number, (number + 1) << 32 | fills);
                 }
                 251.. if number == BLOCKS && what >> 40 & 0xff == 0 => {
-                    self.table.forget_device(layer as u32)
+                    self.table.forget_device(layer as u32, End::Gone)
                 }
                 250 if layer == TRUNCATED => self.truncate(index, what >> 8),
                 _ => self.event(layer, index, what >> 8),
