@@ -1,10 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The demo's second part. An image of three layers, each a snapshot of the one before: Debian,
-# Python, a service with its model. Ten containers are launched from it, one after the other, as
-# one would by hand: mount, chroot, run the service. Without DRR, and then with it. Says what it
-# does on stdout; the figures are for tools/demo/launch_report.py:
+# The demo's second part. Ten containers of an image in three layers (tools/demo/image.sh) are
+# launched, one after the other, as one would by hand: mount, chroot, run the service. Without DRR,
+# and then with it. Says what it does on stdout; the figures are for tools/demo/launch_report.py:
 #
 #   fact	NAME VALUE
 #   launch	CONTAINER WITH_DRR NANOSECONDS DISK_BYTES DRR_BYTES ANSWER_OK FILES_OK
@@ -17,54 +16,16 @@
 set -eEuo pipefail
 
 DISK_MIB=640
-LAYERS=(debian python app)
-CONTAINERS=(C1 C2 C3 C4 C5 C6 C7 C8 C9 C10)
-MODEL=/srv/app/model.npy
 ANSWER=$1
 
 # shellcheck source=tools/demo/stage.sh
 . /drr/demo/stage.sh
+# shellcheck source=tools/demo/image.sh
+. /drr/demo/image.sh
 
 drrctl() { /drr/bin/drrctl "$@"; }
 
-# --- the image -------------------------------------------------------------------------
-
-# unpack LAYER ARCHIVE: adds a layer to the image, in the device of that name.
-unpack() {
-	fs_mount ext4 "$1" "/dev/mapper/$1"
-	tar -x -f "$2" -C "/mnt/$1" --numeric-owner
-	umount "/mnt/$1"
-}
-
-# image_of_layers: the thin devices, from the first layer to the last.
-image_of_layers() {
-	local archives layer before='' at=0
-	read -r -a archives <<<"$DRR_DISKS"
-	for layer in "${LAYERS[@]}"; do
-		if [ -z "$before" ]; then
-			thin_new "$layer" $((DISK_MIB - 40))
-		else
-			thin_snap "$layer" "$before"
-		fi
-		# for the heatmap's labels
-		dmsetup rename "t-$layer" "$layer"
-		[ -n "$before" ] || mkfs.ext4 -q -F -m 0 -E nodiscard,lazy_journal_init=1 \
-			-J size=8 "/dev/mapper/$layer"
-		unpack "$layer" "${archives[at]}"
-		echo "    $layer, $(($(sectors "${archives[at]}") / 2048)) MiB"
-		before=$layer
-		((++at))
-	done
-}
-
 # --- the play --------------------------------------------------------------------------
-
-# launch NAME: what a container's launch comes to, from the mount to the service's answer.
-launch() (
-	join_containers
-	fs_mount ext4 "$1"
-	exec chroot "/mnt/$1" /usr/bin/python3 -B /srv/app/app.py "$MODEL"
-)
 
 # launch_measured NAME WITH_DRR: and a line for the report, in $ROWS.
 launch_measured() {
@@ -72,7 +33,7 @@ launch_measured() {
 	dmsetup message "$1" 0 reset_stats
 	disk=$(disk_bytes)
 	start=$(date +%s%N)
-	answer=$(launch "$1")
+	answer=$(join_containers && launch "$1")
 	ns=$(($(date +%s%N) - start))
 	disk=$(($(disk_bytes) - disk))
 	[ "$answer" = "$ANSWER" ] || ok=0
@@ -109,11 +70,11 @@ run() {
 	local with=$1 name=$2 container row
 	shift 2
 	ROWS=()
-	for container in "${CONTAINERS[@]}"; do
+	for container in "${LAUNCHED[@]}"; do
 		drr_new "$container" "$@"
 	done
 	forget_files
-	for container in "${CONTAINERS[@]}"; do
+	for container in "${LAUNCHED[@]}"; do
 		launch_measured "$container" "$with"
 	done
 	show "$name"
@@ -123,7 +84,7 @@ run() {
 		check $row
 	done
 	umount /mnt/app
-	for container in "${CONTAINERS[@]}"; do
+	for container in "${LAUNCHED[@]}"; do
 		umount "/mnt/$container"
 		dm_remove "$container"
 	done
@@ -135,16 +96,16 @@ main() {
 	modprobe dm-drr
 	pool_up "$DISK_MIB"
 	echo "  writing the image: ext4, in three layers"
-	image_of_layers
+	image_of_layers $((DISK_MIB - 40))
 	fs_mount ext4 app /dev/mapper/app
 	measure_machine "/mnt/app$MODEL"
 	note fact model_bytes "$(stat -c %s "/mnt/app$MODEL")"
 	umount /mnt/app
-	for container in "${CONTAINERS[@]}"; do
+	for container in "${LAUNCHED[@]}"; do
 		thin_snap "$container" app
 	done
 	# There, the drr devices only count.
-	echo "  ${#CONTAINERS[@]} containers, launched one after the other without DRR:"
+	echo "  ${#LAUNCHED[@]} containers, launched one after the other without DRR:"
 	run 0 without no_donate no_receive
 	echo "  and with:"
 	run 1 with
