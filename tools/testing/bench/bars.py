@@ -27,6 +27,6 @@ def chart(title, rows):
             f'fill="{colour}"/>',
             f'<path d="M{left:.1f} {y + ROW / 2}H{right:.1f}M{left:.1f} {y + 7}v8M{right:.1f} '
             f'{y + 7}v8" stroke="black" fill="none"/>',
-            f'<text x="{right + 6:.1f}" y="{y + 15}">{value:.0f}</text>',
+            f'<text x="{right + 6:.1f}" y="{y + 15}">{value:.{0 if value >= 50 else 1}f}</text>',
         ]
     return "\n".join(parts + ["</svg>", ""])

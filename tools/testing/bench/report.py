@@ -19,7 +19,7 @@ UNSHARED = ("read", "randread", "write", "randwrite")
 
 
 class Measured:
-    """A figure of each round."""
+    """A figure of each turn."""
 
     def __init__(self, values):
         self.values = list(values)
@@ -30,9 +30,14 @@ class Measured:
     def spread(self):
         return min(self.values), max(self.values)
 
+    def quartiles(self):
+        """Between what half of the figures are, if there are enough to tell."""
+        return statistics.quantiles(self.values)[::2] if len(self.values) >= 8 else None
+
 
 class Samples:
-    """What the guest has measured: facts, and a figure of each round by what and which variant."""
+    """What the guest has measured: facts, and a figure of each turn by what and which variant. A turn
+    is a round, or a part of one where there are several."""
 
     def __init__(self, path):
         self.facts, self.rounds = {}, {}
@@ -43,7 +48,7 @@ class Samples:
                     self.facts[words[0]] = words[1]
                 else:
                     what, variant, turn, value = words
-                    self.rounds.setdefault((what, variant), {})[int(turn)] = float(value)
+                    self.rounds.setdefault((what, variant), {})[turn] = float(value)
 
     def of(self, what, variant):
         """Its figures, or nothing if it wasn't measured."""
@@ -51,7 +56,7 @@ class Samples:
         return rounds and Measured(rounds.values())
 
     def each(self, what, variants, formula):
-        """A formula of several variants' figures of the same round."""
+        """A formula of several variants' figures of the same turn."""
         rounds = [self.rounds.get((what, variant)) for variant in variants]
         if not all(rounds):
             return None
@@ -66,12 +71,16 @@ class Samples:
         return self.each(what, (without, "drr"), lambda rate, drr: rate / drr - 1)
 
 
+def percent(value):
+    return f"{value * 100:.1f} %"
+
+
 class Result:
     """A key of bench.json."""
 
-    def __init__(self, key, text, measured, goal=None, most=False, percent=False):
+    def __init__(self, key, text, measured, goal=None, most=False, number="{:.2f}".format):
         self.key, self.text, self.measured = key, text, measured
-        self.goal, self.most, self.percent = goal, most, percent
+        self.goal, self.most, self.number = goal, most, number
 
     def met(self):
         if self.measured is None or self.goal is None:
@@ -79,17 +88,19 @@ class Result:
         median = self.measured.median()
         return median <= self.goal if self.most else median >= self.goal
 
-    def number(self, value):
-        return f"{value * 100:.1f} %" if self.percent else f"{value:.2f}"
+    def span(self, ends):
+        return " to ".join(map(self.number, ends))
 
     def row(self):
         goal = "" if self.goal is None else f"{'≤' if self.most else '≥'} {self.number(self.goal)}"
         if self.measured is None:
             return f"| `{self.key}` | {self.text} | – | | {goal} | not measured |"
-        low, high = self.measured.spread()
+        spread = self.span(self.measured.spread())
+        if self.measured.quartiles():
+            spread += f", half {self.span(self.measured.quartiles())}"
         met = {True: "yes", False: "**no**", None: ""}[self.met()]
         return f"| `{self.key}` | {self.text} | {self.number(self.measured.median())} | " \
-            f"{self.number(low)} to {self.number(high)} | {goal} | {met} |"
+            f"{spread} | {goal} | {met} |"
 
 
 def pick(of, results):
@@ -143,14 +154,14 @@ def results(samples):
                               ("unshared", UNSHARED, "unshared blocks")):
         overheads = {of: samples.overhead(f"{name}.{of}") for of in modes}
         yield Result(f"{name}.overhead", f"{text}: more time; the worst of these",
-                     pick(max, overheads.values()), 0.01, most=True, percent=True)
+                     pick(max, overheads.values()), 0.01, most=True, number=percent)
         for mode, overhead in overheads.items():
-            yield Result(f"{name}.{mode}.overhead", "", overhead, percent=True)
+            yield Result(f"{name}.{mode}.overhead", "", overhead, number=percent)
             yield Result(f"{name}.{mode}.vs_linear", "more time than dm-linear in its place",
-                         samples.overhead(f"{name}.{mode}", "linear"), percent=True)
+                         samples.overhead(f"{name}.{mode}", "linear"), number=percent)
     yield Result("bystander.overhead", "another file system's page cache: more time",
                  samples.each("bystander", ("with", "without"), lambda a, b: a / b - 1),
-                 0.005, most=True, percent=True)
+                 0.005, most=True, number=percent)
 
     yield Result("cpu.hdd.vs_thin", "CPU time of the guest for the same read",
                  samples.ratio("cpu.hdd", "drr", "thin"), 1.0, most=True)
@@ -203,6 +214,8 @@ def main():
     document = {key: measured and round(measured.median(), 4) for key, measured in known.items()}
     document["spread"] = {key: [round(value, 4) for value in measured.spread()]
                           for key, measured in known.items() if measured is not None}
+    document["quartiles"] = {key: [round(value, 4) for value in measured.quartiles()]
+                             for key, measured in known.items() if measured and measured.quartiles()}
     document["missed"] = [result.key for result in every if result.met() is False]
     document["machine"] = samples.facts
     (folder / "bench.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -3,17 +3,15 @@
 #
 # What the benchmark's parts share, sourced by bench.sh in the guest: a pool on a RAM disk that can
 # be made as slow as a disk; containers of one image, through drr (d1, d2...) and on dm-thin alone
-# (p1, p2...); one through dm-linear (n1), as any target has its price; two more whose pool is on a
-# buffered loop device (l1, l2); and measuring. Figures go to /out/facts.tsv, as lines of
-# tab-separated words:
+# (p1, p2...); two more whose pool is on a buffered loop device (l1, l2); and measuring. Figures go to
+# /out/facts.tsv, as lines of tab-separated words:
 #
 #   fact	NAME VALUE
-#   sample	WHAT VARIANT ROUND VALUE
+#   sample	WHAT VARIANT TURN VALUE		samples of the same turn are compared
 
 DRR=drr
 FACTS=/out/facts.tsv
-FILE_MIB=200
-FILE_BYTES=$((FILE_MIB << 20))
+FILE_BYTES=$((200 << 20))
 
 # shellcheck source=tools/testing/pool.sh
 . /drr/pool.sh
@@ -39,10 +37,10 @@ trap '((BASH_SUBSHELL)) || flunk "failed in line $LINENO, $BASH_COMMAND"' ERR
 # note WORD...: one line for the report.
 note() { (IFS=$'\t'; printf '%s\n' "$*") >>"$FACTS"; }
 
-# sample WHAT VARIANT VALUE: in this round.
+# sample WHAT VARIANT VALUE: in this round, or this turn of it.
 sample() {
 	[ -n "$3" ] || flunk "no value for $1 of $2"
-	note sample "$1" "$2" "$ROUND" "$3"
+	note sample "$1" "$2" "${TURN:-$ROUND}" "$3"
 	printf '  %-22s %-10s %s\n' "$1" "$2" "$3"
 }
 
@@ -58,6 +56,18 @@ seconds_of() {
 
 # cpu_ticks: that the guest's CPUs were busy for.
 cpu_ticks() { awk '/^cpu / { print $2 + $3 + $4 + $7 + $8 }' /proc/stat; }
+
+# quiet: waits until the guest has nothing to do, for a while at most.
+quiet() {
+	local before now try
+	sync
+	for ((try = 0; try < 50; try++)); do
+		before=$(cpu_ticks)
+		sleep 0.05
+		now=$(cpu_ticks)
+		((now - before > 1)) || break
+	done
+}
 
 # data_bytes read|written: by the pool, from and to its data disk.
 data_bytes() {
@@ -129,28 +139,33 @@ readers() {
 	case $1 in
 	thin) files p 1 "$2" ;;
 	drr) files d 2 $(($2 + 1)) ;;
-	linear) files n 1 1 ;;
 	loop) files l 2 2 ;;
 	ramdisk) echo /mnt/plain/big ;;
 	esac
 }
 
-# in_turn VARIANT...: in this order, and in the other one in every other round.
-in_turn() {
+# prefix VARIANT: of its containers' names.
+prefix() { if [ "$1" = drr ]; then echo d; else echo p; fi; }
+
+# in_order NUMBER WORD...: in this order, or in the other one if the number is even.
+in_order() {
 	local i
-	if ((ROUND % 2)); then
-		printf '%s\n' "$@"
+	if (($1 % 2)); then
+		printf '%s\n' "${@:2}"
 	else
-		for ((i = $#; i > 0; i--)); do
+		for ((i = $#; i > 1; i--)); do
 			echo "${!i}"
 		done
 	fi
 }
 
+# in_turn VARIANT...: in this order, and in the other one in every other round.
+in_turn() { in_order "$ROUND" "$@"; }
+
 # all_cold: nobody has the file in memory.
 all_cold() {
 	# shellcheck disable=SC2046 # paths without spaces
-	evict $(files d 1 "$CONTAINERS") $(files p 1 "$CONTAINERS") $(files n 1 1) $(files l 1 2)
+	evict $(files d 1 "$CONTAINERS") $(files p 1 "$CONTAINERS") $(files l 1 2)
 }
 
 # warm: nobody but d1 has it, and the loop device's page cache.
@@ -215,10 +230,9 @@ set_up() {
 	cp /mnt/plain/big /mnt/base/big
 	umount /mnt/base
 	for ((i = 1; i <= CONTAINERS; i++)); do
-		container "p$i" plain
-		container "d$i"
+		container "p$i" thin
+		container "d$i" drr
 	done
-	container n1 linear
 	loop_set_up
 	sync
 }
@@ -259,28 +273,37 @@ loop_take_down() {
 	dm_remove loopdisk
 }
 
-# container NAME [plain|linear]: a snapshot of the image, mounted through drr, without, or through
-# dm-linear. Its file's extents are in memory.
+# container NAME VARIANT: a snapshot of the image, mounted.
 container() {
 	thin_snap "$1" base
-	case ${2:-} in
-	plain) fs_mount ext4 "$1" "/dev/mapper/t-$1" ;;
+	container_mount "$1" "$2"
+}
+
+# container_mount NAME thin|linear|drr [FILE]: mounts its thin device, directly or through such a
+# target. The extents of its big file, or of FILE, are in memory.
+container_mount() {
+	case $2 in
+	thin) fs_mount ext4 "$1" "/dev/mapper/t-$1" ;;
 	linear)
 		dmsetup create "$1" --table "0 $(sectors "/dev/mapper/t-$1") linear /dev/mapper/t-$1 0"
 		fs_mount ext4 "$1"
 		;;
-	*)
+	drr)
 		drr_new "$1"
 		fs_mount ext4 "$1"
 		;;
 	esac
-	xfs_io -r -c fiemap "/mnt/$1/big" >/dev/null
+	xfs_io -r -c fiemap "/mnt/$1/${3:-big}" >/dev/null
+}
+
+container_unmount() {
+	umount "/mnt/$1"
+	[ ! -e "/dev/mapper/$1" ] || dm_remove "$1"
 }
 
 # container_end NAME: and its data.
 container_end() {
-	umount "/mnt/$1"
-	[ ! -e "/dev/mapper/$1" ] || dm_remove "$1"
+	container_unmount "$1"
 	thin_delete "$1"
 }
 
@@ -292,7 +315,6 @@ take_down() {
 		container_end "p$i"
 		container_end "d$i"
 	done
-	container_end n1
 	thin_delete base
 	dm_remove pool
 	dm_remove data

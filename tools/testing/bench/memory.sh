@@ -1,0 +1,47 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Parts of the benchmark with less memory than the containers would fill. Sourced by bench.sh.
+
+GROUP=/sys/fs/cgroup/pressure
+
+# group_new BYTES: a control group with that much memory, for pages, and some for programs.
+group_new() {
+	mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
+	echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+	mkdir -p $GROUP
+	echo $(($1 + (32 << 20))) >$GROUP/memory.max
+}
+
+# in_group COMMAND...: in a subshell.
+in_group() {
+	echo "$BASHPID" >$GROUP/cgroup.procs
+	"$@"
+}
+
+# re_read WHAT VARIANT COMMAND...: time, and bytes from the disk, of a command that starts cold.
+re_read() {
+	local before
+	all_cold
+	before=$(data_bytes read)
+	sample "$1" "$2" "$(in_group seconds_of "${@:3}")"
+	sample "$1.bytes" "$2" $(($(data_bytes read) - before))
+}
+
+# Four read the same again and again, with memory for two copies of it.
+part_pressure() {
+	local variant
+	disk ssd
+	group_new $((FILE_BYTES * 2))
+	for variant in $(in_turn thin drr); do
+		re_read pressure "$variant" read_twice "$(prefix "$variant")"
+	done
+	rmdir $GROUP
+}
+
+read_twice() {
+	local i
+	for i in 1 2 3 4 1 2 3 4; do
+		cat "/mnt/$1$i/big" >/dev/null
+	done
+}
