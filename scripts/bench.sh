@@ -13,7 +13,8 @@ set -euo pipefail
 
 scripts=$DRR_TOP/scripts
 kernel=${KERNEL:-uml} rounds=${ROUNDS:-5}
-all=(read read4 randread parallel storm miss unshared md5 smallwrite pressure bystander)
+all=(read read4 randread parallel storm miss unshared md5 smallwrite pressure mixed hitrate
+	bystander)
 parts=("$@")
 (($#)) || parts=("${all[@]}")
 for part in "${parts[@]}"; do

@@ -105,10 +105,10 @@ lock_build "guest-$variant"
 key=$(cache_key "$base" "$(tree_key "$scripts/guest-image.sh" "$DRR_TOP/tools" "${ours[@]}")")
 initrd=$build/initrd-$key
 
-# Small C programs of the tests and the demo are linked statically, one a file.
+# Small C programs of the tests, the benchmark and the demo are linked statically, one a file.
 build_helpers() {
 	local source
-	for source in "$DRR_TOP"/tools/{testing/helper,testing/faults,demo}/*.c; do
+	for source in "$DRR_TOP"/tools/{testing/{helper,faults,bench},demo}/*.c; do
 		[[ -e $source ]] || continue
 		mkdir -p "$1"
 		"$scripts/toolbox.sh" gcc -O2 -Wall -Wextra -Werror -static -pthread -o \

@@ -45,3 +45,46 @@ read_twice() {
 		cat "/mnt/$1$i/big" >/dev/null
 	done
 }
+
+# Four re-read two thirds of the same, each from another place on, and a file of its own besides. There
+# is memory for one copy of everything, and half as much again.
+part_mixed() {
+	local variant unique=$((FILE_BYTES + 4 * ONLY_BYTES))
+	note fact mixed_bytes $unique
+	disk ssd
+	group_new $((unique * 3 / 2))
+	for variant in $(in_turn thin drr); do
+		# shellcheck disable=SC2046 # paths without spaces
+		evict $(mixed_files d) $(mixed_files p)
+		# shellcheck disable=SC2046
+		re_read mixed "$variant" /drr/bin/bench-mixed 4 $(mixed_files "$(prefix "$variant")")
+	done
+	rmdir $GROUP
+}
+
+# mixed_files PREFIX: of four containers, the file that all read and one of their own.
+mixed_files() {
+	local i
+	for i in 1 2 3 4; do
+		echo "/mnt/$1$i/big /mnt/$1$i/only$i"
+	done
+}
+
+# Random reads and some writes of four, with memory for two copies: hits, and what could have been.
+part_hitrate() {
+	local i name value
+	disk ram
+	all_cold
+	for i in 1 2 3 4; do
+		container "h$i" drr
+	done
+	group_new $((FILE_BYTES * 2))
+	(in_group /drr/bin/bench-hitrate "$ROUND" 40000 h1 h2 h3 h4) >/tmp/hitrate
+	rmdir $GROUP
+	while read -r name value; do
+		sample "hitrate.${name%.*}" "${name#*.}" "$value"
+	done </tmp/hitrate
+	for i in 1 2 3 4; do
+		container_end "h$i"
+	done
+}

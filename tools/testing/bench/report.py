@@ -175,8 +175,28 @@ def results(samples):
                  1.1, most=True)
     yield Result("pressure.thin.disk_amplification", "the same on dm-thin",
                  samples.each("pressure.bytes", ("thin",), lambda read: read / size))
+    unique = float(samples.facts.get("mixed_bytes", 1))
+    mixed = "two thirds of the same and files of their own, memory for 1.5 of it: read / unique"
+    yield Result("pressure.mixed.disk_amplification", mixed,
+                 samples.each("mixed.bytes", ("drr",), lambda read: read / unique))
+    yield Result("pressure.mixed.thin.disk_amplification", "the same on dm-thin",
+                 samples.each("mixed.bytes", ("thin",), lambda read: read / unique))
+    yield Result("pressure.mixed.vs_thin", "their time against dm-thin",
+                 samples.ratio("mixed", "drr", "thin"))
+
     yield Result("launch.hdd.vs_thin", "ten containers launched: time", None, 0.53, most=True)
-    yield Result("hitrate.vs_oracle", "hits against what could have been hits", None, 0.995)
+    for key, of, text, goal in (
+            ("hitrate", "all", "page reads served / those of which a clean copy was cached", 0.995),
+            ("hitrate.single", "single", "the same, reads of one page", None),
+            ("hitrate.runs", "runs", "reads of 2 to 32 pages", None)):
+        yield Result(f"{key}.vs_oracle", text, samples.ratio(f"hitrate.{of}", "hit", "possible"), goal,
+                     number="{:.4f}".format)
+
+
+def lost_hits(samples):
+    """Of the pages that could have been hits, how many weren't, by reason; in all rounds together."""
+    return {variant: int(sum(rounds.values()))
+            for (what, variant), rounds in samples.rounds.items() if what == "hitrate.lost"}
 
 
 def draw(samples, folder):
@@ -195,6 +215,10 @@ def draw(samples, folder):
             (text, samples.each(f"storm.{profile}.bytes", (variant,), lambda read: read / (1 << 20)))
             for profile, variant, text in (("ssd", "thin", "dm-thin"), ("ssd", "drr", "DRR, ssd"),
                                            ("hdd", "drr", "DRR, hdd"))]),
+        ("pressure", "Four re-read with little memory, MiB from the disk", [
+            (f"{what}: {text}", samples.each(f"{key}.bytes", (variant,), lambda read: read / (1 << 20)))
+            for key, what in (("pressure", "a file"), ("mixed", "a file and own"))
+            for variant, text in (("thin", "dm-thin"), ("drr", "DRR"))]),
     ]
     for name, title, rows in charts:
         rows = [(label, measured.median(), *measured.spread())
@@ -217,12 +241,20 @@ def main():
     document["quartiles"] = {key: [round(value, 4) for value in measured.quartiles()]
                              for key, measured in known.items() if measured and measured.quartiles()}
     document["missed"] = [result.key for result in every if result.met() is False]
+    lost = lost_hits(samples)
+    document["hitrate_lost"] = lost
     document["machine"] = samples.facts
     (folder / "bench.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
     lines = ["# DRR against dm-thin", "", f"{machine}. Medians of the rounds' ratios.", "",
              "| key | what | median | spread | goal | met |", "| --- | --- | --- | --- | --- | --- |",
              *(result.row() for result in every), ""]
+    if lost:
+        lines += ["Pages that could have been hits and weren't, of "
+                  f"{sum(samples.of('hitrate.all', 'possible').values):.0f}: " +
+                  (", ".join(f"{reason} {pages}" for reason, pages in lost.items()
+                             if pages and reason != "few") or "none") +
+                  f". Of these in a row of one to three in a longer request: {lost.get('few', 0)}.", ""]
     for name, title in draw(samples, folder):
         lines += [f"![{title}]({name}.svg)", ""]
     (folder / "report.md").write_text("\n".join(lines), encoding="utf-8")

@@ -12,6 +12,8 @@
 DRR=drr
 FACTS=/out/facts.tsv
 FILE_BYTES=$((200 << 20))
+# Of files that only one container reads.
+ONLY_BYTES=$((25 << 20))
 
 # shellcheck source=tools/testing/pool.sh
 . /drr/pool.sh
@@ -224,10 +226,13 @@ set_up() {
 	fs_mount ext4 plain /dev/$PLAIN_DISK
 	head -c $FILE_BYTES /dev/urandom >/mnt/plain/big
 
-	thin_new base 320
+	thin_new base 420
 	fs_make ext4 /dev/mapper/t-base
 	fs_mount ext4 base /dev/mapper/t-base
 	cp /mnt/plain/big /mnt/base/big
+	for i in 1 2 3 4; do
+		head -c $ONLY_BYTES /dev/urandom >"/mnt/base/only$i"
+	done
 	umount /mnt/base
 	for ((i = 1; i <= CONTAINERS; i++)); do
 		container "p$i" thin
