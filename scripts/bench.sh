@@ -13,7 +13,7 @@ set -euo pipefail
 
 scripts=$DRR_TOP/scripts
 kernel=${KERNEL:-uml} rounds=${ROUNDS:-5}
-all=(read read4 randread parallel storm miss unshared md5 smallwrite pressure mixed hitrate
+all=(read read4 randread parallel storm miss unshared md5 smallwrite pressure mixed launch hitrate
 	bystander)
 parts=("$@")
 (($#)) || parts=("${all[@]}")
@@ -54,8 +54,16 @@ mkdir -p "$bench"
 toolbox=$("$scripts/toolbox.sh" --path)
 fio=$bench/fio-${toolbox##*/}.cpio
 [[ -e $fio ]] || step bench-fio "fio for the guest" pack_fio "$fio"
+disks=() answer='' mem=6G
+if [[ " ${parts[*]} " = *" launch "* ]]; then
+	image=$("$scripts/demo-image.sh")
+	answer=$(<"$image/answer") mem=8G	# ten models, each in a page cache and in use
+	for layer in debian python app; do
+		disks+=(--disk-file "$image/$layer.tar")
+	done
+fi
 rm -f "$bench/bench.json" "$bench/report.md" "$bench"/*.svg
-"$scripts/vm.sh" --kernel "$kernel" --name bench --mem 6G --timeout "$timeout" --archive "$fio" \
-	-- /drr/bench/bench.sh "$rounds" "${parts[@]}"
+"$scripts/vm.sh" --kernel "$kernel" --name bench --mem "$mem" --timeout "$timeout" --archive "$fio" \
+	"${disks[@]}" -- /drr/bench/bench.sh "$rounds" "$answer" "${parts[@]}"
 "$scripts/toolbox.sh" -- python3 -B "$DRR_TOP/tools/testing/bench/report.py" \
 	"$DRR_TOP/build/out/bench/facts.tsv" "$bench"

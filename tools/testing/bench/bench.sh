@@ -3,7 +3,7 @@
 #
 # The benchmark, in the guest: DRR, dm-thin alone and their limits in turn, a number of rounds.
 #
-# usage: bench.sh ROUNDS PART...
+# usage: bench.sh ROUNDS ANSWER PART...	the answer of the launched containers' service
 
 set -eEuo pipefail
 
@@ -13,6 +13,8 @@ set -eEuo pipefail
 . /drr/bench/overhead.sh
 # shellcheck source=tools/testing/bench/memory.sh
 . /drr/bench/memory.sh
+# shellcheck source=tools/testing/bench/launch.sh
+. /drr/bench/launch.sh
 
 # One container reads what another has in memory.
 part_read() {
@@ -128,13 +130,14 @@ note_memory() {
 }
 
 main() {
-	local rounds=$1 part
-	shift
+	local rounds=$1 answer=$2 part
+	shift 2
 	note fact kernel "$(uname -r)"
 	note fact cpus "$(nproc)"
 	note fact rounds "$rounds"
 	note fact file_bytes $FILE_BYTES
 	set_up 8
+	[[ " $* " != *" launch "* ]] || launch_set_up "$answer"
 	for ((ROUND = 1; ROUND <= rounds; ROUND++)); do
 		echo "round $ROUND of $rounds"
 		for part; do
@@ -145,6 +148,7 @@ main() {
 		done
 	done
 	note_memory
+	[[ " $* " != *" launch "* ]] || launch_take_down
 	take_down
 	[[ " $* " != *" bystander "* ]] || for ((ROUND = 1; ROUND <= rounds; ROUND++)); do
 		part_bystander

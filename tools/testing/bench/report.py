@@ -75,6 +75,10 @@ def percent(value):
     return f"{value * 100:.1f} %"
 
 
+def mebibytes(value):
+    return f"{value / (1 << 20):.0f} MiB"
+
+
 class Result:
     """A key of bench.json."""
 
@@ -184,7 +188,13 @@ def results(samples):
     yield Result("pressure.mixed.vs_thin", "their time against dm-thin",
                  samples.ratio("mixed", "drr", "thin"))
 
-    yield Result("launch.hdd.vs_thin", "ten containers launched: time", None, 0.53, most=True)
+    yield Result("launch.hdd.vs_thin", "ten containers launched at once: time",
+                 samples.ratio("launch.hdd", "drr", "thin"), 0.53, most=True)
+    yield Result("launch.disk_bytes", "what that reads from the disk",
+                 samples.of("launch.hdd.bytes", "drr"), number=mebibytes)
+    yield Result("launch.thin.disk_bytes", "the same on dm-thin",
+                 samples.of("launch.hdd.bytes", "thin"), number=mebibytes)
+
     for key, of, text, goal in (
             ("hitrate", "all", "page reads served / those of which a clean copy was cached", 0.995),
             ("hitrate.single", "single", "the same, reads of one page", None),
@@ -215,6 +225,9 @@ def draw(samples, folder):
             (text, samples.each(f"storm.{profile}.bytes", (variant,), lambda read: read / (1 << 20)))
             for profile, variant, text in (("ssd", "thin", "dm-thin"), ("ssd", "drr", "DRR, ssd"),
                                            ("hdd", "drr", "DRR, hdd"))]),
+        ("launch", "Ten containers launched at once, hdd, seconds", [
+            (text, samples.of("launch.hdd", variant))
+            for variant, text in (("thin", "dm-thin"), ("drr", "DRR"))]),
         ("pressure", "Four re-read with little memory, MiB from the disk", [
             (f"{what}: {text}", samples.each(f"{key}.bytes", (variant,), lambda read: read / (1 << 20)))
             for key, what in (("pressure", "a file"), ("mixed", "a file and own"))

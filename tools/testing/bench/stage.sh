@@ -25,7 +25,7 @@ META_DISK=ram1
 PLAIN_DISK=ram2
 LOOP_DISK=ram3
 LOOP_META_DISK=ram4
-RAM_DISK_MIB=1200
+RAM_DISK_MIB=2000
 
 flunk() {
 	echo "dm-drr: bench: $* : see build/out/bench" >&2
