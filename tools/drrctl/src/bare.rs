@@ -7,15 +7,18 @@ use std::fs::File;
 use std::io::{Error, Result};
 use std::os::fd::AsRawFd;
 
-use crate::control::Line;
+use devicemapper::DmFlags;
+
+use crate::control::{Device, Line};
 
 const VERSION: u32 = 0;
+const LIST: u32 = 2;
 const CREATE: u32 = 3;
 const REMOVE: u32 = 4;
 const SUSPEND: u32 = 6;
 const LOAD: u32 = 9;
+const CLEAR: u32 = 10;
 const STATUS: u32 = 12;
-const LIST: u32 = 2;
 const VERSIONS: u32 = 13;
 const MESSAGE: u32 = 14;
 
@@ -23,17 +26,17 @@ const MESSAGE: u32 = 14;
 const DATA_SIZE: usize = 12;
 const DATA_START: usize = 16;
 const COUNT: usize = 20;
+const OPEN: usize = 24;
 const FLAGS: usize = 28;
 const DEVICE: usize = 40;
 const NAME: usize = 48;
+const UUID: usize = 176;
 const HEADER: usize = 312;
+/// Room for a name and for a UUID, each with its zero.
+const NAME_ROOM: usize = 128;
+const UUID_ROOM: usize = 129;
 /// Of `struct dm_target_spec`.
 const SPEC: usize = 40;
-
-pub const TABLE: u32 = 1 << 4;
-pub const NOFLUSH: u32 = 1 << 11;
-const BUFFER_FULL: u32 = 1 << 8;
-const DATA_OUT: u32 = 1 << 16;
 
 pub struct Bare(File);
 
@@ -80,6 +83,42 @@ impl Answer {
         let start = u32_at(&self.0, DATA_START) as usize;
         self.0.get(start..).unwrap_or_default()
     }
+
+    fn flags(&self) -> DmFlags {
+        DmFlags::from_bits_truncate(u32_at(&self.0, FLAGS))
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        let (data, mut at, mut lines) = (self.data(), 0, Vec::new());
+        for _ in 0..u32_at(&self.0, COUNT) {
+            lines.push(Line {
+                start: u64_at(data, at),
+                length: u64_at(data, at + 8),
+                target: text_at(&data[..data.len().min(at + SPEC)], at + 24),
+                arguments: text_at(data, at + SPEC).trim_end().to_string(),
+            });
+            at = u32_at(data, at + 20) as usize; // from the beginning
+        }
+        lines
+    }
+}
+
+/// What a request is about: a device by its name. Only a new one has a UUID in its request.
+#[derive(Clone, Copy, Default)]
+struct About<'a> {
+    name: &'a str,
+    uuid: &'a str,
+}
+
+impl<'a> From<&'a str> for About<'a> {
+    fn from(name: &'a str) -> Self {
+        Self { name, uuid: "" }
+    }
+}
+
+fn put_text(buffer: &mut [u8], at: usize, text: &str, room: usize) {
+    let text = &text.as_bytes()[..text.len().min(room - 1)];
+    buffer[at..at + text.len()].copy_from_slice(text);
 }
 
 impl Bare {
@@ -87,7 +126,14 @@ impl Bare {
         File::open("/dev/mapper/control").map(Self)
     }
 
-    fn ask(&self, command: u32, name: &str, flags: u32, count: u32, data: &[u8]) -> Result<Answer> {
+    fn ask(
+        &self,
+        command: u32,
+        about: About<'_>,
+        flags: DmFlags,
+        count: u32,
+        data: &[u8],
+    ) -> Result<Answer> {
         let mut size = (HEADER + data.len()).max(16384);
         loop {
             let mut buffer = vec![0; size];
@@ -98,9 +144,9 @@ impl Bare {
             put(DATA_SIZE, size as u32);
             put(DATA_START, HEADER as u32);
             put(COUNT, count);
-            put(FLAGS, flags);
-            let name = name.as_bytes();
-            buffer[NAME..NAME + name.len().min(127)].copy_from_slice(&name[..name.len().min(127)]);
+            put(FLAGS, flags.bits());
+            put_text(&mut buffer, NAME, about.name, NAME_ROOM);
+            put_text(&mut buffer, UUID, about.uuid, UUID_ROOM);
             buffer[HEADER..HEADER + data.len()].copy_from_slice(data);
             let request = (3 << 30) | ((HEADER as u32) << 16) | (0xfd << 8) | command;
             // SAFETY: the buffer is as long as it says
@@ -108,8 +154,9 @@ impl Bare {
             if rc != 0 {
                 return Err(Error::last_os_error());
             }
-            if u32_at(&buffer, FLAGS) & BUFFER_FULL == 0 {
-                return Ok(Answer(buffer));
+            let answer = Answer(buffer);
+            if !answer.flags().contains(DmFlags::DM_BUFFER_FULL) {
+                return Ok(answer);
             }
             size = size
                 .checked_mul(2)
@@ -119,7 +166,7 @@ impl Bare {
     }
 
     pub fn list(&self) -> Result<Vec<(String, (u32, u32))>> {
-        let answer = self.ask(LIST, "", 0, 0, &[])?;
+        let answer = self.ask(LIST, About::default(), DmFlags::empty(), 0, &[])?;
         let (data, mut at, mut devices) = (answer.data(), 0, Vec::new());
         loop {
             let number = u64_at(data, at);
@@ -135,7 +182,7 @@ impl Bare {
     }
 
     pub fn targets(&self) -> Result<Vec<String>> {
-        let answer = self.ask(VERSIONS, "", 0, 0, &[])?;
+        let answer = self.ask(VERSIONS, About::default(), DmFlags::empty(), 0, &[])?;
         let (data, mut at, mut names) = (answer.data(), 0, Vec::new());
         loop {
             names.push(text_at(data, at + 16));
@@ -146,37 +193,42 @@ impl Bare {
         }
     }
 
-    pub fn lines(&self, name: &str, flags: u32) -> Result<Vec<Line>> {
-        let answer = self.ask(STATUS, name, flags, 0, &[])?;
-        let (data, mut at, mut lines) = (answer.data(), 0, Vec::new());
-        for _ in 0..u32_at(&answer.0, COUNT) {
-            lines.push(Line {
-                start: u64_at(data, at),
-                length: u64_at(data, at + 8),
-                target: text_at(&data[..data.len().min(at + SPEC)], at + 24),
-                arguments: text_at(data, at + SPEC).trim_end().to_string(),
-            });
-            at = u32_at(data, at + 20) as usize; // from the beginning
-        }
-        Ok(lines)
+    pub fn lines(&self, name: &str, flags: DmFlags) -> Result<Vec<Line>> {
+        Ok(self.ask(STATUS, name.into(), flags, 0, &[])?.lines())
+    }
+
+    /// A device with its table.
+    pub fn device(&self, name: &str) -> Result<Device> {
+        let answer = self.ask(STATUS, name.into(), DmFlags::DM_STATUS_TABLE, 0, &[])?;
+        let flags = answer.flags();
+        Ok(Device {
+            name: name.to_string(),
+            number: device(u64_at(&answer.0, DEVICE)),
+            uuid: text_at(&answer.0[..HEADER], UUID),
+            suspended: flags.contains(DmFlags::DM_SUSPEND),
+            read_only: flags.contains(DmFlags::DM_READONLY),
+            staged: flags.contains(DmFlags::DM_INACTIVE_PRESENT),
+            open: u32_at(&answer.0, OPEN) != 0,
+            table: answer.lines(),
+        })
     }
 
     pub fn message(&self, name: &str, message: &str) -> Result<Option<String>> {
         let mut data = vec![0; 8];
         data.extend(message.as_bytes());
         data.push(0);
-        let answer = self.ask(MESSAGE, name, 0, 0, &data)?;
-        let has_data = u32_at(&answer.0, FLAGS) & DATA_OUT != 0;
+        let answer = self.ask(MESSAGE, name.into(), DmFlags::empty(), 0, &data)?;
+        let has_data = answer.flags().contains(DmFlags::DM_DATA_OUT);
         Ok(has_data.then(|| text_at(answer.data(), 0)))
     }
 
-    /// The new device's minor number.
-    pub fn create(&self, name: &str) -> Result<u32> {
-        let answer = self.ask(CREATE, name, 0, 0, &[])?;
-        Ok(device(u64_at(&answer.0, DEVICE)).1)
+    /// The new device's numbers.
+    pub fn create(&self, name: &str, uuid: &str) -> Result<(u32, u32)> {
+        let answer = self.ask(CREATE, About { name, uuid }, DmFlags::empty(), 0, &[])?;
+        Ok(device(u64_at(&answer.0, DEVICE)))
     }
 
-    pub fn activate(&self, name: &str, line: &Line) -> Result<()> {
+    pub fn load(&self, name: &str, line: &Line, flags: DmFlags) -> Result<()> {
         let mut data = vec![0; SPEC];
         data[..8].copy_from_slice(&line.start.to_ne_bytes());
         data[8..16].copy_from_slice(&line.length.to_ne_bytes());
@@ -187,15 +239,25 @@ impl Bare {
         data.resize(data.len().next_multiple_of(8), 0);
         let next = (data.len() as u32).to_ne_bytes();
         data[20..24].copy_from_slice(&next);
-        self.ask(LOAD, name, 0, 1, &data)?;
-        self.ask(SUSPEND, name, 0, 0, &[]).map(|_| ()) // without its flag: resume
+        self.ask(LOAD, name.into(), flags, 1, &data).map(|_| ())
+    }
+
+    /// Makes a loaded table the active one, if there is one, and resumes.
+    pub fn resume(&self, name: &str, flags: DmFlags) -> Result<()> {
+        self.ask(SUSPEND, name.into(), flags, 0, &[]).map(|_| ())
+    }
+
+    /// Throws a loaded table away.
+    pub fn clear(&self, name: &str) -> Result<()> {
+        self.ask(CLEAR, name.into(), DmFlags::empty(), 0, &[])
+            .map(|_| ())
     }
 
     /// What has it open for a moment may be slow to let go of it.
-    pub fn remove(&self, name: &str) -> Result<()> {
+    pub fn remove(&self, name: &str, flags: DmFlags) -> Result<()> {
         let mut tries = 0;
         loop {
-            match self.ask(REMOVE, name, 0, 0, &[]) {
+            match self.ask(REMOVE, name.into(), flags, 0, &[]) {
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) && tries < 25 => {}
                 result => return result.map(|_| ()),
             }

@@ -11,21 +11,70 @@ use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use devicemapper::{DevId, DmError, DmFlags, DmName, DmOptions, DM};
+use devicemapper::{DevId, DmError, DmFlags, DmName, DmOptions, DmUdevFlags, DmUuid, DM};
 
-use crate::bare::{self, Bare};
+use crate::bare::Bare;
 use crate::error::{Code, Error, Result};
 
 /// A device's name, and its numbers: major, minor.
 pub type NameAndNumber = (String, (u32, u32));
 
 /// One line of a table or a status.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     pub start: u64,
     pub length: u64,
     pub target: String,
     pub arguments: String,
+}
+
+impl From<(u64, u64, String, String)> for Line {
+    fn from((start, length, target, arguments): (u64, u64, String, String)) -> Self {
+        Self {
+            start,
+            length,
+            target,
+            arguments,
+        }
+    }
+}
+
+/// What the kernel says of a device.
+#[derive(Clone, Debug, Default)]
+pub struct Device {
+    pub name: String,
+    pub number: (u32, u32),
+    /// Empty if it has none.
+    pub uuid: String,
+    pub suspended: bool,
+    pub read_only: bool,
+    /// A table is loaded, and not active yet.
+    pub staged: bool,
+    pub open: bool,
+    /// The active one.
+    pub table: Vec<Line>,
+}
+
+/// Who is told of a device by udev.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Everybody, as of any device.
+    All,
+    /// Nobody: no link leads to it, and nobody looks what is on it.
+    Nobody,
+}
+
+impl Audience {
+    fn options(self) -> DmOptions {
+        match self {
+            Self::All => DmOptions::default(),
+            Self::Nobody => DmOptions::default().set_udev_flags(
+                DmUdevFlags::DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG
+                    | DmUdevFlags::DM_UDEV_DISABLE_DISK_RULES_FLAG
+                    | DmUdevFlags::DM_UDEV_DISABLE_OTHER_RULES_FLAG,
+            ),
+        }
+    }
 }
 
 /// Where udev runs it has to be told, which the crate does.
@@ -39,10 +88,13 @@ pub struct Control {
 }
 
 /// What went wrong, with the number of the system's error, if that's what it was.
-struct Failed {
-    number: Option<i32>,
+#[derive(Debug)]
+pub struct Failed {
+    pub number: Option<i32>,
     text: String,
 }
+
+type Asked<T> = std::result::Result<T, Failed>;
 
 impl From<DmError> for Failed {
     fn from(error: DmError) -> Self {
@@ -85,7 +137,7 @@ pub fn not_loaded() -> Error {
     )
 }
 
-fn explain(device: &str, doing: &str, error: &Failed) -> Error {
+pub fn explain(device: &str, doing: &str, error: &Failed) -> Error {
     let (code, why, remedy) = match error.number {
         Some(libc::ENXIO | libc::ENODEV | libc::ENOENT) => (
             Code::NotThere,
@@ -164,7 +216,7 @@ impl Control {
         Ok(targets.iter().any(|name| name == "drr"))
     }
 
-    fn targets(&self) -> std::result::Result<Vec<String>, Failed> {
+    fn targets(&self) -> Asked<Vec<String>> {
         Ok(match &self.way {
             Way::Udev(dm) => dm.list_versions()?.into_iter().map(|it| it.0).collect(),
             Way::Bare(bare) => bare.targets()?,
@@ -177,7 +229,7 @@ impl Control {
             .map_err(|error| explain("device-mapper", "list", &error))
     }
 
-    fn list(&self) -> std::result::Result<Vec<NameAndNumber>, Failed> {
+    fn list(&self) -> Asked<Vec<NameAndNumber>> {
         Ok(match &self.way {
             Way::Udev(dm) => dm
                 .list_devices()?
@@ -188,38 +240,53 @@ impl Control {
         })
     }
 
-    pub fn table(&self, name: &str) -> Result<Vec<Line>> {
-        self.lines(dm_name(name)?, DmFlags::DM_STATUS_TABLE, bare::TABLE)
+    /// A device with its active table.
+    pub fn device(&self, name: &str) -> Result<Device> {
+        self.look(dm_name(name)?)
+            .map_err(|error| explain(name, "ask", &error))
+    }
+
+    fn look(&self, name: &DmName) -> Asked<Device> {
+        let dm = match &self.way {
+            Way::Udev(dm) => dm,
+            Way::Bare(bare) => return Ok(bare.device(&name.to_string())?),
+        };
+        let options = DmOptions::default().set_flags(DmFlags::DM_STATUS_TABLE);
+        let (info, lines) = dm.table_status(&DevId::Name(name), options)?;
+        let flags = info.flags();
+        Ok(Device {
+            name: name.to_string(),
+            number: (info.device().major, info.device().minor),
+            uuid: info.uuid().map(|uuid| uuid.to_string()).unwrap_or_default(),
+            suspended: flags.contains(DmFlags::DM_SUSPEND),
+            read_only: flags.contains(DmFlags::DM_READONLY),
+            staged: flags.contains(DmFlags::DM_INACTIVE_PRESENT),
+            open: info.open_count() != 0,
+            table: lines.into_iter().map(Line::from).collect(),
+        })
+    }
+
+    /// A table that is loaded and not active; empty if there is none.
+    pub fn staged(&self, name: &str) -> Result<Vec<Line>> {
+        let flags = DmFlags::DM_STATUS_TABLE | DmFlags::DM_QUERY_INACTIVE_TABLE;
+        self.lines(dm_name(name)?, flags)
             .map_err(|error| explain(name, "ask", &error))
     }
 
     /// Without a commit of the pool's metadata.
     pub fn status(&self, name: &str) -> Result<Vec<Line>> {
-        self.lines(dm_name(name)?, DmFlags::DM_NOFLUSH, bare::NOFLUSH)
+        self.lines(dm_name(name)?, DmFlags::DM_NOFLUSH)
             .map_err(|error| explain(name, "ask", &error))
     }
 
-    fn lines(
-        &self,
-        name: &DmName,
-        flags: DmFlags,
-        bare_flags: u32,
-    ) -> std::result::Result<Vec<Line>, Failed> {
+    fn lines(&self, name: &DmName, flags: DmFlags) -> Asked<Vec<Line>> {
         let dm = match &self.way {
             Way::Udev(dm) => dm,
-            Way::Bare(bare) => return Ok(bare.lines(&name.to_string(), bare_flags)?),
+            Way::Bare(bare) => return Ok(bare.lines(&name.to_string(), flags)?),
         };
         let options = DmOptions::default().set_flags(flags);
         let (_, lines) = dm.table_status(&DevId::Name(name), options)?;
-        Ok(lines
-            .into_iter()
-            .map(|(start, length, target, arguments)| Line {
-                start,
-                length,
-                target,
-                arguments,
-            })
-            .collect())
+        Ok(lines.into_iter().map(Line::from).collect())
     }
 
     /// Sends a message; its answer, if there is one.
@@ -236,7 +303,7 @@ impl Control {
             })
     }
 
-    fn send(&self, name: &DmName, message: &str) -> std::result::Result<Option<String>, Failed> {
+    fn send(&self, name: &DmName, message: &str) -> Asked<Option<String>> {
         Ok(match &self.way {
             Way::Udev(dm) => dm.target_msg(&DevId::Name(name), None, message)?.1,
             Way::Bare(bare) => bare.message(&name.to_string(), message)?,
@@ -257,75 +324,142 @@ impl Control {
 
     /// Makes a device of one line and activates it; takes it away again if that fails.
     pub fn create(&self, name: &str, line: &Line) -> Result<()> {
-        let dm_name = dm_name(name)?;
-        let minor = self.make(dm_name).map_err(|error| match error.number {
-            Some(libc::EBUSY) => Error::new(
+        let (_, minor) = self.make(name, "")?.ok_or_else(|| {
+            Error::new(
                 Code::InUse,
                 name,
                 "there is a device with this name already",
                 "choose another name, or remove that one",
-            ),
-            _ => explain(name, "create", &error),
+            )
         })?;
-        let log = KernelLog::from_now();
-        if let Err(error) = self.activate(dm_name, line) {
-            let _ = self.take_away(dm_name);
-            if !self.drr_loaded()? {
-                return Err(not_loaded());
-            }
-            return Err(match log.reason(&line.target) {
-                Some(why) => Error::new(
-                    Code::Failed,
-                    name,
-                    format!("dm-{} refuses: {why}", line.target),
-                    "see Documentation/admin-guide/device-mapper/drr.rst",
-                ),
-                None => explain(name, "activate", &error),
-            });
+        let activated = self.load(name, line, false).and_then(|()| {
+            self.resume(name, DmFlags::empty(), Audience::All)
+                .map_err(|error| explain(name, "activate", &error))
+        });
+        if let Err(error) = activated {
+            let _ = self.take_away(dm_name(name)?, DmFlags::empty());
+            return Err(error);
         }
         link(name, minor);
         Ok(())
     }
 
-    fn make(&self, name: &DmName) -> std::result::Result<u32, Failed> {
+    /// A new device without a table, and its numbers; `None` if the name or the UUID is taken.
+    pub fn make(&self, name: &str, uuid: &str) -> Result<Option<(u32, u32)>> {
+        match self.new_device(dm_name(name)?, uuid) {
+            Ok(number) => Ok(Some(number)),
+            Err(error) if error.number == Some(libc::EBUSY) => Ok(None),
+            Err(error) => Err(explain(name, "create", &error)),
+        }
+    }
+
+    fn new_device(&self, name: &DmName, uuid: &str) -> Asked<(u32, u32)> {
         Ok(match &self.way {
             Way::Udev(dm) => {
-                let made = dm.device_create(name, None, DmOptions::default())?;
-                made.device().minor
+                let uuid = match uuid {
+                    "" => None,
+                    uuid => Some(DmUuid::new(uuid)?),
+                };
+                let made = dm.device_create(name, uuid, DmOptions::default())?;
+                (made.device().major, made.device().minor)
             }
-            Way::Bare(bare) => bare.create(&name.to_string())?,
+            Way::Bare(bare) => bare.create(&name.to_string(), uuid)?,
         })
     }
 
-    fn activate(&self, name: &DmName, line: &Line) -> std::result::Result<(), Failed> {
+    /// Loads a table of one line; it isn't active before the device is resumed.
+    pub fn load(&self, name: &str, line: &Line, read_only: bool) -> Result<()> {
+        let log = KernelLog::from_now();
+        let Err(error) = self.load_line(dm_name(name)?, line, read_only) else {
+            return Ok(());
+        };
+        if line.target == "drr" && !self.drr_loaded()? {
+            return Err(not_loaded());
+        }
+        Err(match log.reason(&line.target) {
+            Some(why) => Error::new(
+                Code::Failed,
+                name,
+                format!("dm-{} refuses: {why}", line.target),
+                match line.target.as_str() {
+                    "drr" => "see Documentation/admin-guide/device-mapper/drr.rst",
+                    _ => "look at its pool: dmsetup status --target thin-pool",
+                },
+            ),
+            None => explain(name, "load a table into", &error),
+        })
+    }
+
+    fn load_line(&self, name: &DmName, line: &Line, read_only: bool) -> Asked<()> {
+        let flags = if read_only {
+            DmFlags::DM_READONLY
+        } else {
+            DmFlags::empty()
+        };
         let dm = match &self.way {
             Way::Udev(dm) => dm,
-            Way::Bare(bare) => return Ok(bare.activate(&name.to_string(), line)?),
+            Way::Bare(bare) => return Ok(bare.load(&name.to_string(), line, flags)?),
         };
-        let (id, options) = (DevId::Name(name), DmOptions::default);
         let Line {
             start,
             length,
             target,
             arguments,
         } = line.clone();
-        dm.table_load(&id, &[(start, length, target, arguments)], options())?;
-        dm.device_suspend(&id, options())?; // without its flag: resume
+        let options = DmOptions::default().set_flags(flags);
+        let lines = [(start, length, target, arguments)];
+        dm.table_load(&DevId::Name(name), &lines, options)?;
         Ok(())
     }
 
-    fn take_away(&self, name: &DmName) -> std::result::Result<(), Failed> {
+    /// Makes the loaded table the active one, if there is one, and resumes. A device that isn't
+    /// suspended is suspended for it, by the kernel; if that fails it's as before.
+    pub fn resume(&self, name: &str, flags: DmFlags, audience: Audience) -> Asked<()> {
+        let name = dm_name(name).map_err(|error| Failed {
+            number: None,
+            text: error.to_string(),
+        })?;
+        match &self.way {
+            Way::Udev(dm) => {
+                let options = audience.options().set_flags(flags);
+                dm.device_suspend(&DevId::Name(name), options).map(|_| ())?;
+            }
+            Way::Bare(bare) => bare.resume(&name.to_string(), flags)?,
+        }
+        Ok(())
+    }
+
+    /// Throws away a table that is loaded and not active.
+    pub fn clear(&self, name: &str) -> Result<()> {
+        let dm_name = dm_name(name)?;
+        let cleared: Asked<()> = match &self.way {
+            Way::Udev(dm) => dm
+                .table_clear(&DevId::Name(dm_name))
+                .map(|_| ())
+                .map_err(Failed::from),
+            Way::Bare(bare) => bare.clear(name).map_err(Failed::from),
+        };
+        cleared.map_err(|error| explain(name, "clear the loaded table of", &error))
+    }
+
+    /// Removes a device now, or when the last who has it open closes it.
+    pub fn remove_later(&self, name: &str) -> Result<()> {
+        self.take_away(dm_name(name)?, DmFlags::DM_DEFERRED_REMOVE)
+            .map_err(|error| explain(name, "remove", &error))
+    }
+
+    fn take_away(&self, name: &DmName, flags: DmFlags) -> Asked<()> {
         match &self.way {
             Way::Udev(dm) => dm
-                .device_remove(&DevId::Name(name), DmOptions::default())
+                .device_remove(&DevId::Name(name), DmOptions::default().set_flags(flags))
                 .map(|_| ())?,
-            Way::Bare(bare) => bare.remove(&name.to_string())?,
+            Way::Bare(bare) => bare.remove(&name.to_string(), flags)?,
         }
         Ok(())
     }
 
     pub fn remove(&self, name: &str) -> Result<()> {
-        self.take_away(dm_name(name)?)
+        self.take_away(dm_name(name)?, DmFlags::empty())
             .map_err(|error| explain(name, "remove", &error))?;
         // a node that udev made is gone by now, one that nobody looks after is not
         let path = node(name);

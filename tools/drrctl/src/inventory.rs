@@ -70,13 +70,13 @@ impl Inventory {
         let mut nodes = Vec::new();
         for (name, (major, minor)) in control.devices()? {
             // it may have gone meanwhile
-            let Ok(table) = control.table(&name) else {
+            let Ok(device) = control.device(&name) else {
                 continue;
             };
             nodes.push(Node {
                 name,
                 number: format!("{major}:{minor}"),
-                table,
+                table: device.table,
             });
         }
         Ok(Self::from_nodes(nodes))
