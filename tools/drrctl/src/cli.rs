@@ -7,16 +7,18 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::config;
+
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed: the kernel refused, or the answer was not understood
-  2  usage: unknown options, or a name that can't be
+  2  usage: unknown options, a name that can't be, or a bad configuration
   3  not there: no such device, pool or drr device
   4  not permitted: not root
   5  not loaded: dm-drr, or device-mapper
-  6  in use: the device, or its name
-  7  wrong kind: not a drr, thin or pool device
+  6  in use: the device, its name, or by somebody at work on it
+  7  wrong kind: not a drr, thin or pool device, or one of LVM
 
 Errors are one line on stderr, with what failed, why, and what to do about it.";
 
@@ -41,6 +43,34 @@ pub struct Pool {
     pub pool: Option<String>,
 }
 
+#[derive(Args)]
+pub struct Features {
+    /// Never serve others from this device's page cache
+    #[arg(long)]
+    no_donate: bool,
+    /// Never serve this device from others
+    #[arg(long)]
+    no_receive: bool,
+    /// Compare every hit with the disk
+    #[arg(long)]
+    paranoid: bool,
+}
+
+impl Features {
+    /// As tables have them.
+    pub fn words(&self) -> Vec<&'static str> {
+        [
+            (self.no_donate, "no_donate"),
+            (self.no_receive, "no_receive"),
+            (self.paranoid, "paranoid"),
+        ]
+        .iter()
+        .filter(|(wanted, _)| *wanted)
+        .map(|(_, feature)| *feature)
+        .collect()
+    }
+}
+
 #[derive(Subcommand)]
 pub enum Command {
     /// Put a drr device on top of a thin device
@@ -49,20 +79,37 @@ pub enum Command {
         name: String,
         /// Active thin device, by name or path
         thin_device: String,
-        /// Never serve others from this device's page cache
-        #[arg(long)]
-        no_donate: bool,
-        /// Never serve this device from others
-        #[arg(long)]
-        no_receive: bool,
-        /// Compare every hit with the disk
-        #[arg(long)]
-        paranoid: bool,
+        #[command(flatten)]
+        features: Features,
     },
     /// Remove a drr device; its thin device stays
     Remove {
         /// drr device, by name or path
         name: String,
+    },
+    /// Put drr under an active thin device, mounted and busy as it may be
+    Attach {
+        /// Thin device, by name or path; it keeps both
+        name: String,
+        #[command(flatten)]
+        features: Features,
+    },
+    /// Take drr out from under a thin device again; `watch` then leaves it alone
+    Detach {
+        /// Thin device that drr is attached to, by name or path
+        name: String,
+    },
+    /// Attach drr to the thin devices of some pools, as they appear; the configuration says which
+    Watch {
+        /// Read this configuration; SIGHUP has it read again
+        #[arg(short, long, value_name = "FILE", default_value = config::PATH)]
+        config: PathBuf,
+    },
+    /// Wait until what was below an attached device that was removed is gone (for udev's rules)
+    #[command(hide = true)]
+    Settle {
+        /// Sequence number of the disk that was removed
+        sequence: u64,
     },
     /// List drr devices with their thin devices and pools
     List {
@@ -158,6 +205,8 @@ mod tests {
             "drrctl",
             "drrctl nothing",
             "drrctl create c1",
+            "drrctl attach",
+            "drrctl detach c1 --paranoid",
             "drrctl top --interval 0",
             "drrctl top --interval NaN",
             "drrctl blocks --on --off",
@@ -166,6 +215,12 @@ mod tests {
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
-        assert!(Cli::try_parse_from("drrctl create c1 t1 --no-donate".split(' ')).is_ok());
+        for line in [
+            "drrctl create c1 t1 --no-donate",
+            "drrctl attach c1 --no-receive --paranoid",
+            "drrctl watch --config x.toml",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
     }
 }

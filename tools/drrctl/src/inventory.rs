@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use crate::attach;
 use crate::control::{not_loaded, Control, Line};
 use crate::error::{Code, Error, Result};
 use crate::status::Status;
@@ -18,17 +19,27 @@ pub struct Node {
     pub name: String,
     /// major:minor, as tables have it
     pub number: String,
+    pub uuid: String,
     pub table: Vec<Line>,
 }
 
+/// The only target's name, or what else there is.
+pub fn kind(table: &[Line]) -> &str {
+    match table {
+        [] => "device without a table",
+        [line] => &line.target,
+        _ => "device of several targets",
+    }
+}
+
 impl Node {
-    /// The only target's name, "nothing" or "several targets".
     fn kind(&self) -> &str {
-        match &self.table[..] {
-            [] => "device without a table",
-            [line] => &line.target,
-            _ => "device of several targets",
-        }
+        kind(&self.table)
+    }
+
+    /// The thin device below one that drr is attached to: part of that, and nobody's to use.
+    fn is_second(&self) -> bool {
+        self.uuid.starts_with(attach::PREFIX)
     }
 
     fn arguments(&self, target: &str) -> Option<&str> {
@@ -49,6 +60,8 @@ pub struct DrrDevice {
     pub thin: Option<String>,
     pub thin_id: Option<u64>,
     pub pool: Option<String>,
+    /// Put under a thin device by `attach`, and not on top of one.
+    pub attached: bool,
 }
 
 pub struct Inventory {
@@ -76,6 +89,7 @@ impl Inventory {
             nodes.push(Node {
                 name,
                 number: format!("{major}:{minor}"),
+                uuid: device.uuid,
                 table: device.table,
             });
         }
@@ -103,6 +117,7 @@ impl Inventory {
                 pool: of_thin
                     .and_then(|(pool, _)| numbered(&pool))
                     .map(|pool| pool.name.clone()),
+                attached: thin.is_some_and(Node::is_second),
                 table,
             });
         }
@@ -111,8 +126,11 @@ impl Inventory {
 
     /// A device by its name, or by the path of its node or of a link to it.
     pub fn find(&self, text: &str) -> Result<&Node> {
-        if let Some(node) = self.nodes.iter().find(|node| node.name == text) {
-            return Ok(node);
+        let mangled = mangled(text);
+        for name in [text, &mangled] {
+            if let Some(node) = self.nodes.iter().find(|node| node.name == name) {
+                return Ok(node);
+            }
         }
         let path = Path::new(text);
         let there = fs::metadata(path).ok();
@@ -156,6 +174,12 @@ impl Inventory {
     pub fn find_thin(&self, text: &str) -> Result<(&Node, u64)> {
         let node = self.find(text)?;
         match &node.table[..] {
+            _ if node.is_second() => Err(Error::new(
+                Code::WrongKind,
+                text,
+                "is the thin device below an attached one",
+                "name that one: 'drrctl list' shows it",
+            )),
             [line] if line.target == "thin" => Ok((node, line.length)),
             _ => Err(Error::new(
                 Code::WrongKind,
@@ -266,7 +290,9 @@ impl Inventory {
         self.nodes
             .iter()
             .filter(|node| {
-                node.arguments("thin").and_then(table::thin) == Some((pool.number.clone(), thin_id))
+                !node.is_second()
+                    && node.arguments("thin").and_then(table::thin)
+                        == Some((pool.number.clone(), thin_id))
             })
             .map(|node| node.name.as_str())
             .collect()
@@ -283,6 +309,20 @@ pub fn status_of(control: &Control, name: &str) -> Result<Option<Status>> {
         [line] if line.target == "drr" => Status::new(name, &line.arguments).map(Some),
         _ => Ok(None),
     }
+}
+
+/// The name that libdevmapper gives a device which is to be called so: it replaces what udev
+/// couldn't cope with.
+fn mangled(name: &str) -> String {
+    let mut text = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => text.push(byte.into()),
+            b'#' | b'+' | b'-' | b'.' | b':' | b'=' | b'@' | b'_' => text.push(byte.into()),
+            _ => text.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    text
 }
 
 /// Orders c2 before c10.
@@ -315,6 +355,7 @@ pub mod tests {
         Node {
             name: name.into(),
             number: number.into(),
+            uuid: String::new(),
             table: vec![Line {
                 start: 0,
                 length: 2048,
@@ -345,6 +386,35 @@ pub mod tests {
         assert_eq!(inventory.drr[0].pool.as_deref(), Some("vg-pool-tpool"));
         assert_eq!(inventory.thin_names("vg-pool-tpool", 8), ["t10"]);
         assert_eq!(inventory.drr_of("vg-pool-tpool").count(), 2);
+    }
+
+    #[test]
+    fn attached_ones_are_themselves() {
+        let mut nodes = sample().nodes;
+        let mut second = node("drr-c3-1.0", "253:30", "thin", "253:1 9");
+        second.uuid = "DRR-1-0".into();
+        nodes.push(second);
+        nodes.push(node("c3", "253:31", "drr", "253:30"));
+        let inventory = Inventory::from_nodes(nodes);
+        let c3 = inventory.find_drr("c3").expect("a drr device");
+        assert!(c3.attached);
+        assert_eq!(
+            (c3.thin_id, c3.pool.as_deref()),
+            (Some(9), Some("vg-pool-tpool"))
+        );
+        assert!(inventory.thin_names("vg-pool-tpool", 9).is_empty());
+        assert!(inventory.find_thin("drr-c3-1.0").is_err());
+        assert!(!inventory.drr[0].attached);
+    }
+
+    #[test]
+    fn mangled_names_are_found() {
+        assert_eq!(mangled("a-1_x.y@z"), "a-1_x.y@z");
+        assert_eq!(mangled("my dev"), "my\\x20dev");
+        let nodes = vec![node("my\\x20dev", "253:3", "thin", "253:1 7")];
+        let inventory = Inventory::from_nodes(nodes);
+        assert!(inventory.find("my dev").is_ok());
+        assert!(inventory.find("my\\x20dev").is_ok());
     }
 
     #[test]

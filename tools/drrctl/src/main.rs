@@ -11,9 +11,11 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
+mod attach;
 mod bare;
 mod blocks;
 mod cli;
+mod config;
 mod control;
 #[cfg(test)]
 mod dashboard;
@@ -24,12 +26,14 @@ mod heat;
 mod histogram;
 mod http;
 mod inventory;
+mod journal;
 mod layers;
 mod live;
 mod metrics;
 mod pages;
 mod paint;
 mod plot;
+mod runtime;
 #[cfg(test)]
 mod schema;
 mod setup;
@@ -38,7 +42,9 @@ mod status;
 mod table;
 mod text;
 mod top;
+mod uevent;
 mod units;
+mod watch;
 
 use cli::{Cli, Command};
 use control::Control;
@@ -66,6 +72,7 @@ fn run(command: Command) -> Result<()> {
             return print(&script);
         }
         Command::Man { folder } => return pages::write(&folder),
+        Command::Settle { sequence } => return attach::settle(sequence),
         _ => {}
     }
     let control = Control::new()?;
@@ -73,23 +80,13 @@ fn run(command: Command) -> Result<()> {
         Command::Create {
             name,
             thin_device,
-            no_donate,
-            no_receive,
-            paranoid,
-        } => {
-            let features: Vec<_> = [
-                (no_donate, "no_donate"),
-                (no_receive, "no_receive"),
-                (paranoid, "paranoid"),
-            ]
-            .iter()
-            .filter(|(wanted, _)| *wanted)
-            .map(|(_, feature)| *feature)
-            .collect();
-            setup::create(&control, &name, &thin_device, &features)
-        }
+            features,
+        } => setup::create(&control, &name, &thin_device, &features.words()),
         Command::Remove { name } => setup::remove(&control, &name),
         Command::Reset { name } => setup::reset(&control, name.as_deref()),
+        Command::Attach { name, features } => attach::attach(&control, &name, &features.words()),
+        Command::Detach { name } => attach::detach(&control, &name),
+        Command::Watch { config } => watch::run(&control, &config),
         Command::List { json } => {
             let inventory = Inventory::new(&control)?;
             if json.json {
@@ -141,7 +138,9 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Export(options) => export::run(control, &options),
         Command::Top { interval } => live::run(&control, interval),
-        Command::Completion { .. } | Command::Man { .. } => Ok(()), // above
+        Command::Completion { .. } | Command::Man { .. } | Command::Settle { .. } => {
+            Ok(()) // above
+        }
     }
 }
 

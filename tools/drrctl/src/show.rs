@@ -24,6 +24,7 @@ struct DeviceJson<'a> {
     thin_device: Option<&'a str>,
     thin_id: Option<u64>,
     pool: Option<&'a str>,
+    attached: bool,
     features: &'a [String],
 }
 
@@ -50,6 +51,7 @@ fn device_json(device: &DrrDevice) -> DeviceJson<'_> {
         thin_device: device.thin.as_deref(),
         thin_id: device.thin_id,
         pool: device.pool.as_deref(),
+        attached: device.attached,
         features: &device.table.features,
     }
 }
@@ -120,7 +122,10 @@ pub fn list(devices: &[DrrDevice]) -> String {
     for device in devices {
         rows.push(vec![
             device.name.clone(),
-            or_dash(device.thin.as_ref()),
+            match device.attached {
+                true => "(attached)".to_string(),
+                false => or_dash(device.thin.as_ref()),
+            },
             or_dash(device.thin_id),
             or_dash(device.pool.as_ref()),
             short_mib(device.sectors),

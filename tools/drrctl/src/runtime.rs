@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What drrctl's runs share, in /run: a lock, so that one at a time changes devices, and marks of
+//! the devices that were attached, for udev's rule, and of those that somebody detached by hand,
+//! which `watch` leaves alone.
+//!
+//! Names and numbers of devices are used again; a disk's sequence number is not before the next
+//! boot, which empties /run, too.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::control;
+use crate::error::{Code, Error, Result};
+
+const FOLDER: &str = "/run/drrctl";
+
+/// Held until it's dropped, or the process ends.
+pub struct Lock(#[allow(dead_code)] Flock<File>);
+
+fn failed(path: &Path, error: &std::io::Error) -> Error {
+    if error.kind() == ErrorKind::PermissionDenied {
+        return control::not_permitted();
+    }
+    Error::new(
+        Code::Failed,
+        path.display().to_string(),
+        error.to_string(),
+        "/run has to be a folder that root can write to",
+    )
+}
+
+fn open(name: &str) -> Result<(PathBuf, File)> {
+    for mark in [Mark::Attached, Mark::Detached] {
+        let folder = mark.folder();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&folder)
+            .map_err(|error| failed(&folder, &error))?;
+    }
+    let path = Path::new(FOLDER).join(name);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| failed(&path, &error))?;
+    Ok((path, file))
+}
+
+/// Waits for another drrctl that changes devices just now.
+pub fn lock() -> Result<Lock> {
+    let (path, mut file) = open("lock")?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusive) {
+            Ok(lock) => return Ok(Lock(lock)),
+            Err((again, Errno::EINTR)) => file = again,
+            Err((_, error)) => return Err(failed(&path, &error.into())),
+        }
+    }
+}
+
+/// There is one watcher.
+pub fn lock_watch() -> Result<Lock> {
+    let (path, file) = open("watch")?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Lock(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Err(Error::new(
+            Code::InUse,
+            "drrctl watch",
+            "is running already",
+            "stop that one first: systemctl stop drrctl-watch",
+        )),
+        Err((_, error)) => Err(failed(&path, &error.into())),
+    }
+}
+
+/// The folder of a block device in /sys.
+pub fn sys((major, minor): (u32, u32)) -> PathBuf {
+    PathBuf::from(format!("/sys/dev/block/{major}:{minor}"))
+}
+
+/// A file of it, without the newline; `None` if the device is gone, or isn't device-mapper's.
+pub fn attribute(number: (u32, u32), name: &str) -> Option<String> {
+    let text = fs::read_to_string(sys(number).join(name)).ok()?;
+    Some(text.trim_end_matches('\n').to_string())
+}
+
+/// What no other disk has had or will have before the next boot.
+pub fn sequence(number: (u32, u32)) -> Option<u64> {
+    attribute(number, "diskseq")?.parse().ok()
+}
+
+/// A folder with an empty file for each disk that has it, named by its sequence number.
+#[derive(Clone, Copy)]
+pub enum Mark {
+    Attached,
+    Detached,
+}
+
+impl Mark {
+    fn folder(self) -> PathBuf {
+        Path::new(FOLDER).join(match self {
+            Self::Attached => "attached",
+            Self::Detached => "detached",
+        })
+    }
+
+    fn path(self, sequence: u64) -> PathBuf {
+        self.folder().join(sequence.to_string())
+    }
+
+    pub fn put(self, sequence: u64) -> Result<()> {
+        let path = self.path(sequence);
+        fs::write(&path, "").map_err(|error| failed(&path, &error))
+    }
+
+    pub fn remove(self, sequence: u64) {
+        let _ = fs::remove_file(self.path(sequence));
+    }
+
+    pub fn is_on(self, sequence: u64) -> bool {
+        self.path(sequence).exists()
+    }
+}
+
+fn forget(sequence: u64) {
+    Mark::Attached.remove(sequence);
+    Mark::Detached.remove(sequence);
+}
+
+/// The names or the content of a file of all that is in a folder, as far as they are numbers.
+fn numbers(folder: &Path, file: Option<&str>) -> Vec<u64> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| match file {
+            None => entry.file_name().to_str()?.parse().ok(),
+            Some(file) => {
+                let text = fs::read_to_string(entry.path().join(file)).ok()?;
+                text.trim_end().parse().ok()
+            }
+        })
+        .collect()
+}
+
+/// The device is being removed. Where udev runs its rule may have to look up yet whether it was
+/// attached; `settle` removes that mark then.
+pub fn removed(sequence: u64) {
+    if Path::new("/run/udev/control").exists() {
+        Mark::Detached.remove(sequence);
+    } else {
+        forget(sequence);
+    }
+}
+
+/// Forgets all disks that are gone.
+pub fn forget_gone() {
+    // the marks first: a disk that is made meanwhile has none yet
+    let mut marks = numbers(&Mark::Attached.folder(), None);
+    marks.extend(numbers(&Mark::Detached.folder(), None));
+    let disks = numbers(Path::new("/sys/block"), Some("diskseq"));
+    for sequence in marks {
+        if !disks.contains(&sequence) {
+            forget(sequence);
+        }
+    }
+}
+
+/// Are there device-mapper devices with such a UUID?
+pub fn has_uuid(prefix: &str) -> bool {
+    let entries = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| fs::read_to_string(entry.path().join("dm/uuid")).ok())
+        .any(|uuid| uuid.starts_with(prefix))
+}

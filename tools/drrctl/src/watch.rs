@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `watch`: attaches drr to the thin devices of the configured pools as they become active.
+//!
+//! Resuming a device, as everybody does who makes one, is an event of the kernel; `watch` sleeps
+//! until one comes. Its look at a device opens nothing, so nobody's request fails because of it.
+//! What can't be done now, as a device is suspended or its pool is, is done at the event of its
+//! resumption. Where an event may have been missed, everything is looked at: at the start, when
+//! events were lost, when a pool changes, and with a new configuration.
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use sd_notify::NotifyState;
+
+use crate::attach;
+use crate::config::Config;
+use crate::control::{Control, Device};
+use crate::error::{Code, Error, Result};
+use crate::journal::{Journal, Level};
+use crate::runtime::{self, Mark};
+use crate::table;
+use crate::uevent::{Action, Received, Socket};
+
+pub fn run(control: &Control, path: &Path) -> Result<()> {
+    let config = Config::read(path)?;
+    let _only_one = runtime::lock_watch()?;
+    let failed = |what: &str, error: Errno| {
+        Error::new(
+            Code::Failed,
+            what,
+            error.to_string(),
+            "run it as root, in the machine's own network namespace",
+        )
+    };
+    let signals = signals().map_err(|error| failed("signals", error))?;
+    // before the first look: what comes meanwhile is an event
+    let events = Socket::new().map_err(|error| failed("events of the kernel", error))?;
+    let mut watch = Watch {
+        control,
+        path: path.to_path_buf(),
+        config,
+        journal: Journal::new(),
+        said: HashMap::new(),
+    };
+    watch.begin()?;
+    tell(&[NotifyState::Ready]);
+    loop {
+        let mut ready = [
+            PollFd::new(events.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut ready, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(failed("poll", error)),
+        }
+        while let Ok(Some(info)) = signals.read_signal() {
+            if info.ssi_signo == Signal::SIGHUP as u32 {
+                watch.reload();
+            } else {
+                tell(&[NotifyState::Stopping]);
+                watch
+                    .journal
+                    .say(Level::Info, "stops; what is attached stays attached");
+                return Ok(());
+            }
+        }
+        watch
+            .drain(&events)
+            .map_err(|error| failed("events of the kernel", error))?;
+    }
+}
+
+/// Those that end it or reload its configuration, to be read between two devices.
+fn signals() -> nix::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT] {
+        set.add(signal);
+    }
+    set.thread_block()?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
+/// systemd, if it's there.
+fn tell(states: &[NotifyState<'_>]) {
+    let _ = sd_notify::notify(false, states);
+}
+
+struct Watch<'a> {
+    control: &'a Control,
+    path: PathBuf,
+    config: Config,
+    journal: Journal,
+    /// Why a disk, by its sequence number, isn't attached: said once.
+    said: HashMap<u64, String>,
+}
+
+impl Watch<'_> {
+    /// Catches up.
+    fn begin(&mut self) -> Result<()> {
+        let lock = runtime::lock()?;
+        for name in attach::clean_up(self.control, &lock)? {
+            let text = format!("{name}: a drrctl that was killed left something behind: removed");
+            self.journal.say(Level::Warning, &text);
+        }
+        drop(lock);
+        if !self.config.has_pools() {
+            let text = format!(
+                "no pools are configured: name some in {}, and reload",
+                self.path.display()
+            );
+            self.journal.say(Level::Warning, &text);
+        }
+        self.look_at_all();
+        Ok(())
+    }
+
+    fn reload(&mut self) {
+        match Config::read(&self.path) {
+            Ok(config) => {
+                self.config = config;
+                self.said.clear();
+                let text = format!("has read {} again", self.path.display());
+                self.journal.say(Level::Info, &text);
+                self.look_at_all();
+            }
+            Err(error) => {
+                let text = format!("goes on with the configuration it had: {error}");
+                self.journal.say(Level::Warning, &text);
+            }
+        }
+    }
+
+    /// All events that are there: each device is looked at once.
+    fn drain(&mut self, events: &Socket) -> nix::Result<()> {
+        let (mut changed, mut lost) = (BTreeSet::new(), false);
+        loop {
+            match events.receive()? {
+                Received::Event(event) => match event.action {
+                    Action::Change => {
+                        changed.insert(event.number);
+                    }
+                    Action::Remove => {
+                        if let Some(sequence) = event.sequence {
+                            self.said.remove(&sequence);
+                            runtime::removed(sequence);
+                        }
+                    }
+                },
+                Received::Other => {}
+                Received::Lost => lost = true,
+                Received::Nothing => break,
+            }
+        }
+        if lost {
+            let text = "events were lost: looks at all devices";
+            self.journal.say(Level::Warning, text);
+            runtime::forget_gone();
+            self.look_at_all();
+            return Ok(());
+        }
+        for number in changed {
+            // gone, or not device-mapper's
+            let Some(name) = runtime::attribute(number, "dm/name") else {
+                continue;
+            };
+            let Ok(device) = self.control.device(&name) else {
+                continue;
+            };
+            if device.table.iter().any(|line| line.target == "thin-pool") {
+                self.look_at_all();
+            } else {
+                self.look_at(&device);
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_all(&mut self) {
+        let devices = match self.control.devices() {
+            Ok(devices) => devices,
+            Err(error) => {
+                self.journal.say(Level::Warning, &error.to_string());
+                return;
+            }
+        };
+        for (name, _) in devices {
+            if let Ok(device) = self.control.device(&name) {
+                self.look_at(&device);
+            }
+        }
+    }
+
+    /// The pool of a device that drr is wanted under, and isn't.
+    fn is_wanted(&self, device: &Device) -> Option<String> {
+        let [line] = &device.table[..] else {
+            return None;
+        };
+        let ours = device.uuid.starts_with(attach::PREFIX);
+        // of LVM, and where somebody is at work: the resumption will be an event
+        if ours || device.uuid.starts_with("LVM-") || device.suspended || device.staged {
+            return None;
+        }
+        if line.target != "thin" {
+            return None;
+        }
+        let (pool, _) = table::thin(&line.arguments)?;
+        let pool = runtime::attribute(attach::number_of(&pool)?, "dm/name")?;
+        self.config.wants(&pool, &device.name).then_some(pool)
+    }
+
+    fn look_at(&mut self, device: &Device) {
+        let Some(pool) = self.is_wanted(device) else {
+            return;
+        };
+        let Some(sequence) = runtime::sequence(device.number) else {
+            return;
+        };
+        if Mark::Detached.is_on(sequence) {
+            return;
+        }
+        match self.attach(device) {
+            Ok(true) => {
+                self.said.remove(&sequence);
+                let text = format!("{}: attached, of pool {pool}", device.name);
+                self.journal.say(Level::Info, &text);
+            }
+            Ok(false) => {}
+            // its removal crossed the attachment
+            Err(error) if error.code == Code::NotThere => {}
+            Err(error) => {
+                let text = error.to_string();
+                if self.said.get(&sequence) != Some(&text) {
+                    let line = format!("not attached: {text}");
+                    self.journal.say(Level::Warning, &line);
+                    self.said.insert(sequence, text);
+                }
+            }
+        }
+    }
+
+    /// `false` if there's nothing to do any more: others may have been at work before the lock.
+    fn attach(&self, device: &Device) -> Result<bool> {
+        let lock = runtime::lock()?;
+        let now = self.control.device(&device.name)?;
+        if now.number != device.number || self.is_wanted(&now).is_none() {
+            return Ok(false);
+        }
+        let marked = runtime::sequence(now.number).is_none_or(|it| Mark::Detached.is_on(it));
+        if marked {
+            return Ok(false);
+        }
+        attach::attach_to(self.control, &lock, &now, &self.config.features)?;
+        Ok(true)
+    }
+}
