@@ -1,0 +1,700 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# drrctl attach, detach and watch: drr comes and goes under file systems that are in use, drrctl is
+# killed at every step, and devices are made and removed meanwhile as containerd does it.
+#
+# Here a container is a thin device that is mounted itself: /mnt/t-NAME on /dev/mapper/t-NAME.
+
+# shellcheck source=tools/testing/lib.sh
+. "${0%/*}/../lib.sh"
+
+CTL=${0%/*}/../bin/drrctl
+# How long devices are attached and detached under I/O, and how often at most.
+CYCLE_SECONDS=${CYCLE_SECONDS:-20}
+CYCLES=${CYCLES:-1000}
+
+ctl() { "$CTL" "$@"; }
+
+target_of() { dmsetup table "$1" | cut -d' ' -f3; }
+
+is_attached() { [ "$(target_of "$1")" = drr ]; }
+
+# What drrctl makes below attached devices.
+seconds() { dmsetup ls | grep -c '^drr-' || true; }
+
+seconds_are() { [ "$(seconds)" = "$1" ]; }
+
+# refused CODE TEXT ARGUMENTS...: that exit code, and one line on stderr that has the text.
+refused() {
+	local code=$1 text=$2 rc=0
+	shift 2
+	"$CTL" "$@" >"$WORK/out" 2>"$WORK/err" || rc=$?
+	expect "exit code of drrctl $*: $(<"$WORK/err")" "$rc" "$code"
+	expect "lines on stderr" "$(wc -l <"$WORK/err")" 1
+	grep -q "^drrctl: .*: .*: ." "$WORK/err" || flunk "not WHAT: WHY: REMEDY: $(<"$WORK/err")"
+	grep -qF -e "$text" "$WORK/err" || flunk "no '$text' in: $(<"$WORK/err")"
+}
+
+# as_before NAME TABLE: active, and nothing of drrctl is left, now or soon.
+as_before() {
+	expect_state "$1" "$2"
+	wait_for 20 seconds_are "${3:-0}"
+}
+
+# expect_state NAME TABLE
+expect_state() {
+	[ "$(dmsetup table "$1")" = "$2" ] || flunk "table: $(dmsetup table "$1")"
+	[ "$(dmsetup info -c --noheadings -o suspended,tables_loaded "$1")" = "Active:Live" ] ||
+		flunk "state: $(dmsetup info "$1")"
+}
+
+# mounted KIND NAME ORIGIN: a snapshot that is mounted itself.
+mounted() {
+	thin_snap "$2" "$3"
+	fs_mount "$1" "t-$2" "/dev/mapper/t-$2"
+}
+
+# gone NAME: unmounts and removes it; its thin device stays in the pool.
+gone() {
+	! mountpoint -q "/mnt/t-$1" || umount "/mnt/t-$1"
+	[ ! -e "/dev/mapper/t-$1" ] || dm_remove "t-$1"
+	rm -f "$THINS/$1"
+}
+
+# --- what it does --------------------------------------------------------------------
+
+# Attached, a container is donor and receiver like any other; detached, it is as it was.
+serves() {
+	local kind=$1 table
+	mounted "$kind" one "base-$kind"
+	mounted "$kind" two "base-$kind"
+	on_exit "gone one; gone two"
+	table=$(dmsetup table t-two)
+	exec 9</mnt/t-two/some
+	ctl attach t-one
+	ctl attach /dev/mapper/t-two --paranoid
+	is_attached t-one || flunk "$(dmsetup table)"
+	[ "$(dmsetup table t-two | cut -d' ' -f5-)" = "1 paranoid" ] || flunk "$(dmsetup table)"
+	expect "second devices" "$(seconds)" 2
+	donate t-one some
+	receive t-two some 1024..
+	# what it is called, and what isn't shown
+	"$CTL" list >"$WORK/out"
+	grep -q '^t-one *(attached) ' "$WORK/out" || flunk "$(<"$WORK/out")"
+	! grep -q 'drr-' "$WORK/out" || flunk "$(<"$WORK/out")"
+	[ "$("$CTL" list --json | jq -r '.devices[] | select(.name == "t-two") |
+		"\(.attached) \(.pool) \(.thin_id)"')" = "true pool $(thin_id two)" ] ||
+		flunk "$("$CTL" list --json)"
+	"$CTL" layers >"$WORK/out"
+	grep -q "t-two" "$WORK/out" || flunk "$(<"$WORK/out")"
+	! grep -q 'drr-' "$WORK/out" || flunk "$(<"$WORK/out")"
+	"$CTL" heatmap >"$WORK/out"
+	grep -q "t-two ($(thin_id two))" "$WORK/out" || flunk "$(<"$WORK/out")"
+	"$CTL" status t-two >"$WORK/out"
+	# the first two fields are dm-thin's
+	[ "$(dmsetup status t-one | cut -d' ' -f4,5)" = \
+		"$(dmsetup status "$(dmsetup ls | grep -o '^drr-t-one[^	]*')" | cut -d' ' -f4,5)" ] ||
+		flunk "$(dmsetup status)"
+	ctl detach t-one
+	ctl detach t-two
+	expect_state t-two "$table"
+	expect "second devices" "$(seconds)" 0
+	evict /mnt/t-two/some
+	same /mnt/t-two/some "$REF/some"
+	same /dev/fd/9 "$REF/some"
+	exec 9<&-
+}
+
+# A file is written, read back from the disk and compared, again and again, and so is one of the
+# image's; until there's a file stop.
+io_on() {
+	local dir=$1
+	local -i count=0
+	while [ ! -e "$WORK/stop" ]; do
+		cp "$REF/small" "$dir/new"
+		sync -f "$dir"
+		evict "$dir/new" "$dir/some"
+		cmp "$dir/new" "$REF/small" || return 1
+		cmp "$dir/some" "$REF/some" || return 1
+		dd if="$REF/small" of="$dir/direct" bs=64k oflag=direct status=none || return 1
+		dd if="$dir/direct" bs=64k iflag=direct status=none | cmp - "$REF/small" || return 1
+		rm "$dir/new" "$dir/direct"
+		count+=1
+	done
+	echo "$count rounds of I/O on $dir"
+}
+
+# io_start DIR...: in the background; io_stop waits for it, and for what it has to say.
+IO_PIDS=()
+io_start() {
+	local dir
+	rm -f "$WORK/stop"
+	for dir; do
+		io_on "$dir" &
+		IO_PIDS+=($!)
+	done
+}
+
+io_stop() {
+	local pid
+	touch "$WORK/stop"
+	for pid in "${IO_PIDS[@]}"; do
+		wait "$pid" || flunk "wrong data, or an error"
+	done
+	IO_PIDS=()
+}
+
+cycles_under_io() {
+	local end=$((SECONDS + CYCLE_SECONDS)) table_one table_two
+	local -i count=0
+	mounted ext4 one base-ext4
+	mounted xfs two base-xfs
+	on_exit "touch $WORK/stop; wait; gone one; gone two"
+	table_one=$(dmsetup table t-one) table_two=$(dmsetup table t-two)
+	io_start /mnt/t-one /mnt/t-two
+	while ((SECONDS < end && count < CYCLES)); do
+		ctl attach t-one
+		ctl attach t-two --paranoid
+		ctl detach t-one
+		ctl detach t-two
+		count+=2
+	done
+	io_stop
+	expect "cycles" "$count" 2..
+	echo "$count" >"$WORK/cycles"
+	expect_state t-one "$table_one"
+	expect_state t-two "$table_two"
+	expect "second devices" "$(seconds)" 0
+	umount /mnt/t-one /mnt/t-two
+	fsck.ext4 -fn /dev/mapper/t-one
+	xfs_repair -n /dev/mapper/t-two
+}
+
+# --- when it dies --------------------------------------------------------------------
+
+# stopped_at STEP ARGUMENTS...: runs drrctl up to this step; its id is in $STOPPED.
+STOPPED=
+stopped_at() {
+	local step=$1
+	shift
+	DRRCTL_STOP_AT=$step "$CTL" "$@" &
+	STOPPED=$!
+	wait_for 20 is_stopped "$STOPPED"
+}
+
+is_stopped() { grep -q '^State:	T' "/proc/$1/status"; }
+
+# kill_stopped: as if it had died at that step.
+kill_stopped() {
+	kill -KILL "$STOPPED"
+	wait "$STOPPED" || true
+}
+
+# Wherever drrctl dies, the device has the one table or the other, and is active; the next attach
+# and detach work, and leave nothing.
+killed() {
+	local step table drr
+	mounted ext4 one base-ext4
+	on_exit "touch $WORK/stop; wait; gone one"
+	table=$(dmsetup table t-one)
+	io_start /mnt/t-one
+	for step in made loaded activated opened deferred staged swapped; do
+		stopped_at $step attach t-one
+		kill_stopped
+		case $step in
+		swapped) is_attached t-one || flunk "not attached" ;;
+		*) [ "$(dmsetup table t-one)" = "$table" ] || flunk "$step: $(dmsetup table t-one)" ;;
+		esac
+		[ "$(dmsetup info -c --noheadings -o suspended t-one)" = Active ] ||
+			flunk "suspended after $step"
+		[ $step = swapped ] || ctl attach t-one
+		is_attached t-one || flunk "not attached after $step"
+		wait_for 20 seconds_are 1
+		ctl detach t-one
+		as_before t-one "$table"
+	done
+	for step in staged swapped; do
+		ctl attach t-one
+		drr=$(dmsetup table t-one)
+		stopped_at $step detach t-one
+		kill_stopped
+		case $step in
+		staged)
+			[ "$(dmsetup table t-one)" = "$drr" ] || flunk "$(dmsetup table t-one)"
+			ctl detach t-one
+			;;
+		esac
+		as_before t-one "$table"
+	done
+	io_stop
+}
+
+# A table that a dead drrctl left is made active by the next who resumes the device; all is well.
+stray_table() {
+	local table
+	mounted ext4 one base-ext4
+	on_exit "gone one"
+	table=$(dmsetup table t-one)
+	stopped_at staged attach t-one
+	kill_stopped
+	thin_snap two one
+	is_attached t-one || flunk "$(dmsetup table)"
+	same /mnt/t-one/some "$REF/some"
+	ctl detach t-one
+	as_before t-one "$table"
+	gone two
+	# and it goes with the device
+	stopped_at staged attach t-one
+	kill_stopped
+	umount /mnt/t-one
+	dmsetup remove t-one
+	wait_for 20 seconds_are 0
+}
+
+# The device goes while drrctl is at work on it.
+removed_meanwhile() {
+	local how step rc
+	for how in plain deferred force; do
+		for step in deferred staged; do
+			thin_snap one base-ext4
+			stopped_at $step attach t-one
+			case $how in
+			plain) dmsetup remove t-one ;;
+			deferred) dmsetup remove --deferred t-one ;;
+			force) dmsetup remove --force t-one ;;
+			esac
+			! dmsetup info t-one >/dev/null 2>&1 || flunk "still there: $how at $step"
+			kill -CONT "$STOPPED"
+			rc=0
+			wait "$STOPPED" || rc=$?
+			expect "exit code" "$rc" 3
+			wait_for 20 seconds_are 0
+			thin_delete one
+		done
+	done
+}
+
+# An attached device goes as any other does, and what is below it by itself.
+removed_attached() {
+	local how
+	for how in "" --retry --deferred --force; do
+		thin_snap one base-ext4
+		ctl attach t-one
+		# shellcheck disable=SC2086 # none is no word
+		dmsetup remove $how t-one
+		wait_for 20 seconds_are 0
+		thin_delete one
+	done
+	# in use: when it's closed
+	mounted ext4 one base-ext4
+	ctl attach t-one
+	dmsetup remove --deferred t-one
+	same /mnt/t-one/some "$REF/some"
+	umount /mnt/t-one
+	wait_for 20 seconds_are 0
+	thin_delete one
+}
+
+# Snapshots of an attached device that is written to: each has what was written before it.
+snapshots() {
+	local i
+	mounted ext4 one base-ext4
+	on_exit "touch $WORK/stop; wait; gone one"
+	ctl attach t-one
+	io_start /mnt/t-one
+	for i in 1 2 3; do
+		cp "$REF/small" "/mnt/t-one/kept-$i"
+		thin_snap "snap$i" one
+		fs_mount ext4 "t-snap$i" "/dev/mapper/t-snap$i"
+		ctl attach "t-snap$i"
+		same "/mnt/t-snap$i/kept-$i" "$REF/small"
+		same "/mnt/t-snap$i/some" "$REF/some"
+		umount "/mnt/t-snap$i"
+		fsck.ext4 -fn "/dev/mapper/t-snap$i"
+		gone "snap$i"
+	done
+	io_stop
+	ctl detach t-one
+}
+
+# I/O that doesn't end, as the disk doesn't answer: the device stays as it is, and goes on when the
+# disk does.
+hanging_io() {
+	local table writer
+	thin_snap one base-ext4
+	on_exit "dmsetup resume data; wait; gone one"
+	table=$(dmsetup table t-one)
+	dmsetup suspend --noflush --nolockfs data
+	dd if="$REF/small" of=/dev/mapper/t-one bs=64k oflag=direct conv=notrunc status=none &
+	writer=$!
+	wait_for 20 in_flight t-one
+	refused 6 "did not end within" attach t-one
+	expect_state t-one "$table"
+	kill -0 $writer || flunk "the writer has ended"
+	dmsetup resume data
+	wait $writer
+	as_before t-one "$table"
+	ctl attach t-one
+	cmp -n "$(stat -c %s "$REF/small")" /dev/mapper/t-one "$REF/small"
+	ctl detach t-one
+}
+
+# in_flight NAME: requests that haven't ended.
+in_flight() {
+	local reads writes
+	read -r reads writes \
+		<"/sys/dev/block/$(dmsetup info -c --noheadings -o major,minor "$1")/inflight"
+	((reads + writes))
+}
+
+# --- what it refuses, and what it takes ----------------------------------------------
+
+odd_devices() {
+	local table
+	refused 3 "no such" attach nothing
+	refused 7 "but a linear" attach data
+	refused 7 "drr is not attached" detach data
+	thin_snap one base-ext4
+	on_exit "gone one"
+	table=$(dmsetup table t-one)
+	refused 7 "drr is not attached" detach t-one
+	# somebody is at work on it
+	dmsetup suspend t-one
+	refused 6 "dmsetup resume t-one" attach t-one
+	[ "$(dmsetup info -c --noheadings -o suspended t-one)" = Suspended ] || flunk "was resumed"
+	dmsetup resume t-one
+	dmsetup load t-one --table "$table"
+	refused 6 "dmsetup clear t-one" attach t-one
+	[ "$(dmsetup info -c --noheadings -o tables_loaded t-one)" = "Live + Inactive" ] ||
+		[ "$(dmsetup info -c --noheadings -o tables_loaded t-one)" = Both ] ||
+		flunk "somebody's table is gone: $(dmsetup info -c -o all t-one)"
+	dmsetup clear t-one
+	as_before t-one "$table"
+	# attached already, by itself and by hand
+	ctl attach t-one --no-donate
+	refused 6 "attached to it already" attach t-one
+	refused 7 "below an attached one" attach "$(dmsetup ls | grep -o '^drr-[^	]*')"
+	refused 7 "below an attached one" create x "$(dmsetup ls | grep -o '^drr-[^	]*')"
+	refused 7 "but a drr" create x t-one
+	ctl detach t-one
+	ctl create above t-one
+	refused 6 "above" attach t-one
+	refused 7 "is a drr device itself" attach above
+	refused 7 "drrctl remove" detach above
+	ctl remove above
+	as_before t-one "$table"
+	# LVM's
+	dmsetup create vg-lv --uuid LVM-abc --table "0 $(thin_sectors one) thin \
+/dev/mapper/pool $(thin_id one)"
+	refused 7 "drrctl create NEW-NAME vg-lv" attach vg-lv
+	dm_remove vg-lv
+	# suspended pools
+	dmsetup suspend pool
+	refused 1 "suspended" attach t-one
+	dmsetup resume pool
+	as_before t-one "$table"
+	# no module
+	rmmod dm_drr
+	mv "/lib/modules/$(uname -r)/updates/dm-drr.ko" /tmp/
+	on_exit "mv /tmp/dm-drr.ko /lib/modules/$(uname -r)/updates/"
+	refused 5 "modprobe dm-drr" attach t-one
+	as_before t-one "$table"
+}
+
+odd_tables() {
+	local table sectors
+	thin_snap one base-ext4
+	sectors=$(thin_sectors one)
+	# read-only
+	dm_remove t-one
+	dmsetup create t-one --readonly --table "0 $sectors thin /dev/mapper/pool $(thin_id one)"
+	ctl attach t-one
+	[ "$(blockdev --getro /dev/mapper/t-one)" = 1 ] || flunk "can be written"
+	ctl detach t-one
+	[ "$(blockdev --getro /dev/mapper/t-one)" = 1 ] || flunk "can be written"
+	dm_remove t-one
+	# shorter than the thin device
+	dmsetup create t-one --table "0 128 thin /dev/mapper/pool $(thin_id one)"
+	table=$(dmsetup table t-one)
+	ctl attach t-one
+	[ "$(blockdev --getsz /dev/mapper/t-one)" = 128 ] || flunk "another size"
+	ctl detach t-one
+	as_before t-one "$table"
+	dm_remove t-one
+	# with an external origin
+	dmsetup message pool 0 "create_thin 1000"
+	dmsetup create t-one --table "0 128 thin /dev/mapper/pool 1000 /dev/mapper/t-base-ext4"
+	table=$(dmsetup table t-one)
+	ctl attach t-one
+	cmp -n 65536 /dev/mapper/t-one /dev/mapper/t-base-ext4
+	dd if=/dev/zero of=/dev/mapper/t-one bs=4k count=1 oflag=direct status=none
+	ctl detach t-one
+	as_before t-one "$table"
+	cmp -n 4096 /dev/mapper/t-one /dev/zero
+	dm_remove t-one
+	dmsetup message pool 0 "delete 1000"
+	# names
+	dmsetup create "my dev" --table "0 $sectors thin /dev/mapper/pool $(thin_id one)"
+	table=$(dmsetup table "my dev")
+	ctl attach "my dev"
+	is_attached "my dev" || flunk "$(dmsetup table)"
+	ctl detach "/dev/mapper/my\\x20dev"
+	as_before "my dev" "$table"
+	dm_remove "my dev"
+	local long
+	long=$(printf 'x%.0s' {1..127})
+	dmsetup create "$long" --table "0 $sectors thin /dev/mapper/pool $(thin_id one)"
+	ctl attach "$long"
+	ctl detach "$long"
+	dm_remove "$long"
+	rm "$THINS/one"
+}
+
+# --- watch ---------------------------------------------------------------------------
+
+WATCH=
+CONFIG=$WORK/drrctl.toml
+
+# watch_config LINE...
+watch_config() { printf '%s\n' "$@" >"$CONFIG"; }
+
+# watch_start: in the background; its lines go to $WORK/watch.log.
+watch_start() {
+	"$CTL" watch --config "$CONFIG" 2>"$WORK/watch.log" &
+	WATCH=$!
+}
+
+# watch_stop [SIGNAL]
+watch_stop() {
+	local rc=0
+	kill -"${1:-TERM}" "$WATCH"
+	wait "$WATCH" || rc=$?
+	WATCH=
+	echo "watch: $rc: $(<"$WORK/watch.log")"
+	[ "${1:-TERM}" != TERM ] || expect "exit code of watch" "$rc" 0
+}
+
+# stop_for_good: at the end of a case, whatever became of it.
+stop_for_good() { [ -z "$WATCH" ] || { kill -KILL "$WATCH"; wait "$WATCH"; cat "$WORK/watch.log"; }; }
+
+watch_says() { grep -qF -e "$1" "$WORK/watch.log"; }
+
+needs_events() { [ -e /proc/net/netlink ] || skip "the kernel has no netlink, and so no events"; }
+
+# Devices that were there, that come, that go and come again; and those that are none of its.
+watch_attaches() {
+	needs_events
+	mounted ext4 one base-ext4
+	thin_snap two base-ext4
+	thin_snap left base-ext4
+	on_exit "stop_for_good; gone one; gone two; gone left; gone three"
+	watch_config 'pools = ["po*"]' 'exclude = ["t-base-*", "t-left"]' 'features = ["paranoid"]'
+	watch_start
+	wait_for 20 is_attached t-one
+	wait_for 20 is_attached t-two
+	[ "$(dmsetup table t-two | cut -d' ' -f5-)" = "1 paranoid" ] || flunk "$(dmsetup table)"
+	refused 6 "is running already" watch --config "$CONFIG"
+	thin_snap three one
+	wait_for 20 is_attached t-three
+	donate t-one some
+	# a removed one is attached when it comes again
+	dmsetup remove t-two
+	thin_open two
+	wait_for 20 is_attached t-two
+	# detached by hand it stays so, whatever happens to it, until it is removed
+	ctl detach t-two
+	dmsetup suspend t-two
+	dmsetup resume t-two
+	dm_remove t-three
+	thin_open three
+	wait_for 20 is_attached t-three
+	! is_attached t-two || flunk "attached against somebody's will"
+	dmsetup remove t-two
+	thin_open two
+	wait_for 20 is_attached t-two
+	# and attached by hand again, too
+	ctl detach t-two
+	ctl attach t-two
+	! is_attached t-left || flunk "attached what is excluded"
+	! is_attached t-base-ext4 || flunk "attached what is excluded"
+	# a new configuration, once it can be read
+	watch_config 'pools = ["pool"]' 'exclude = ["t-base-*"'
+	kill -HUP "$WATCH"
+	wait_for 20 watch_says "$CONFIG:"
+	! is_attached t-left || flunk "attached what is excluded"
+	watch_config 'pools = ["pool"]' 'exclude = ["t-base-*"]'
+	kill -HUP "$WATCH"
+	wait_for 20 is_attached t-left
+	watch_stop
+	is_attached t-one || flunk "stopping has detached it"
+	wait_for 20 seconds_are 4
+	same /mnt/t-one/some "$REF/some"
+}
+
+# What containerd does to a pool, in its own words, as fast as it can: watch is never in the way. A
+# removal isn't tried twice where containerd wouldn't.
+containerd_loop() {
+	local end=$((SECONDS + ${LOOP_SECONDS:-12})) name words i
+	local -i count=0 attached=0
+	needs_events
+	on_exit "stop_for_good; dmsetup remove --force --retry pool-snap-1; \
+dmsetup remove --force --retry pool-snap-2"
+	watch_config 'pools = ["pool"]' 'exclude = ["t-base-*"]'
+	watch_start
+	dmsetup message pool 0 "create_snap 2001 $(thin_id base-ext4)"
+	while ((count < 4 || SECONDS < end)); do
+		dmsetup create pool-snap-1 --table \
+			"0 $(thin_sectors base-ext4) thin /dev/mapper/pool 2001"
+		case $((count % 4)) in
+		0) ;;	# at once
+		1) wait_for 20 is_attached pool-snap-1 ;;
+		*)
+			dd if=/dev/urandom of=/dev/mapper/pool-snap-1 bs=64k count=2 seek=$count \
+				oflag=direct conv=notrunc status=none
+			;;
+		esac
+		! is_attached pool-snap-1 || attached+=1
+		dmsetup suspend pool-snap-1
+		dmsetup message pool 0 "create_snap 2002 2001"
+		dmsetup resume pool-snap-1
+		dmsetup create pool-snap-2 --table \
+			"0 $(thin_sectors base-ext4) thin /dev/mapper/pool 2002"
+		for name in pool-snap-1 pool-snap-2; do
+			read -r -a words < <(dmsetup status $name)
+			expect "sectors of $name" "${words[3]}" 1..
+		done
+		cmp -n $((4 << 20)) /dev/mapper/pool-snap-1 /dev/mapper/pool-snap-2
+		blkdiscard /dev/mapper/pool-snap-2
+		[ "$(target_of pool-snap-2)" != drr ] || attached+=1
+		case $((count % 3)) in
+		0) dmsetup remove --retry pool-snap-2 ;;
+		1) dmsetup remove --deferred pool-snap-2 ;;
+		2) dmsetup remove --retry --force pool-snap-2 ;;
+		esac
+		dmsetup remove --retry pool-snap-1
+		# dm-thin's devices below go a moment later, where no udev makes dmsetup wait
+		wait_for 20 dmsetup message pool 0 "delete 2002"
+		count+=1
+	done
+	wait_for 20 seconds_are 0
+	expect "rounds" "$count" 4..
+	expect "of them attached" "$attached" 1..
+	dmsetup message pool 0 "delete 2001"
+	watch_stop
+	! watch_says "not attached" || flunk "$(<"$WORK/watch.log")"
+}
+
+# Nothing that isn't watched for opens a device: a plain removal right after it came always works.
+never_busy() {
+	local i
+	needs_events
+	on_exit "stop_for_good; gone one"
+	watch_config 'pools = ["pool"]' 'exclude = ["t-base-*"]'
+	watch_start
+	thin_snap one base-ext4
+	for ((i = 0; i < 25; i++)); do
+		dmsetup remove t-one
+		dmsetup create t-one --table "0 $(thin_sectors one) thin /dev/mapper/pool $(thin_id one)"
+	done
+	wait_for 20 is_attached t-one
+	watch_stop
+	dmsetup remove t-one
+	wait_for 20 seconds_are 0
+}
+
+# Events are lost, the pool goes and comes again, watch is killed half-way.
+# lose_events: more than the buffer of the stopped watch takes; the kernel counts those it drops.
+lose_events() {
+	local i
+	until awk -v pid="$WATCH" '$2 == 15 && $3 == pid && $9 > 0 { lost = 1 } END { exit !lost }' \
+		/proc/net/netlink; do
+		for ((i = 0; i < 500; i++)); do
+			echo change >/sys/block/$META_DISK/uevent
+		done
+	done
+}
+
+watch_recovers() {
+	local i
+	needs_events
+	on_exit "stop_for_good; gone one; gone two"
+	watch_config 'pools = ["pool"]' 'exclude = ["t-base-*"]'
+	watch_start
+	thin_snap one base-ext4
+	wait_for 20 is_attached t-one
+	kill -STOP "$WATCH"
+	dmsetup remove t-one
+	thin_open one
+	lose_events
+	thin_snap two base-ext4
+	kill -CONT "$WATCH"
+	wait_for 60 watch_says "events were lost"
+	wait_for 60 is_attached t-one
+	wait_for 60 is_attached t-two
+	# the pool goes
+	gone two
+	dmsetup remove t-one
+	dm_remove t-base-ext4
+	dm_remove t-base-xfs
+	wait_for 20 seconds_are 0
+	dm_remove pool
+	pool_create /dev/$META_DISK
+	thin_open base-ext4
+	thin_open base-xfs
+	thin_open one
+	wait_for 20 is_attached t-one
+	watch_stop
+	# killed half-way: the next finds what it left
+	dmsetup remove t-one
+	wait_for 20 seconds_are 0
+	for i in activated staged; do
+		DRRCTL_STOP_AT=$i "$CTL" watch --config "$CONFIG" 2>"$WORK/watch.log" &
+		WATCH=$!
+		thin_open one
+		wait_for 20 is_stopped "$WATCH"
+		watch_stop KILL
+		watch_start
+		wait_for 20 is_attached t-one
+		[ $i != activated ] || wait_for 20 watch_says "left something behind"
+		expect "second devices" "$(seconds)" 1
+		watch_stop
+		dmsetup remove t-one
+		wait_for 20 seconds_are 0
+	done
+}
+
+watch_refuses() {
+	refused 3 "write one" watch --config /nowhere/drrctl.toml
+	watch_config 'pools = ["pool"]' 'pol = 7'
+	refused 2 "$CONFIG:2: unknown field" watch --config "$CONFIG"
+	watch_config 'pools = ["pool"]' 'features = [' '"fast"]'
+	refused 2 "$CONFIG:3: 'fast' is no feature" watch --config "$CONFIG"
+}
+
+[ "$DRR" = drr ] || { say "these are about drr"; finish; exit; }
+random_file some 2M
+random_file small 512K
+pool_up 768
+modprobe dm-drr
+image_new ext4 base-ext4 128
+image_new xfs base-xfs 128
+run_case "attached and detached, ext4" serves ext4
+run_case "attached and detached, xfs" serves xfs
+run_case "cycles under I/O" cycles_under_io
+[ ! -e "$WORK/cycles" ] || say "$(<"$WORK/cycles") cycles of attach and detach in $CYCLE_SECONDS s"
+run_case "killed at every step" killed
+run_case "a stray table" stray_table
+run_case "removed while it is attached" removed_meanwhile
+run_case "removed when it is attached" removed_attached
+run_case "snapshots of an attached device" snapshots
+run_case "I/O that hangs" hanging_io
+run_case "odd devices" odd_devices
+run_case "odd tables" odd_tables
+run_case "watch attaches" watch_attaches
+run_case "watch, and what containerd does" containerd_loop
+run_case "watch is never in the way" never_busy
+run_case "watch recovers" watch_recovers
+run_case "watch refuses bad configuration" watch_refuses
+run_case "nothing is remembered after unmount" all_down
+finish
