@@ -26,7 +26,8 @@ bench:
 demo:
 	@scripts/demo.sh
 
-# SUITES="kunit reads" runs only these; KERNEL=debug in a guest with run-time checkers
+# SUITES="kunit reads" runs only these, "torture-long" for TIME=600; KERNEL=debug in a guest with
+# run-time checkers
 test:
 	@KERNEL=$(KERNEL) scripts/test.sh $(SUITES)
 

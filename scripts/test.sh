@@ -3,7 +3,8 @@
 # Runs all tests: KUnit under User-mode Linux, then each guest suite in a boot of its
 # own. Ends with the line "N passed, N failed".
 #
-# usage: test.sh [SUITE]...	without arguments all; "kunit" is one of them
+# usage: test.sh [SUITE]...	without arguments all; "kunit" is one of them, and so is, where it
+#				is named, "torture-long": scripts/torture.sh, TIME=600 SEED=1
 #   KERNEL=debug or kcsan in the environment: guests run that kernel, not Debian's
 #
 # A suite is a script in tools/testing/suites that prints TAP. A line of it that starts
@@ -53,6 +54,16 @@ run_kunit() {
 	((passed += good, failed += bad)) || true
 }
 
+run_long_torture() {
+	if KERNEL=$kernel "$scripts/torture.sh"; then
+		echo "ok - torture-long"
+		((++passed))
+	else
+		echo "not ok - torture-long"
+		((++failed))
+	fi
+}
+
 run_suite() {
 	local suite=$1 file=$DRR_TOP/tools/testing/suites/$1.sh rc=0 options build
 	local name=$suite
@@ -86,7 +97,11 @@ done
 
 for suite in "${suites[@]}"; do
 	echo "# $suite"
-	if [[ $suite = kunit ]]; then run_kunit; else run_suite "$suite"; fi
+	case $suite in
+	kunit) run_kunit ;;
+	torture-long) run_long_torture ;;
+	*) run_suite "$suite" ;;
+	esac
 done
 ((!skipped)) || echo "$skipped skipped"
 echo "$passed passed, $failed failed"
