@@ -243,7 +243,7 @@ impl AccessTable {
     }
 
     /// Of `count` pages from page `first` of `block` on, how many come before the first `worth` in a
-    /// row that have donors; `count` if there are no such.
+    /// row that have donors, or before fewer that are the last; `count` if there are no such.
     pub(crate) fn before_donors(
         &self,
         guard: &rcu::Guard,

@@ -30,8 +30,8 @@ use crate::{
     target::Drr,
 };
 
-/// Pages in a row that are worth a request of their own, to copy them or to have a longer one from
-/// the disk end where they begin: less costs more than it saves.
+/// Pages in a row that are worth two requests from the disk in the place of one, around them: less
+/// costs more than it saves. At the beginning and at the end of a read any number is.
 const WORTH_PAGES: u32 = 4;
 
 /// How long busy donors are given each time, in microseconds. They are as a rule since their own
@@ -108,10 +108,10 @@ impl Drr {
             return self.missed(bio, Miss::Changed);
         }
         match served.why {
-            Some(Unserved::Busy | Unserved::Reading(_)) if served.pages < WORTH_PAGES => {
+            Some(Unserved::Busy | Unserved::Reading(_)) if served.pages == 0 => {
                 self.fetch(bio, place, Miss::Busy, count, again)
             }
-            Some(Unserved::NoRecord) if served.pages < WORTH_PAGES => {
+            Some(Unserved::NoRecord) if served.pages == 0 => {
                 let guard = rcu::read_lock();
                 let alone = table.before_donors(&guard, &place.block, first, count, WORTH_PAGES);
                 drop(guard);

@@ -160,8 +160,8 @@ fn mark_of(marks: &[Atomic<u64>], hash: u64) -> (&Atomic<u64>, u64) {
     (&marks[word], 1 << (hash % u64::from(u64::BITS)))
 }
 
-/// Of `count` things, how many come before the first `worth` in a row that are `known`; `count` if
-/// there are no such.
+/// Of `count` things, how many come before the first `worth` in a row that are `known`, or before
+/// fewer that are the last; `count` if there are no such.
 pub fn before_run(count: u32, worth: u32, mut known: impl FnMut(u32) -> bool) -> u32 {
     let mut run = 0;
     for at in 0..count {
@@ -170,7 +170,7 @@ pub fn before_run(count: u32, worth: u32, mut known: impl FnMut(u32) -> bool) ->
             return at + 1 - run;
         }
     }
-    count
+    count - run
 }
 
 #[kunit_tests(dm_bits)]
@@ -186,7 +186,11 @@ mod tests {
             (0b0111_0111, 8, 4, 8),
             (0b0111_0111, 8, 3, 0),
             (0b1110_1100, 8, 3, 5),
-            (0b1111_0000, 7, 4, 7),
+            (0b1111_0000, 7, 4, 4),
+            (0b1000_0000, 8, 4, 7),
+            (0b0000_0111, 8, 8, 8),
+            (0b1111_1110, 8, 8, 1),
+            (0b1111_1111, 8, 8, 0),
             (0b1, 0, 1, 0),
         ] {
             assert_eq!(before_run(count, worth, |at| known >> at & 1 == 1), before);

@@ -77,10 +77,11 @@ small_files() {
 	expect_drr "sectors served" $(($(stat_of b hit_sectors) - before)) 192..
 }
 
-# read_parts NAME FILE STEP SIZE: reads SIZE KiB in each STEP KiB of a file, and no more.
+# read_parts NAME FILE STEP SIZE [FIRST]: reads SIZE KiB in each STEP KiB of a file, from FIRST on, and
+# no more.
 read_parts() {
 	local offset args=()
-	for ((offset = 0; offset < 1024; offset += $3)); do
+	for ((offset = ${5:-0}; offset < 1024; offset += $3)); do
 		args+=(-c "pread -q ${offset}k ${4}k")
 	done
 	xfs_io -r -c "fadvise -r" "${args[@]}" "/mnt/$1/$2"
@@ -112,10 +113,13 @@ partly_cached_donor() {
 	expect_drr "sectors from the disk with two donors" $(($(disk_sectors_read) - before)) 0
 }
 
-# Less than that isn't worth a request of its own: what the donor has goes to the disk with the rest.
+# Fewer pages than four are served where a request begins or ends. In its midst they go to the disk
+# with the rest, as two requests would cost more; but for those between which a data block begins.
 scattered_donor() {
 	read_parts a scattered 16 12
-	direct_read c scattered 64k 2048
+	direct_read c scattered 16k 512
+	read_parts a midst 16 8 4
+	direct_read c midst 16k 1792..2048
 }
 
 # O_DIRECT readers are served, and their pages, which aren't page cache, are no donors.
@@ -232,7 +236,7 @@ target_at_an_offset() {
 }
 
 random_file big 4M
-for name in evicted partly scattered direct direct2 together mapped paranoid features; do
+for name in evicted partly scattered midst direct direct2 together mapped paranoid features; do
 	random_file $name 1M
 done
 random_file tail 1049000
