@@ -27,8 +27,8 @@
  *   all.possible, all.hit		both
  *   lost.REASON	possible but not hit, by the only miss_REASON that was counted for the
  *			read; lost.several if there was more than one
- *   lost.few	of all that was lost: in a row of less than WORTH_PAGES possible ones, in a
- *			request of more
+ *   lost.few	of all that was lost: in a row of less than WORTH_PAGES possible ones, in the
+ *			midst of a request
  *   other.beyond	hit, but not possible
  *   other.written	pages overwritten
  *   other.unclear	reads
@@ -54,7 +54,7 @@
 #define BLOCK_PAGES 16
 #define RUN_PAGES 32
 #define MOST_DEVICES 8
-/* Of drr/read.rs: donors for less in a row are left, unless they have all of a request. */
+/* Of drr/read.rs: donors for less in a row are left, but where a request begins or ends. */
 #define WORTH_PAGES 4
 /* One in so many accesses is a write; after so many writes a device's are written back. */
 #define WRITES 40
@@ -285,8 +285,8 @@ static bool is_possible(const struct device *reader, size_t page, unsigned int a
 }
 
 /*
- * Possible pages that are in a row of less than WORTH_PAGES and don't make up a request: those of
- * one data block that the reader hasn't.
+ * Possible pages that are in a row of less than WORTH_PAGES in the midst of a request: a request is
+ * for pages of one data block that the reader hasn't.
  */
 static unsigned int too_few(const struct device *reader, size_t page, unsigned int number,
 			    const bool *possible)
@@ -304,7 +304,7 @@ static unsigned int too_few(const struct device *reader, size_t page, unsigned i
 				row++;
 				continue;
 			}
-			if (row < WORTH_PAGES && row < to - from)
+			if (row < WORTH_PAGES && at - row > from && at < to)
 				sum += row;
 			row = 0;
 		}
