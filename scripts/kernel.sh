@@ -125,18 +125,8 @@ need_rust() {
 }
 
 prepare_debian() {
-	local dir=$1 release
-	release=$(<"$base/image/release")
-	cp "$base/image/config" "$dir/.config"
-	# 7.3.4+deb13-cloud-amd64: what follows the version is Debian's
-	toolbox "$base/source/scripts/config" --file "$dir/.config" \
-		--set-str LOCALVERSION "+${release#*+}" \
-		--set-str SYSTEM_TRUSTED_KEYS ""
-	kernel_make "$dir" olddefconfig
-	need_rust "$dir"
-	kernel_make "$dir" modules_prepare
-	cp "$base/image/Module.symvers" "$dir/"
-	[[ $(<"$dir/include/config/kernel.release") = "$release" ]]
+	toolbox "$scripts/prepare-kernel.sh" "$base/source" "$1" "$(<"$base/image/release")" \
+		"$base/image/config" "$base/image/Module.symvers"
 }
 
 # User-mode Linux has no function tracer (rust/truncation.rs); a tracepoint takes its place.

@@ -44,30 +44,8 @@ kmake() {
 	nice "$scripts/toolbox.sh" make -C "$kdir" "${words[@]}" -j"$(nproc)" "$@"
 }
 
-# A copy of what dm-thin is made of, at its place in a kernel tree: patches apply.
-copy_thin() {
-	local md=$build/dm-thin/drivers/md patch
-	remove_tree "$build/dm-thin"
-	mkdir -p "$md/persistent-data" "$build/dm-thin/include/linux"
-	cp "$source"/drivers/md/dm-thin*.[ch] "$source"/drivers/md/*.h "$md/"
-	cp "$source"/drivers/md/persistent-data/*.h "$md/persistent-data/"
-	for patch in "$patches"/*.patch; do
-		"$scripts/toolbox.sh" patch -d "$build/dm-thin" -p1 --fuzz=0 --no-backup-if-mismatch \
-			-i "$patch"
-	done
-	cat >"$md/Kbuild" <<-'EOF'
-	obj-m := dm-thin-pool.o
-	dm-thin-pool-y := dm-thin.o dm-thin-metadata.o
-	ccflags-y := -I$(src)/../../include
-	EOF
-}
-
 build_thin() {
-	local patch
-	for patch in "$patches"/*.patch; do
-		[[ -e $patch ]] || { echo "no patches in $patches"; return 1; }
-	done
-	copy_thin
+	"$scripts/toolbox.sh" "$scripts/copy-thin.sh" "$source" "$patches" "$build/dm-thin"
 	kmake M="$build/dm-thin/drivers/md" modules
 	cp "$build/dm-thin/drivers/md/dm-thin-pool.ko" "$build/"
 }
@@ -100,7 +78,8 @@ build_module() {
 
 mkdir -p "$build"
 lock_build "$variant"
-build_module dm-thin-pool.ko "dm-thin-pool.ko for $variant" build_thin "$patches"
+build_module dm-thin-pool.ko "dm-thin-pool.ko for $variant" build_thin "$patches" \
+	"$scripts/copy-thin.sh"
 build_module dm-drr.ko "dm-drr.ko for $variant" build_drr \
 	"$DRR_TOP/Kbuild" "$DRR_TOP/rust" "$DRR_TOP/drr" "$DRR_TOP/include" "$build/dm-thin-pool.ko"
 build_module drr-disk.ko "drr-disk.ko for $variant" build_disk "$DRR_TOP/tools/testing/disk"
