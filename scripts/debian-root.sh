@@ -107,6 +107,37 @@ configure_apt() {
 install_packages() {
 	local root=$1
 	shift
+	# a root that isn't finished is thrown away: no need to wait for the disk
 	in_setup "$root" env DEBIAN_FRONTEND=noninteractive apt-get install -y \
-		--no-install-recommends "$@"
+		-o DPkg::Options::=--force-unsafe-io --no-install-recommends "$@"
+}
+
+# Makes sure of a root with the given packages in the cache, and sets $root to its path.
+# $1: name, $2: MiB that it needs, $3: what to call it, rest: packages
+cached_root() {
+	local name=$1 space=$2 text=$3
+	shift 3
+	root=$DRR_CACHE/$name-$(cache_key 1 "$DEBIAN_SUITE" "$@")
+	[[ -d $root ]] || ( make_root "$root" "$name" "$space" "$text" "$@" )
+}
+
+make_root() {
+	local root=$1 name=$2 space=$3 text=$4 stale
+	shift 4
+	need_root
+	need_amd64
+	need_plain_paths
+	need_space "$space" "$text"
+	lock_cache toolbox	# they share the folder debs
+	[[ ! -d $root ]] || return 0
+	for stale in "$DRR_CACHE/$name"-*.tmp; do
+		remove_tree "$stale"
+	done
+	need_debootstrap
+	step "$name-base" "$text: Debian $DEBIAN_SUITE base system" bootstrap "$root.tmp"
+	step "$name-lists" "$text: package lists" configure_apt "$root.tmp"
+	step "$name-packages" "$text: packages" install_packages "$root.tmp" "$@"
+	mv "$root.tmp" "$root"
+	remove_tree "$DRR_CACHE/debs"
+	keep_newest 2 "$DRR_CACHE/$name"-*
 }
