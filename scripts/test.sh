@@ -14,35 +14,16 @@
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=scripts/tap.sh
+. "$DRR_TOP/scripts/tap.sh"
 
 scripts=$DRR_TOP/scripts
-passed=0 failed=0 skipped=0
 kernel=${KERNEL:-debian}
 case $kernel in
 debian) timeout=1200 ;;
 debug | kcsan) timeout=5400 ;;
 *) die "no kernel '$kernel' for the guest suites : use KERNEL=debian, debug or kcsan" ;;
 esac
-
-# Adds up the TAP lines of a file. A plan that isn't kept, or a failure that no TAP line
-# tells of, counts as one failed test.
-# $1: suite, $2: its exit status, $3: file
-count_tap() {
-	local suite=$1 rc=$2 file=$3 good bad skip plan
-	touch "$file"
-	bad=$(grep -c '^not ok ' "$file") || true
-	skip=$(grep -ciE '^ok .*# SKIP' "$file") || true
-	good=$(($(grep -c '^ok ' "$file" || true) - skip))
-	plan=$(sed -n 's/^1\.\.\([0-9]*\)$/\1/p' "$file" | tail -n 1)
-	if [[ $plan != $((good + bad + skip)) ]]; then
-		echo "not ok - $suite: $((good + bad + skip)) of ${plan:-unknown} cases reported"
-		((++bad))
-	elif ((rc && !bad)); then
-		echo "not ok - $suite: the run as a whole"
-		((++bad))
-	fi
-	((passed += good, failed += bad, skipped += skip)) || true
-}
 
 run_kunit() {
 	local log=$DRR_TOP/build/out/kunit.log good=0 bad=1
@@ -103,6 +84,4 @@ for suite in "${suites[@]}"; do
 	*) run_suite "$suite" ;;
 	esac
 done
-((!skipped)) || echo "$skipped skipped"
-echo "$passed passed, $failed failed"
-((!failed))
+sum_up
