@@ -57,12 +57,13 @@ check_rustfmt() {
 	toolbox rustfmt --check --edition 2021 --config-path "$source/.rustfmt.toml" "${rust[@]}"
 }
 
-# Every warning is an error; built from scratch, or old warnings would not show.
+# Every warning is an error; built from scratch, or old warnings would not show. With the
+# command for custom kernels, so that this is known to work.
 check_clippy() {
 	rm -rf "$build/clippy"
 	mkdir -p "$build/clippy"
-	toolbox make -C "$kdir" M="$DRR_TOP" MO="$build/clippy" -j"$(nproc)" \
-		CLIPPY=1 KRUSTFLAGS=-Dwarnings modules
+	toolbox make KDIR="$kdir" MO="$build/clippy" -j"$(nproc)" \
+		CLIPPY=1 KRUSTFLAGS=-Dwarnings
 }
 
 # clippy wants a reason for each; this counts them, and keeps them where they belong.
@@ -83,6 +84,26 @@ check_checkpatch() {
 	# tracepoints are written in a style of their own
 	toolbox "$source/scripts/checkpatch.pl" --root="$source" --strict --no-summary \
 		--ignore OPEN_ENDED_LINE,PARENTHESIS_ALIGNMENT --file "${events[@]}"
+}
+
+# Both series apply to the kernel's source as mails do. A repository of the touched files will do.
+check_patches() {
+	local repo=$build/patches file series=("$scripts/patches/$DRR_KERNEL"/{,mm/}*.patch)
+	rm -rf "$repo"
+	mkdir -p "$repo"
+	sed -n 's,^--- a/,,p' "${series[@]}" | sort -u | while read -r file; do
+		[[ ! -e $source/$file ]] || install -D -m 644 "$source/$file" "$repo/$file"
+	done
+	# shellcheck disable=SC2016 # expanded by the inner shell
+	toolbox bash -euc '
+		export GIT_{AUTHOR,COMMITTER}_{NAME,EMAIL}=check GIT_CONFIG_GLOBAL=/dev/null
+		cd "$1"
+		shift
+		git init -q .
+		git add .
+		git commit -qm source
+		git am "$@"
+	' - "$repo" "${series[@]}"
 }
 
 # Both crates, private items too, with the flags that the module is built with.
@@ -132,7 +153,7 @@ need_root
 source=$("$scripts/kernel.sh" source)
 kdir=$("$scripts/kernel.sh" debian)
 mkdir -p "$build"
-for name in rustfmt clippy unsafe checkpatch rustdoc shellcheck spdx; do
+for name in rustfmt clippy unsafe checkpatch patches rustdoc shellcheck spdx; do
 	check "$name" "check_$name"
 done
 echo "$passed passed, $failed failed"
