@@ -72,6 +72,10 @@ drrctl:
 install-drrctl:
 	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/drrctl.sh install
 
+# Debian packages, into build/deb
+deb:
+	@scripts/deb.sh
+
 toolbox:
 	@scripts/toolbox.sh --path
 
@@ -106,6 +110,7 @@ make powercut  cut the power of a guest under load, N=5 times, and look what is 
 make modules   build both modules for Debian's kernel, into build/debian
 make drrctl    build the command line tool, its man pages and completions, into
                build/drrctl; make install-drrctl installs them: PREFIX=/usr/local DESTDIR=
+make deb       Debian packages dm-drr-dkms and drrctl, into build/deb
 make toolbox   only the root with the compilers
 make kernels   only the kernel trees
 make KDIR=...  build dm-drr.ko against a prepared kernel tree; also: install, MO=...
@@ -120,4 +125,4 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: modules install drrctl install-drrctl bench demo test kunit host-test fuzz check model mutants torture powercut unsafe toolbox kernels clean help
+.PHONY: modules install drrctl install-drrctl deb bench demo test kunit host-test fuzz check model mutants torture powercut unsafe toolbox kernels clean help
