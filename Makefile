@@ -76,6 +76,10 @@ install-drrctl:
 deb:
 	@scripts/deb.sh
 
+# installs them in a Debian root, boots it, purges them
+deb-test:
+	@scripts/deb-test.sh
+
 toolbox:
 	@scripts/toolbox.sh --path
 
@@ -111,6 +115,7 @@ make modules   build both modules for Debian's kernel, into build/debian
 make drrctl    build the command line tool, its man pages and completions, into
                build/drrctl; make install-drrctl installs them: PREFIX=/usr/local DESTDIR=
 make deb       Debian packages dm-drr-dkms and drrctl, into build/deb
+make deb-test  install them in a Debian root, use them in a guest, purge them
 make toolbox   only the root with the compilers
 make kernels   only the kernel trees
 make KDIR=...  build dm-drr.ko against a prepared kernel tree; also: install, MO=...
@@ -125,4 +130,4 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: modules install drrctl install-drrctl deb bench demo test kunit host-test fuzz check model mutants torture powercut unsafe toolbox kernels clean help
+.PHONY: modules install drrctl install-drrctl deb deb-test bench demo test kunit host-test fuzz check model mutants torture powercut unsafe toolbox kernels clean help

@@ -1,0 +1,242 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Tests the Debian packages: installs them in a Debian root, with DKMS building the modules,
+# boots Debian's kernel with what is installed, uses it, and purges it again.
+#
+# usage: deb-test.sh		prints TAP; the last line is "N passed, N failed"
+#
+# The root and the prepared kernel tree of an earlier run are kept in the cache; the latter
+# as it is on a machine where the package is upgraded.
+
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=scripts/debian-root.sh
+. "$DRR_TOP/scripts/debian-root.sh"
+# shellcheck source=scripts/tap.sh
+. "$DRR_TOP/scripts/tap.sh"
+
+scripts=$DRR_TOP/scripts
+out=$DRR_TOP/build/out/deb
+build=$DRR_TOP/build/deb-test
+machine=$build/root
+
+# --- set-up ---
+
+# What the packages need, by name: nothing else is in the root, so nothing can be missed.
+depends() {
+	for deb; do
+		"$scripts/toolbox.sh" dpkg-deb -f "$deb" Depends Pre-Depends
+	done | sed -e 's/^[A-Za-z-]*: //' -e 's/([^)]*)//g' -e 's/|[^,]*//g' |
+		tr -s ', ' '\n' | grep . | LC_ALL=C sort -u
+}
+
+# A copy of the root, with the packages in /srv. Nothing of it is to be started.
+make_machine() {
+	remove_tree "$machine"
+	mkdir -p "$build"
+	cp -a --reflink=auto "$root" "$machine"
+	cp "${debs[@]}" "$machine/srv/"
+	printf '#!/bin/sh\nexit 101\n' >"$machine/usr/sbin/policy-rc.d"
+	chmod +x "$machine/usr/sbin/policy-rc.d"
+}
+
+# The prepared kernel tree takes minutes to make, so one of an earlier build is used again,
+# as it is when the package is upgraded.
+give_tree() {
+	[[ ! -d $kept ]] || cp -a --reflink=auto "$kept" "$machine/var/cache/dm-drr"
+}
+
+keep_tree() {
+	[[ ! -d $kept ]] || return 0
+	remove_tree "$kept.tmp"
+	cp -a --reflink=auto "$machine/var/cache/dm-drr" "$kept.tmp"
+	mv "$kept.tmp" "$kept"
+	keep_newest 1 "$DRR_CACHE"/deb-tree-*[!p]
+}
+
+on_machine() {
+	in_setup "$machine" env DEBIAN_FRONTEND=noninteractive "$@"
+}
+
+apt_get() {
+	on_machine apt-get -y --no-install-recommends "$@" 2>&1
+}
+
+# Whether DKMS sees the supported kernel's headers.
+headers() {
+	case $1 in
+	hidden) mv "$modules/build" "$build/hidden" ;;
+	shown) mv "$build/hidden" "$modules/build" ;;
+	esac
+}
+
+# Everything in the machine that a package can leave behind: name, type, mode, size, target.
+# Not what dpkg and apt write, initramfs files, which are made anew, nor DKMS' own signing
+# key, which stays with DKMS.
+listing() {
+	(cd "$machine" && find . -xdev \( -path ./var/lib/dpkg -o -path ./var/log \
+		-o -path ./var/cache/apt -o -path ./var/lib/apt -o -path ./var/cache/ldconfig \
+		-o -path './boot/initrd*' -o -path ./tmp -o -path ./run -o -path ./var/cache/dm-drr \
+		-o -name 'mok.*' -o -name 'ld.so.cache' -o -name '__pycache__' \) -prune -o \
+		-printf '%p %y %m %l ' \( -type f -printf '%s' -o -true \) -printf '\n') | sort
+}
+
+# --- cases ---
+
+# The packages themselves: a .changes file, which is for uploads, can't have overrides.
+lints() {
+	( in_root "$packaging" run lintian --fail-on error,warning --tag-display-limit 0 \
+		"${debs[@]}" )
+}
+
+# apt ends well, and whoever reads it learns what to install instead.
+refuses_other_kernels() {
+	headers hidden
+	on_exit "headers shown"
+	apt_get install "${debs[@]/#*\//\/srv/}" | tee "$out/refused.log"
+	grep -qF "kernel $other isn't supported : install Debian kernel" "$out/refused.log" ||
+		flunk "not a word about the supported kernels"
+	[[ $(on_machine dkms status -m dm-drr) = *": added" ]] ||
+		flunk "dkms: $(on_machine dkms status -m dm-drr)"
+}
+
+# Source and headers of a supported kernel come later, and dpkg tells the package.
+builds_when_the_source_comes() {
+	give_tree
+	on_machine dpkg-trigger --by-package=dkms "/usr/src/linux-source-$series.tar.xz"
+	on_machine dpkg --configure -a
+	built
+	keep_tree
+}
+
+built() {
+	[[ $(on_machine dkms status -m dm-drr) = "dm-drr/$version, $release, x86_64: installed"* ]] ||
+		flunk "dkms: $(on_machine dkms status -m dm-drr)"
+}
+
+installs() {
+	give_tree
+	apt_get install "${debs[@]/#*\//\/srv/}" | tee "$out/installed.log"
+	built
+}
+
+# Both are what modprobe takes, made for this kernel, and signed.
+fit_the_kernel() {
+	local module field
+	for module in dm-thin-pool dm-drr; do
+		field=$(on_machine modinfo -k "$release" -F filename "$module")
+		[[ $field = */updates/dkms/$module.ko* ]] || flunk "modprobe takes $field"
+		field=$(on_machine modinfo -k "$release" -F vermagic "$module")
+		[[ $field = "$release "* ]] || flunk "$module is for $field"
+		[[ $(on_machine modinfo -k "$release" -F signer "$module") = "DKMS module signing key" ]] ||
+			flunk "$module isn't signed"
+	done
+	[[ ! -e $machine/lib/modules/$other/updates ]] || flunk "built for $other, too"
+}
+
+tool_is_there() {
+	local file
+	[[ $(on_machine drrctl --version) = "drrctl "* ]] || flunk "$(on_machine drrctl --version)"
+	for file in man/man1/drrctl.1.gz bash-completion/completions/drrctl \
+		zsh/vendor-completions/_drrctl fish/vendor_completions.d/drrctl.fish; do
+		[[ -s $machine/usr/share/$file ]] || flunk "no /usr/share/$file"
+	done
+	# its units are there for who enables them
+	file=$(find "$machine/etc/systemd/system" -name 'drr*' 2>/dev/null)
+	[[ ! $file ]] || flunk "enabled by the installation: $file"
+}
+
+# Nothing is left but what was there before, and the stock dm-thin-pool is there again.
+purges() {
+	apt_get purge dm-drr-dkms drrctl
+	on_machine dpkg --verify "linux-modules-$release" dkms | tee "$out/verify.log"
+	[[ ! -s $out/verify.log ]] || flunk "a package's files have changed"
+	listing >"$out/after"
+	diff "$out/before" "$out/after" || flunk "purge has left these (>), or taken these (<)"
+	[[ ! -e $machine/var/cache/dm-drr ]] || flunk "the kernel tree is left"
+	[[ $(on_machine modinfo -k "$release" -F filename dm-thin-pool) = */kernel/drivers/md/* ]] ||
+		flunk "modprobe takes $(on_machine modinfo -k "$release" -F filename dm-thin-pool)"
+	expect_fail on_machine modinfo -k "$release" dm-drr
+}
+
+# --- the machine, booted ---
+
+# What a running system needs of the root, as a disk.
+make_disk() {
+	rm -rf "$build/disk" "$build/disk.img"
+	mkdir "$build/disk"
+	tar -c -C "$machine" --exclude='*/libLLVM*' --exclude='*/libclang*' --exclude='*/librustc*' \
+		--exclude='*.a' --exclude='*/gcc/*' --exclude='*/llvm-*/*' --exclude='*/rustlib/*' \
+		bin sbin lib lib64 etc usr/bin usr/sbin usr/lib usr/lib64 | tar -x -C "$build/disk"
+	mkdir "$build/disk"/{dev,proc,sys,run,tmp}
+	truncate -s 1536M "$build/disk.img"
+	"$scripts/toolbox.sh" mke2fs -q -t ext4 -d "$build/disk" "$build/disk.img"
+	remove_tree "$build/disk"
+}
+
+boots() {
+	local rc=0
+	step deb-disk "the machine's disk" make_disk
+	"$scripts/vm.sh" --stock --disk-file "$build/disk.img" --timeout 900 --name deb-guest \
+		-- /drr/deb/guest.sh || rc=$?
+	rm "$build/disk.img"
+	count_tap deb-guest "$rc" "$DRR_TOP/build/out/deb-guest/output.log"
+}
+
+# --- main ---
+
+need_root
+read -r -a debs <<<"$("$scripts/deb.sh")"
+packaging=$("$scripts/deb.sh" --root)
+version=$("$scripts/toolbox.sh" dpkg-deb -f "${debs[0]}" Version)
+image=$("$scripts/kernel.sh" image)
+release=$(<"$image/release")
+series=$DRR_KERNEL
+mapfile -t packages < <(depends "${debs[@]}")
+# The kernel of the stable release is the one that isn't supported.
+cached_root deb-test "$SPACE_DEB_TEST" "test machine" "${packages[@]}" \
+	linux-{modules,headers}-"$release"/"$DEBIAN_SUITE-backports" \
+	"linux-headers-$KERNEL_FLAVOUR/$DEBIAN_SUITE"
+kept=$DRR_CACHE/deb-tree-$(cache_key "$root" "$(tree_key "$DRR_TOP/packaging/dkms" \
+	"$scripts/prepare-kernel.sh")")
+modules=$machine/lib/modules/$release
+
+# cases are as in the guest, but nothing of device-mapper is looked at here
+export DRR=none
+# shellcheck source=tools/testing/lib.sh
+. "$DRR_TOP/tools/testing/lib.sh"
+lock_build deb-test
+rm -rf "$out"
+mkdir -p "$out"
+LOG=$out/case.log
+step deb-machine "a machine to install the packages on" make_machine
+other=$(basename "$(ls -d "$machine"/lib/modules/6*)")
+listing >"$out/before"
+
+# $1: name of the suite, rest: its cases, "NAME=FUNCTION"
+suite() {
+	local name=$1 each rc=0
+	shift
+	SUITE=$name CASES=0 FAILED=0
+	{
+		for each; do
+			run_case "${each%=*}" "${each#*=}"
+		done
+		finish || rc=$?
+	} > >(tee "$out/$name")
+	wait $!
+	count_tap "$name" "$rc" "$out/$name"
+}
+
+suite deb-install \
+	"lintian finds nothing=lints" \
+	"a kernel that isn't supported is refused=refuses_other_kernels" \
+	"modules are built when source and headers come=builds_when_the_source_comes" \
+	"purge leaves nothing, the stock dm-thin-pool is back=purges" \
+	"installation builds both modules=installs" \
+	"the modules fit the kernel, and are signed=fit_the_kernel" \
+	"drrctl, its man page and completions are there=tool_is_there"
+boots
+suite deb-purge "purge leaves nothing, the stock dm-thin-pool is back=purges"
+remove_tree "$machine"
+sum_up
