@@ -301,7 +301,7 @@ impl AccessTable {
 
 impl FolioEvents for AccessTable {
     fn removed(&self, folio: EventFolio<'_>) {
-        self.directory.removed(folio);
+        self.directory.folio_removed(&folio);
     }
 
     fn dirtied(&self, folio: EventFolio<'_>) {

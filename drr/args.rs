@@ -17,23 +17,31 @@ pub(crate) struct Features {
     pub(crate) no_receive: bool,
     /// Compare every hit with the disk.
     pub(crate) paranoid: bool,
+    /// Never drop pages of this device's page cache because others have them.
+    pub(crate) keep_copies: bool,
 }
 
 /// The features by name, in canonical order.
-const NAMES: [&CStr; 3] = [c"no_donate", c"no_receive", c"paranoid"];
+const NAMES: [&CStr; 4] = [c"no_donate", c"no_receive", c"paranoid", c"keep_copies"];
 
 impl Features {
     /// Whether they are set, in the order of [`NAMES`].
-    fn flags(&self) -> [bool; 3] {
-        [self.no_donate, self.no_receive, self.paranoid]
+    fn flags(&self) -> [bool; 4] {
+        [
+            self.no_donate,
+            self.no_receive,
+            self.paranoid,
+            self.keep_copies,
+        ]
     }
 
     fn flag_mut(&mut self, name: &CStr) -> Option<&mut bool> {
-        let [no_donate, no_receive, paranoid] = NAMES;
+        let [no_donate, no_receive, paranoid, keep_copies] = NAMES;
         match name {
             _ if name == no_donate => Some(&mut self.no_donate),
             _ if name == no_receive => Some(&mut self.no_receive),
             _ if name == paranoid => Some(&mut self.paranoid),
+            _ if name == keep_copies => Some(&mut self.keep_copies),
             _ => None,
         }
     }
@@ -101,7 +109,7 @@ impl ArgError<'_> {
         match self {
             ArgError::Count => "write <thin device> [<#feature args> [<feature>]*]",
             ArgError::FeatureCount(_) => "write the number of features that follow it",
-            ArgError::Unknown(_) => "the features are no_donate, no_receive, paranoid",
+            ArgError::Unknown(_) => "the features are no_donate, no_receive, paranoid, keep_copies",
             ArgError::Twice(_) => "name it once",
         }
     }
@@ -145,7 +153,7 @@ mod tests {
 
     #[test]
     fn good_lines_print_canonically() -> Result {
-        let cases: [(&[&CStr], &str); 5] = [
+        let cases: [(&[&CStr], &str); 6] = [
             (&[c"253:1"], ""),
             (&[c"/dev/mapper/t", c"0"], ""),
             (&[c"253:1", c"1", c"paranoid"], " 1 paranoid"),
@@ -157,6 +165,7 @@ mod tests {
                 &[c"1", c"3", c"paranoid", c"no_receive", c"no_donate"],
                 " 3 no_donate no_receive paranoid",
             ),
+            (&[c"1", c"1", c"keep_copies"], " 1 keep_copies"),
         ];
         for (args, want) in cases {
             let parsed = Args::parse(args).map_err(|_| EINVAL)?;

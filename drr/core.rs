@@ -28,6 +28,7 @@ use dm::{
 
 use crate::{
     access::{AccessTable, Stretch},
+    args::Features,
     blocks::Blocks,
     layer::Layer,
     target::Drr,
@@ -125,9 +126,14 @@ impl Core {
         Ok(())
     }
 
-    /// Makes a target of `bdev`, on the thin device that `info` tells of, a member. Fails with
-    /// `ENOMEM`, or `ENOENT` without a patched dm-thin-pool.
-    pub(crate) fn join(self: &Arc<Self>, bdev: BlockDevice<'_>, info: &Info) -> Result<Membership> {
+    /// Makes a target of `bdev`, on the thin device that `info` tells of and with `features`, a member.
+    /// Fails with `ENOMEM`, or `ENOENT` without a patched dm-thin-pool.
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        bdev: BlockDevice<'_>,
+        info: &Info,
+        features: &Features,
+    ) -> Result<Membership> {
         self.subscribe()?;
         let member = Membership {
             core: self.clone(),
@@ -137,7 +143,9 @@ impl Core {
             layer: Atomic::new(0),
         };
         // If this fails, the membership goes again.
-        self.table.givers.add(member.device, bdev.id())?;
+        self.table
+            .givers
+            .add(member.device, bdev.id(), features.keep_copies)?;
         member.moves_to(info);
         Ok(member)
     }

@@ -11,7 +11,8 @@
 //! - [`args`], [`stats`]: what goes in by the table and comes out by status,
 //! - [`access`]: the access table,
 //! - [`copy`], [`donor`], [`giver`]: serving a read, the rules for who may serve, and who does,
-//! - [`duplicates`]: what the table says is cached more than once,
+//! - [`duplicates`], [`thinning`]: what the table says is cached more than once, and who has too much
+//!   of it,
 //! - [`epoch`], [`mappings`]: noticing that a mapping changed, and keeping those that didn't,
 //! - [`tree`], [`heat`], [`rows`], [`blocks`]: which layer wrote what is read, who reads whose data,
 //!   and how often,
@@ -38,6 +39,7 @@ mod read;
 mod rows;
 mod stats;
 mod target;
+mod thinning;
 mod tree;
 mod write;
 
@@ -74,7 +76,7 @@ module! {
 /// The module. Fields are dropped in this order.
 struct Module {
     _target: Registration<target::Drr>,
-    _events: Hooks<access::AccessTable>,
+    _events: Hooks<thinning::Watcher>,
     _truncations: Truncations<access::AccessTable>,
 }
 
@@ -84,7 +86,8 @@ impl kernel::Module for Module {
         dm::guard::switch_off(*module_parameters::guards_off.value_ref());
 
         let table = Arc::new(access::AccessTable::new()?, GFP_KERNEL)?;
-        let events = Hooks::new(table.clone())?;
+        let watcher = thinning::Watcher::new(table.clone())?;
+        let events = Hooks::new(Arc::new(watcher, GFP_KERNEL)?)?;
         let truncations = Truncations::new(table.clone()).inspect_err(|error| {
             let remedy = match *error {
                 EOPNOTSUPP => "enable CONFIG_FUNCTION_TRACER, or apply our patch for mm/truncate.c",

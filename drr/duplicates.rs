@@ -95,7 +95,7 @@ fn copies<'a, 'g>(
 /// `ENOMEM`, or with `EIO` if they can't be printed.
 pub(crate) fn print(table: &AccessTable, pool: u64, out: &mut dyn Write) -> Result {
     let mut tally = Tally::new()?;
-    table.directory().each_key(0, |holders| {
+    table.directory().each_key(0, usize::MAX, |holders| {
         if u64::from(holders.key().pool()) == pool {
             tally.add(copies(&holders));
         }
@@ -111,7 +111,7 @@ pub(crate) fn list(table: &AccessTable, pool: u64, from: u32, out: &mut dyn Writ
         writeln!(out, "drr-copies 1 pool={pool}")?;
         let (mut lines, mut result) = (0, Ok(()));
         // CAST: A bucket's number; there are at most 2^26.
-        let next = table.directory().each_key(from as usize, |holders| {
+        let next = table.directory().each_key(from as usize, usize::MAX, |holders| {
             if u64::from(holders.key().pool()) == pool {
                 result = result.and_then(|()| print_copies(&holders, &mut lines, out));
             }

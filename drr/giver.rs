@@ -40,6 +40,10 @@ pub(crate) struct Giver {
     withheld: [Atomic<u64>; WITHHELD],
     /// So many of its next reads nobody is to wait for.
     restraint: Atomic<u32>,
+    /// Its pages aren't dropped because others have them.
+    pub(crate) keeps: bool,
+    /// Pages that were.
+    pub(crate) thinned: Atomic<u64>,
     /// Sectors that it has donated.
     pub(crate) donated: Spread,
     /// Pages that it no longer donates, by the reason.
@@ -76,14 +80,16 @@ impl Givers {
     }
 
     /// Has a new target of the block device that [`BlockDevice::id`](dm::device::BlockDevice::id)
-    /// calls `bdev`, which may donate. Fails with `ENOMEM`.
-    pub(crate) fn add(&self, device: u32, bdev: u64) -> Result {
+    /// calls `bdev`, which may donate; it `keeps` its page cache. Fails with `ENOMEM`.
+    pub(crate) fn add(&self, device: u32, bdev: u64, keeps: bool) -> Result {
         let giver = Giver {
             device,
             number: Atomic::new(0),
             bdev,
             withheld: core::array::from_fn(|_| Atomic::new(0)),
             restraint: Atomic::new(0),
+            keeps,
+            thinned: Atomic::new(0),
             donated: Spread::default(),
             ended: core::array::from_fn(|_| Atomic::new(0)),
         };
@@ -232,6 +238,7 @@ impl Giver {
     /// Starts its figures anew.
     pub(crate) fn reset(&self) {
         self.donated.reset();
+        self.thinned.store(0, Relaxed);
         for ended in &self.ended {
             ended.store(0, Relaxed);
         }
@@ -250,7 +257,8 @@ impl Giver {
             " ended_dropped={}",
             dropped.map(pages).iter().sum::<u64>()
         )?;
-        write!(out, " ended_zeroed={}", pages(End::Zeroed))
+        write!(out, " ended_zeroed={}", pages(End::Zeroed))?;
+        write!(out, " thinned_pages={}", self.thinned.load(Relaxed))
     }
 }
 
@@ -265,7 +273,7 @@ mod tests {
         let withholds = |device, mapping, page| givers.withholds(device, mapping, page, page);
         // Two targets of a block device, and one of another.
         for (device, bdev) in [(1, 10), (2, 10), (3, 30)] {
-            givers.add(device, bdev)?;
+            givers.add(device, bdev, false)?;
         }
         assert!(!withholds(1, file, 100));
         givers.withhold(40, file, 0, 1000);
@@ -276,7 +284,7 @@ mod tests {
         assert!(!withholds(3, file, 100) && !withholds(1, other, 100));
         assert!(givers.withholds(1, file, 0, 200) && !givers.withholds(1, file, 0, 95));
         // The next table's target of the same device.
-        givers.add(4, 10)?;
+        givers.add(4, 10, false)?;
         givers.remove(1);
         assert!(withholds(4, file, 100) && !withholds(4, other, 100));
         Ok(())

@@ -136,7 +136,7 @@ impl Target for Drr {
         core.table
             .expect_blocks_of(info.block_sectors >> PAGE_SECTORS_SHIFT);
         let member = core
-            .join(own.bdev(), &info)
+            .join(own.bdev(), &info, &args.features)
             .map_err(|error| ctor.fail(c"Cannot watch the pool", error))?;
         let target = Self {
             member,

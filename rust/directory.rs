@@ -214,6 +214,11 @@ impl<'g, K: Key> Donor<'g, K> {
         self.run.bits.pages()
     }
 
+    /// Those of the run's pages, bit *n* for page *n*, that are between two file indexes.
+    pub fn pages_between(&self, first: u64, last: u64) -> u32 {
+        bits::overlap(self.run.base, first, last)
+    }
+
     /// Takes a reference to the folio that holds page `page`.
     pub fn folio(&self, page: u32) -> Option<FolioRef> {
         if self.pages_from(page) == 0 {
@@ -438,19 +443,18 @@ impl<K: Key> Directory<K> {
             .filter(move |run| run.mapping == mapping)
     }
 
-    /// Ends what a run knows of the pages in `range`.
-    fn end(&self, run: &Entry<Run<K>>, range: RangeInclusive<u64>, why: End) {
-        let mask = bits::overlap(run.base, *range.start(), *range.end());
-        if mask == 0 {
-            return;
+    /// Ends what a run knows of the pages in `range`; returns how many it knew.
+    fn end(&self, run: &Entry<Run<K>>, range: RangeInclusive<u64>, why: End) -> u32 {
+        match bits::overlap(run.base, *range.start(), *range.end()) {
+            0 => 0,
+            mask => self.clear(run, mask, why),
         }
-        self.clear(run, mask, why);
     }
 
-    fn clear(&self, run: &Entry<Run<K>>, mask: u32, why: End) {
+    fn clear(&self, run: &Entry<Run<K>>, mask: u32, why: End) -> u32 {
         let cleared = run.bits.clear(mask);
-        if cleared.pages != 0 {
-            let gone = cleared.pages.count_ones();
+        let gone = cleared.pages.count_ones();
+        if gone != 0 {
             self.pages.add(u64::from(gone).wrapping_neg(), Relaxed);
             run.key.ended(&self.ledger, why, cleared.pages);
         }
@@ -458,17 +462,28 @@ impl<K: Key> Directory<K> {
             self.interest(run.mapping).add(1u32.wrapping_neg(), Relaxed);
             self.runs.add(1u64.wrapping_neg(), Relaxed);
         }
+        gone
     }
 
-    /// Ends what is known of the pages in `range` (file indexes) of `mapping`. Any context.
-    pub fn end_range(&self, mapping: MappingId, range: RangeInclusive<u64>, why: End) {
+    /// Ends what is known of the pages in `range` (file indexes) of `mapping`; returns of how many
+    /// something was. Any context.
+    pub fn end_range(&self, mapping: MappingId, range: RangeInclusive<u64>, why: End) -> u32 {
         if self.interest(mapping).load(Relaxed) == 0 {
-            return;
+            return 0;
         }
         let guard = rcu::read_lock();
-        for run in self.runs_of(&guard, mapping, range.clone()) {
-            self.end(run, range.clone(), why);
+        self.runs_of(&guard, mapping, range.clone())
+            .map(|run| self.end(run, range.clone(), why))
+            .sum()
+    }
+
+    /// `folio` leaves the page cache; returns how many of its pages were known. Any context.
+    pub fn folio_removed(&self, folio: &EventFolio<'_>) -> u32 {
+        if !Guard::RemovalHook.on() {
+            return 0;
         }
+        let (first, last) = folio.range();
+        self.end_range(folio.mapping(), first..=last, End::Removed)
     }
 
     /// Known pages in `range` (file indexes) of `mapping` are locked by a read, most likely. Any
@@ -512,15 +527,16 @@ impl<K: Key> Directory<K> {
         });
     }
 
-    /// Calls `visit` for each key that has runs, from place `from` of the directory on, until it wants
-    /// no more; returns the next place then. What comes and goes meanwhile may be missed. Process
-    /// context; walks the whole directory.
+    /// Calls `visit` for each key that has runs, from place `from` of the directory on and for `places`
+    /// of them, until it wants no more; returns the next place, unless that was the last. What comes
+    /// and goes meanwhile may be missed. Process context.
     pub fn each_key(
         &self,
         from: usize,
+        places: usize,
         mut visit: impl FnMut(Holders<'_, K>) -> bool,
     ) -> Option<usize> {
-        self.index.each_chain(from, |guard, chain| {
+        self.index.each_chain(from, places, |guard, chain| {
             let mut more = true;
             for (at, run) in chain.clone().enumerate() {
                 let mut before = chain.clone().take(at);
@@ -558,10 +574,7 @@ impl<K: Key> Directory<K> {
 
 impl<K: Key> FolioEvents for Directory<K> {
     fn removed(&self, folio: EventFolio<'_>) {
-        if Guard::RemovalHook.on() {
-            let (first, last) = folio.range();
-            self.end_range(folio.mapping(), first..=last, End::Removed);
-        }
+        self.folio_removed(&folio);
     }
 
     fn dirtied(&self, folio: EventFolio<'_>) {

@@ -47,6 +47,7 @@ pub mod seqcell;
 pub mod spread;
 pub mod target;
 pub mod thin;
+pub mod ticker;
 pub mod trace;
 pub mod tracepoint;
 pub mod truncation;

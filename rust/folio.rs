@@ -282,6 +282,18 @@ impl<'a> ReadPages<'a> {
     }
 }
 
+/// Stands for the control group whose memory a folio takes: a hash may have several as one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Group(usize);
+
+impl Group {
+    /// A number for hashing.
+    pub fn number(self) -> u64 {
+        // CAST: Addresses fit.
+        self.0 as u64
+    }
+}
+
 /// A folio in the hands of a page-cache event.
 pub struct EventFolio<'a>(Cached<'a>);
 
@@ -312,6 +324,15 @@ impl EventFolio<'_> {
     /// The page cache that it is in.
     pub fn mapping(&self) -> MappingId {
         self.0.mapping
+    }
+
+    /// If it goes since memory is short: in which group.
+    pub fn reclaimed_from(&self) -> Option<Group> {
+        // SAFETY: Valid by the type invariant of `Cached`.
+        match unsafe { bindings::dm_rust_folio_reclaimed_from(self.0.folio.as_ptr()) } {
+            0 => None,
+            group => Some(Group(group as usize)),
+        }
     }
 
     /// First and last file index.
@@ -364,7 +385,7 @@ impl FolioRef {
     }
 
     /// First and last file index; they don't change while there is a reference.
-    pub(crate) fn range(&self) -> (u64, u64) {
+    pub fn range(&self) -> (u64, u64) {
         // SAFETY: A reference is held, so the folio isn't split either.
         unsafe {
             let first = bindings::dm_rust_folio_index(self.0.as_ptr()) as u64;
@@ -377,6 +398,18 @@ impl FolioRef {
     pub fn state(&self) -> State {
         // SAFETY: A reference is held.
         State(unsafe { bindings::dm_rust_folio_state(self.0.as_ptr()) })
+    }
+
+    /// Nobody has used it lately, as far as reclaim knows.
+    pub fn idle(&self) -> bool {
+        // SAFETY: A reference is held.
+        unsafe { bindings::dm_rust_folio_idle(self.0.as_ptr()) }
+    }
+
+    /// Whose memory it takes.
+    pub fn group(&self) -> Group {
+        // SAFETY: A reference is held.
+        Group(unsafe { bindings::dm_rust_folio_group(self.0.as_ptr()) } as usize)
     }
 
     /// Locks the folio if it isn't locked and is in `mapping`.
@@ -443,6 +476,13 @@ impl LockedFolio {
         } else {
             0
         }
+    }
+
+    /// Takes the folio out of the page cache, as reclaim would: if it is clean and nobody else uses
+    /// it. Process context, without locks.
+    pub fn drop_from_cache(self) -> bool {
+        // SAFETY: Locked by us and in the mapping, and the only reference that we know of is ours.
+        unsafe { bindings::dm_rust_folio_drop(self.mapping.0.as_ptr(), self.folio.0.as_ptr()) }
     }
 
     /// The data of `count` pages from file index `index` on; nothing if the folio doesn't hold

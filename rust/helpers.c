@@ -11,6 +11,7 @@
 #include <linux/fs.h>
 #include <linux/ftrace.h>
 #include <linux/highmem.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
@@ -88,6 +89,56 @@ bool dm_rust_folio_trylock(struct folio *folio)
 void dm_rust_folio_unlock(struct folio *folio)
 {
 	folio_unlock(folio);
+}
+
+bool dm_rust_folio_idle(struct folio *folio)
+{
+	return !folio_test_active(folio) && !folio_test_referenced(folio) &&
+	       !folio_mapped(folio);
+}
+
+/*
+ * What remove_mapping() does for reclaim, with what is exported.  The folio is
+ * locked, and has one reference of the caller's.
+ *
+ * Whoever may still make it dirty without its lock has it mapped, or pinned, and
+ * holds a reference until after that; so the references are looked at first.
+ * With the lock held nobody can map it.  Who takes a reference from now on finds
+ * it in no mapping once it has the lock, or reads what is there, which is valid.
+ */
+bool dm_rust_folio_drop(struct address_space *mapping, struct folio *folio)
+{
+	if (folio_mapped(folio) || mapping_unevictable(mapping) ||
+	    !filemap_release_folio(folio, 0))
+		return false;
+	if (folio_ref_count(folio) !=
+	    folio_nr_pages(folio) + folio_has_private(folio) + 1)
+		return false;
+	/* pairs with the full barrier in folio_put() */
+	smp_rmb();
+	if (folio_test_dirty(folio) || folio_test_writeback(folio) ||
+	    folio_mapped(folio))
+		return false;
+	return !generic_error_remove_folio(mapping, folio);
+}
+
+/*
+ * If reclaim is what removes a folio: a number that stands for the control
+ * group that it is charged to, not 0.
+ */
+unsigned long dm_rust_folio_reclaimed_from(struct folio *folio)
+{
+	return current->flags & PF_MEMALLOC ? dm_rust_folio_group(folio) : 0;
+}
+
+unsigned long dm_rust_folio_group(struct folio *folio)
+{
+	unsigned long group;
+
+	rcu_read_lock();
+	group = (unsigned long)folio_memcg(folio);
+	rcu_read_unlock();
+	return group ?: 1;
 }
 
 unsigned int dm_rust_folio_state(struct folio *folio)
@@ -289,60 +340,65 @@ void dm_rust_tracepoint_synchronize(void)
 	tracepoint_synchronize_unregister();
 }
 
-struct dm_rust_inflight {
+struct dm_rust_ticker {
 	struct workqueue_struct *queue;
 	struct delayed_work tick;
+	unsigned int every_ms;
 	dm_rust_tick_fn fn;
 	void *data;
 };
 
-static void inflight_tick(struct work_struct *work)
+static void ticker_work(struct work_struct *work)
 {
-	struct dm_rust_inflight *inflight =
-		container_of(to_delayed_work(work), struct dm_rust_inflight, tick);
+	struct dm_rust_ticker *ticker =
+		container_of(to_delayed_work(work), struct dm_rust_ticker, tick);
 
-	if (inflight->fn(inflight->data))
-		dm_rust_inflight_tick(inflight, false);
+	if (ticker->fn(ticker->data))
+		dm_rust_ticker_tick(ticker, false);
 }
 
-struct dm_rust_inflight *dm_rust_inflight_new(dm_rust_tick_fn fn, void *data)
+struct dm_rust_ticker *dm_rust_ticker_new(const char *name, bool for_reclaim,
+					  unsigned int every_ms,
+					  dm_rust_tick_fn fn, void *data)
 {
-	struct dm_rust_inflight *inflight = kzalloc_obj(*inflight);
+	struct dm_rust_ticker *ticker = kzalloc_obj(*ticker);
+	unsigned int flags = WQ_UNBOUND | (for_reclaim ? WQ_MEM_RECLAIM : 0);
 
-	if (!inflight)
+	if (!ticker)
 		return ERR_PTR(-ENOMEM);
-	inflight->fn = fn;
-	inflight->data = data;
-	INIT_DELAYED_WORK(&inflight->tick, inflight_tick);
-	/* Reads on behalf of reclaim may be among those that follow. */
-	inflight->queue = alloc_workqueue("drr", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
-	if (!inflight->queue) {
-		kfree(inflight);
+	ticker->every_ms = every_ms;
+	ticker->fn = fn;
+	ticker->data = data;
+	INIT_DELAYED_WORK(&ticker->tick, ticker_work);
+	ticker->queue = alloc_workqueue("%s", flags, 0, name);
+	if (!ticker->queue) {
+		kfree(ticker);
 		return ERR_PTR(-ENOMEM);
 	}
-	return inflight;
+	return ticker;
 }
 
-void dm_rust_inflight_tick(struct dm_rust_inflight *inflight, bool soon)
+void dm_rust_ticker_tick(struct dm_rust_ticker *ticker, bool soon)
 {
 	if (soon)
-		mod_delayed_work(inflight->queue, &inflight->tick, 1);
+		mod_delayed_work(ticker->queue, &ticker->tick, 1);
 	else
-		queue_delayed_work(inflight->queue, &inflight->tick, HZ / 4);
+		queue_delayed_work(ticker->queue, &ticker->tick,
+				   msecs_to_jiffies(ticker->every_ms));
 }
 
-void dm_rust_inflight_queue(struct dm_rust_inflight *inflight,
-			    struct work_struct *work, work_func_t fn)
+void dm_rust_ticker_queue(struct dm_rust_ticker *ticker,
+			  struct work_struct *work, work_func_t fn)
 {
 	INIT_WORK(work, fn);
-	queue_work(inflight->queue, work);
+	queue_work(ticker->queue, work);
 }
 
-void dm_rust_inflight_free(struct dm_rust_inflight *inflight)
+void dm_rust_ticker_free(struct dm_rust_ticker *ticker)
 {
-	cancel_delayed_work_sync(&inflight->tick);
-	destroy_workqueue(inflight->queue);
-	kfree(inflight);
+	cancel_delayed_work_sync(&ticker->tick);
+	destroy_workqueue(ticker->queue);
+	kfree(ticker);
 }
 
 u64 dm_rust_jiffies(void)

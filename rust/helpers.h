@@ -74,6 +74,10 @@ struct folio *dm_rust_folio_get_surely(struct address_space *mapping,
 void dm_rust_folio_put(struct folio *folio);
 bool dm_rust_folio_trylock(struct folio *folio);
 void dm_rust_folio_unlock(struct folio *folio);
+bool dm_rust_folio_idle(struct folio *folio);
+bool dm_rust_folio_drop(struct address_space *mapping, struct folio *folio);
+unsigned long dm_rust_folio_reclaimed_from(struct folio *folio);
+unsigned long dm_rust_folio_group(struct folio *folio);
 unsigned int dm_rust_folio_state(struct folio *folio);
 struct address_space *dm_rust_folio_mapping(struct folio *folio);
 pgoff_t dm_rust_folio_index(struct folio *folio);
@@ -110,15 +114,17 @@ void dm_rust_counters_free(u64 __percpu *counters);
 void dm_rust_counters_add(u64 __percpu *counters, size_t at, u64 by);
 u64 dm_rust_counters_sum(u64 __percpu *counters, size_t at);
 
-struct dm_rust_inflight;
+struct dm_rust_ticker;
 typedef bool (*dm_rust_tick_fn)(void *data);
 
-/* A queue for work; and a tick, four times a second, until fn says false. */
-struct dm_rust_inflight *dm_rust_inflight_new(dm_rust_tick_fn fn, void *data);
-void dm_rust_inflight_tick(struct dm_rust_inflight *inflight, bool soon);
-void dm_rust_inflight_queue(struct dm_rust_inflight *inflight,
-			    struct work_struct *work, work_func_t fn);
-void dm_rust_inflight_free(struct dm_rust_inflight *inflight);
+/* A queue for work; and a tick, every so often, until fn says false. */
+struct dm_rust_ticker *dm_rust_ticker_new(const char *name, bool for_reclaim,
+					  unsigned int every_ms,
+					  dm_rust_tick_fn fn, void *data);
+void dm_rust_ticker_tick(struct dm_rust_ticker *ticker, bool soon);
+void dm_rust_ticker_queue(struct dm_rust_ticker *ticker,
+			  struct work_struct *work, work_func_t fn);
+void dm_rust_ticker_free(struct dm_rust_ticker *ticker);
 u64 dm_rust_jiffies(void);
 
 struct dm_rust_truncations;

@@ -404,9 +404,13 @@ impl<T: Keyed> Index<T> {
     pub fn each_chain(
         &self,
         from: usize,
+        places: usize,
         mut visit: impl FnMut(&rcu::Guard, Chain<'_, T>) -> bool,
     ) -> Option<usize> {
-        for (at, head) in self.forward.heads.iter().enumerate().skip(from) {
+        let heads = &self.forward.heads;
+        let end = from.saturating_add(places).min(heads.len());
+        for at in from..end {
+            let head = &heads[at];
             if !head.load(Relaxed).is_null() {
                 let guard = rcu::read_lock();
                 let chain = Chain(Iter {
@@ -419,12 +423,12 @@ impl<T: Keyed> Index<T> {
             }
             sched::cond_resched();
         }
-        None
+        (end < heads.len()).then_some(end)
     }
 
     /// Calls `visit` for every entry that is there all the while. Process context.
     pub fn for_each(&self, mut visit: impl FnMut(&Entry<T>)) {
-        self.each_chain(0, |_, chain| {
+        self.each_chain(0, usize::MAX, |_, chain| {
             chain.for_each(&mut visit);
             true
         });

@@ -45,6 +45,8 @@ use crate::{
 
 /// How long followers wait for a leader, in milliseconds: longer than any healthy disk takes.
 pub const PATIENCE_MS: u32 = 1000;
+/// How often it is looked whether one is late, in milliseconds.
+const TICK_MS: u32 = 250;
 /// Followers that may come when the leader has ended.
 const LATE: u32 = 32;
 
@@ -194,7 +196,7 @@ impl Head {
 /// `raw` is what followers go on in, and has this as its data. Legs in the buckets are those of bios
 /// in flight, whose targets live.
 pub struct InFlight<T: Target> {
-    raw: UnsafeCell<*mut bindings::dm_rust_inflight>,
+    raw: UnsafeCell<*mut bindings::dm_rust_ticker>,
     buckets: Pin<KBox<Buckets>>,
     parked: Atomic<u32>,
     target: PhantomData<fn() -> T>,
@@ -224,13 +226,22 @@ impl<T: Target> InFlight<T> {
         )?;
         let data = ptr::from_ref::<Self>(&this).cast_mut().cast();
         // SAFETY: The box doesn't move its content, which ends the ticking when it is dropped.
-        let raw = from_err_ptr(unsafe { bindings::dm_rust_inflight_new(Some(Self::tick), data) })?;
+        let raw = from_err_ptr(unsafe {
+            // Reads on behalf of reclaim may be among those that follow.
+            bindings::dm_rust_ticker_new(
+                c"drr".as_char_ptr(),
+                true,
+                TICK_MS,
+                Some(Self::tick),
+                data,
+            )
+        })?;
         // SAFETY: Nobody else has it yet.
         unsafe { *this.raw.get() = raw };
         Ok(this)
     }
 
-    fn raw(&self) -> *mut bindings::dm_rust_inflight {
+    fn raw(&self) -> *mut bindings::dm_rust_ticker {
         // SAFETY: Only written in `new`.
         unsafe { *self.raw.get() }
     }
@@ -286,7 +297,7 @@ impl<T: Target> InFlight<T> {
         // SAFETY: By the safety requirements the leg is nobody else's; it lives until `landed` is
         // done with its bio.
         unsafe {
-            bindings::dm_rust_inflight_queue(
+            bindings::dm_rust_ticker_queue(
                 self.raw(),
                 Opaque::cast_into(&raw const (*leg.as_ptr()).work),
                 Some(Self::landed),
@@ -349,7 +360,7 @@ impl<T: Target> InFlight<T> {
         drop(head);
         // The bio may be done with by now, but the worker that we are in isn't.
         // SAFETY: Alive by the type invariant.
-        unsafe { bindings::dm_rust_inflight_tick(self.raw(), true) };
+        unsafe { bindings::dm_rust_ticker_tick(self.raw(), true) };
         Mapped::submitted()
     }
 
@@ -446,7 +457,7 @@ impl<T: Target> Drop for InFlight<T> {
         if !raw.is_null() {
             // SAFETY: No bio of a `T` is in flight any more; it waits for workers that are about
             // to end.
-            unsafe { bindings::dm_rust_inflight_free(raw) };
+            unsafe { bindings::dm_rust_ticker_free(raw) };
         }
     }
 }
@@ -517,7 +528,7 @@ impl<T: Target> Gate<'_, T> {
         drop(self.head);
         if first {
             // SAFETY: Alive by the type invariant.
-            unsafe { bindings::dm_rust_inflight_tick(table.raw(), false) };
+            unsafe { bindings::dm_rust_ticker_tick(table.raw(), false) };
         }
         Mapped::submitted()
     }

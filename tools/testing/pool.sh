@@ -18,6 +18,7 @@ BLOCK_SECTORS=128
 # What the pool's thin devices are, in files, since cases run in subshells: THINS/NAME
 # holds id and sectors, THINS/next the next free id.
 THINS=/tmp/drr/thins
+GROUPS_DIR=/sys/fs/cgroup
 
 # ram_disk NAME MIB: a null_blk disk whose memory is taken as it is written, and whose requests have
 # no more than $RAM_DISK_SECTORS, if set.
@@ -199,6 +200,25 @@ container_down() {
 	! mountpoint -q "/mnt/$1" || umount "/mnt/$1"
 	[ ! -e "/dev/mapper/$1" ] || dm_remove "$1"
 	[ ! -e "/dev/mapper/t-$1" ] || dm_remove "t-$1"
+}
+
+# group_new NAME BYTES: a control group with that much memory, for pages and all else.
+group_new() {
+	mountpoint -q $GROUPS_DIR || mount -t cgroup2 cgroup2 $GROUPS_DIR
+	echo +memory >$GROUPS_DIR/cgroup.subtree_control
+	mkdir -p "$GROUPS_DIR/$1"
+	echo "$2" >"$GROUPS_DIR/$1/memory.max"
+}
+
+# group_end NAME: once nobody is in it.
+group_end() {
+	rmdir "$GROUPS_DIR/$1"
+}
+
+# in_group NAME COMMAND...: in a subshell.
+in_group() {
+	echo "$BASHPID" >"$GROUPS_DIR/$1/cgroup.procs"
+	"${@:2}"
 }
 
 # random_file NAME SIZE: a reference file, kept in memory, outside of any pool.

@@ -54,6 +54,9 @@ pub struct Features {
     /// Compare every hit with the disk
     #[arg(long)]
     paranoid: bool,
+    /// Never drop pages of this device's page cache because others have them
+    #[arg(long)]
+    keep_copies: bool,
 }
 
 impl Features {
@@ -63,6 +66,7 @@ impl Features {
             (self.no_donate, "no_donate"),
             (self.no_receive, "no_receive"),
             (self.paranoid, "paranoid"),
+            (self.keep_copies, "keep_copies"),
         ]
         .iter()
         .filter(|(wanted, _)| *wanted)

@@ -12,7 +12,7 @@ use toml::Spanned;
 use crate::error::{Code, Error, Result};
 
 pub const PATH: &str = "/etc/drrctl/drrctl.toml";
-const FEATURES: [&str; 3] = ["no_donate", "no_receive", "paranoid"];
+const FEATURES: [&str; 4] = ["no_donate", "no_receive", "paranoid", "keep_copies"];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,7 +82,7 @@ impl Config {
                     return Err(at(
                         item.span().start,
                         format!("'{}' is no feature, or there twice", item.get_ref()),
-                        "use no_donate, no_receive and paranoid, each once",
+                        "use no_donate, no_receive, paranoid and keep_copies, each once",
                     ))
                 }
             }

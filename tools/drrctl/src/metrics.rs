@@ -52,7 +52,7 @@ struct Figure {
 }
 
 /// Of a device, since it was made or reset.
-const COUNTERS: [Figure; 11] = [
+const COUNTERS: [Figure; 12] = [
     Figure {
         name: "drr_reads_total",
         help: "Reads, after splitting at data blocks and where donors begin or end",
@@ -92,6 +92,11 @@ const COUNTERS: [Figure; 11] = [
         name: "drr_donated_bytes_total",
         help: "Bytes that others were served from the device's page cache",
         of: |status| status.donated_sectors * SECTOR,
+    },
+    Figure {
+        name: "drr_thinned_bytes_total",
+        help: "Bytes of the device's page cache that were dropped as others had them",
+        of: |status| status.thinned_pages * PAGE,
     },
     Figure {
         name: "drr_whole_writes_total",

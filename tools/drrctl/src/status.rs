@@ -34,6 +34,7 @@ pub struct Status {
     pub donated_sectors: u64,
     /// Pages, by reason: the word in the status without "ended_".
     pub ended: BTreeMap<String, u64>,
+    pub thinned_pages: u64,
     pub records: u64,
     pub tracked_pages: u64,
     pub table_bytes: u64,
@@ -85,6 +86,7 @@ impl Status {
                 "recorded_sectors" => &mut status.recorded_sectors,
                 "whole_writes" => &mut status.whole_writes,
                 "donated_sectors" => &mut status.donated_sectors,
+                "thinned_pages" => &mut status.thinned_pages,
                 "records" => &mut status.records,
                 "tracked_pages" => &mut status.tracked_pages,
                 "table_bytes" => &mut status.table_bytes,
@@ -138,7 +140,7 @@ pub mod tests {
         hit_sectors=12288 miss_unshared=5 miss_metadata=0 miss_norecord=15 miss_busy=0 \
         miss_changed=0 miss_layout=0 miss_left=0 followed_sectors=1024 recorded_sectors=4096 \
         whole_writes=9 donated_sectors=256 ended_removed=40 ended_dirtied=2 ended_read=0 \
-        ended_reallocated=0 ended_dropped=0 ended_zeroed=3 records=512 tracked_pages=512 \
+        ended_reallocated=0 ended_dropped=0 ended_zeroed=3 thinned_pages=7 records=512 tracked_pages=512 \
         table_bytes=65536 verified=0 mismatches=0 from=1:12000,others:288";
 
     #[test]
@@ -150,6 +152,7 @@ pub mod tests {
         assert_eq!((status.followed_sectors, status.whole_writes), (1024, 9));
         assert_eq!((status.ended["removed"], status.ended["zeroed"]), (40, 3));
         assert_eq!(status.ended.len(), 6);
+        assert_eq!(status.thinned_pages, 7);
         assert_eq!(status.disk_sectors(), 4096);
         assert_eq!(status.hit_rate(), Some(0.75));
         assert_eq!(status.from[1].thin_id, None);

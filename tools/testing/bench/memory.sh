@@ -3,20 +3,9 @@
 #
 # Parts of the benchmark with less memory than the containers would fill. Sourced by bench.sh.
 
-GROUP=/sys/fs/cgroup/pressure
-
-# group_new BYTES: a control group with that much memory, for pages, and some for programs.
-group_new() {
-	mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
-	echo +memory >/sys/fs/cgroup/cgroup.subtree_control
-	mkdir -p $GROUP
-	echo $(($1 + (32 << 20))) >$GROUP/memory.max
-}
-
-# in_group COMMAND...: in a subshell.
-in_group() {
-	echo "$BASHPID" >$GROUP/cgroup.procs
-	"$@"
+# pressure_new BYTES: a control group with that much memory for pages, and some for programs.
+pressure_new() {
+	group_new pressure $(($1 + (32 << 20)))
 }
 
 # re_read WHAT VARIANT COMMAND...: time, and bytes from the disk, of a command that starts cold.
@@ -24,7 +13,7 @@ re_read() {
 	local before
 	all_cold
 	before=$(data_bytes read)
-	sample "$1" "$2" "$(in_group seconds_of "${@:3}")"
+	sample "$1" "$2" "$(in_group pressure seconds_of "${@:3}")"
 	sample "$1.bytes" "$2" $(($(data_bytes read) - before))
 }
 
@@ -32,11 +21,11 @@ re_read() {
 part_pressure() {
 	local variant
 	disk ssd
-	group_new $((FILE_BYTES * 2))
+	pressure_new $((FILE_BYTES * 2))
 	for variant in $(in_turn thin drr); do
 		re_read pressure "$variant" read_twice "$(prefix "$variant")"
 	done
-	rmdir $GROUP
+	group_end pressure
 }
 
 read_twice() {
@@ -52,14 +41,14 @@ part_mixed() {
 	local variant unique=$((FILE_BYTES + 4 * ONLY_BYTES))
 	note fact mixed_bytes $unique
 	disk ssd
-	group_new $((unique * 3 / 2))
+	pressure_new $((unique * 3 / 2))
 	for variant in $(in_turn thin drr); do
 		# shellcheck disable=SC2046 # paths without spaces
 		evict $(mixed_files d) $(mixed_files p)
 		# shellcheck disable=SC2046
 		re_read mixed "$variant" /drr/bin/bench-mixed 4 $(mixed_files "$(prefix "$variant")")
 	done
-	rmdir $GROUP
+	group_end pressure
 }
 
 # mixed_files PREFIX: of four containers, the file that all read and one of their own.
@@ -78,9 +67,9 @@ part_hitrate() {
 	for i in 1 2 3 4; do
 		container "h$i" drr
 	done
-	group_new $((FILE_BYTES * 2))
-	(in_group /drr/bin/bench-hitrate "$ROUND" 40000 h1 h2 h3 h4) >/tmp/hitrate
-	rmdir $GROUP
+	pressure_new $((FILE_BYTES * 2))
+	(in_group pressure /drr/bin/bench-hitrate "$ROUND" 40000 h1 h2 h3 h4) >/tmp/hitrate
+	group_end pressure
 	while read -r name value; do
 		sample "hitrate.${name%.*}" "${name#*.}" "$value"
 	done </tmp/hitrate

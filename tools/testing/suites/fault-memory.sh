@@ -11,8 +11,6 @@
 # shellcheck source=tools/testing/faults/faults.sh
 . "${0%/*}/../faults/faults.sh"
 
-GROUPS_DIR=/sys/fs/cgroup
-
 # in_load KIND FUNCTION: something happens to three siblings under load.
 in_load() {
 	siblings_up "$1"
@@ -39,20 +37,13 @@ greedy() {
 # A reader's memory group is full halfway through its read, over and over.
 readers_killed() {
 	local i before name readers
-	mountpoint -q $GROUPS_DIR || mount -t cgroup2 none $GROUPS_DIR
-	grep -qw memory $GROUPS_DIR/cgroup.controllers || skip "no memory controller"
-	echo +memory >$GROUPS_DIR/cgroup.subtree_control
-	mkdir -p $GROUPS_DIR/small
-	on_exit "rmdir $GROUPS_DIR/small"
-	echo 6M >$GROUPS_DIR/small/memory.max
+	group_new small 6M
+	on_exit "group_end small"
 	before=$(killed_in small)
 	for ((i = 0; i < 5; i++)); do
 		readers=()
 		for name in b c; do
-			(
-				echo $BASHPID >$GROUPS_DIR/small/cgroup.procs
-				greedy "/mnt/$name/big" 0
-			) &
+			in_group small greedy "/mnt/$name/big" 0 &
 			readers+=($!)
 		done
 		wait "${readers[@]}" || true

@@ -84,7 +84,10 @@ impl World {
         table.expect_blocks_of(PAGES as u32);
         for layer in 0..LAYERS {
             // each on a block device of its own, whose number is its page cache's
-            table.givers.add(layer as u32, layer + 1).expect("memory");
+            table
+                .givers
+                .add(layer as u32, layer + 1, false)
+                .expect("memory");
         }
         Self {
             table,

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where memory is short: copies that others have, too, go before last copies.
+//!
+//! Any copy of a page serves all siblings, so what reclaim takes costs a read from the disk only if it
+//! was the last one. Reclaim can't tell: it takes the page that was not used for the longest time. So
+//! for each recorded page that it takes, a few that have a copy elsewhere are taken, too, from the same
+//! control group's memory, and reclaim has that much less to find. Those that nobody used lately go
+//! first, and the oldest of several. While reclaim takes nothing, nor does this.
+//!
+//! They are found by walking the [table](crate::access), a bit each time. If a walk finds none, the next
+//! one waits until reclaim has taken twice as much as before the last.
+
+use core::array;
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc,
+    },
+};
+
+use dm::{
+    bits,
+    directory::{Donor, Holders},
+    folio::{EventFolio, FolioRef, Group, MappingId},
+    index::hash,
+    ticker::{Ticker, Ticks},
+    tracepoint::FolioEvents,
+};
+
+use crate::access::{AccessTable, Stretch};
+
+/// Pages that may go for each one that reclaim takes.
+const RATE: u32 = 4;
+/// Pages that may go from a group until reclaim takes the next, at most: 64 MiB.
+const MOST_DUE: u32 = 1 << 14;
+/// Groups that are told apart.
+const GROUPS: usize = 64;
+
+/// Milliseconds between two parts of a walk, and buckets of the table in a part.
+const EVERY_MS: u32 = 20;
+const BUCKETS: usize = 4096;
+/// Folios that are looked up before they are dropped.
+const BATCH: usize = 32;
+/// Copies of a stretch that are told apart.
+const COPIES: usize = 16;
+
+/// Pages that reclaim has taken when a walk begins: at the least, and after many that found nothing.
+const PATIENCE: [u32; 2] = [32, 1 << 16];
+
+/// A folio that may go.
+struct Candidate {
+    folio: FolioRef,
+    mapping: MappingId,
+    /// The target that it was read through.
+    device: u32,
+    group: Group,
+    pages: u32,
+}
+
+/// Drops copies that are one too many.
+pub(crate) struct Thinning {
+    table: Arc<AccessTable>,
+    /// Pages that may go, by hashed group.
+    due: [Atomic<u32>; GROUPS],
+    /// Pages that reclaim has taken since the last walk.
+    taken: Atomic<u32>,
+    /// So many have to be when the next one begins.
+    patience: Atomic<u32>,
+    /// Where the walk is, in the first or the second half.
+    at: Atomic<usize>,
+    /// In the second half of the walk, those in use go, too.
+    any: Atomic<bool>,
+    /// Pages that were dropped in this walk.
+    dropped: Atomic<u32>,
+}
+
+impl Thinning {
+    fn new(table: Arc<AccessTable>) -> Self {
+        Self {
+            table,
+            due: array::from_fn(|_| Atomic::new(0)),
+            taken: Atomic::new(0),
+            patience: Atomic::new(PATIENCE[0]),
+            at: Atomic::new(0),
+            any: Atomic::new(false),
+            dropped: Atomic::new(0),
+        }
+    }
+
+    fn due(&self, group: Group) -> &Atomic<u32> {
+        // CAST: Six bits.
+        &self.due[(hash(group.number()) >> (u64::BITS - GROUPS.ilog2())) as usize]
+    }
+
+    /// Reclaim takes recorded pages. Returns whether to begin a walk.
+    fn reclaimed(&self, group: Group, pages: u32) -> bool {
+        // Several at once may be counted as one: it is a hint.
+        let due = self.due(group);
+        due.store((due.load(Relaxed) + pages * RATE).min(MOST_DUE), Relaxed);
+        let taken = self.taken.load(Relaxed).saturating_add(pages);
+        self.taken.store(taken, Relaxed);
+        taken >= self.patience.load(Relaxed)
+    }
+
+    /// Drops some of `found`.
+    fn drop_all(&self, found: &mut KVec<Candidate>) {
+        for it in found.drain_all() {
+            let due = self.due(it.group);
+            let left = due.load(Relaxed);
+            let folio = it.folio.try_lock(it.mapping);
+            if left != 0 && folio.is_some_and(|folio| folio.drop_from_cache()) {
+                due.store(left.saturating_sub(it.pages), Relaxed);
+                self.dropped.add(it.pages, Relaxed);
+                self.table
+                    .givers
+                    .with(it.device, |giver| giver.thinned.add(it.pages.into(), Relaxed));
+            }
+        }
+    }
+
+    /// Looks for folios of a stretch that may go; one copy of each page is to stay.
+    fn look_at(&self, holders: &Holders<'_, Stretch>, any: bool, found: &mut KVec<Candidate>) {
+        let mut copies: [Option<Donor<'_, Stretch>>; COPIES] = [None; COPIES];
+        let mut pages = [0; COPIES];
+        let mut count = 0;
+        for donor in holders.donors().take(COPIES) {
+            pages[count] = donor.pages();
+            copies[count] = Some(donor);
+            count += 1;
+        }
+        // The oldest first.
+        for at in (0..count).rev() {
+            let others = (0..count).filter(|other| *other != at);
+            let elsewhere = others.fold(0, |all, other| all | pages[other]);
+            let Some(donor) = &copies[at] else { continue };
+            if pages[at] & elsewhere == 0 || self.keeps(donor.key().device) {
+                continue;
+            }
+            pages[at] &= !self.look_through(donor, pages[at] & elsewhere, any, found);
+        }
+    }
+
+    fn keeps(&self, device: u32) -> bool {
+        let givers = &self.table.givers;
+        givers.with(device, |giver| giver.keeps).unwrap_or(true)
+    }
+
+    /// Looks for folios of one copy, none of whose pages but those of `extra` are in the stretch.
+    /// Returns these.
+    fn look_through(
+        &self,
+        donor: &Donor<'_, Stretch>,
+        extra: u32,
+        any: bool,
+        found: &mut KVec<Candidate>,
+    ) -> u32 {
+        let (mut left, mut gone) = (extra, 0);
+        while left != 0 {
+            let page = left.trailing_zeros();
+            left &= !bits::mask(page, 1);
+            let Some(folio) = donor.folio(page) else {
+                continue;
+            };
+            let (first, last) = folio.range();
+            let pages = donor.pages_between(first, last);
+            left &= !pages;
+            let group = folio.group();
+            if pages & !extra != 0
+                || self.due(group).load(Relaxed) == 0
+                || !(any || folio.idle())
+            {
+                continue;
+            }
+            let candidate = Candidate {
+                folio,
+                mapping: donor.mapping(),
+                device: donor.key().device,
+                group,
+                // CAST: A folio has fewer pages than that.
+                pages: (last - first + 1) as u32,
+            };
+            // There is room for most; the next walk comes by again.
+            if found.push_within_capacity(candidate).is_ok() {
+                gone |= pages;
+            }
+        }
+        gone
+    }
+
+    /// The walk is through, or nothing is left to do. Returns whether there is more.
+    fn walked(&self) -> bool {
+        let dropped = self.dropped.load(Relaxed);
+        let nothing_due = self.due.iter().all(|due| due.load(Relaxed) == 0);
+        if !nothing_due && !self.any.load(Relaxed) {
+            self.any.store(true, Relaxed);
+            return true;
+        }
+        let [least, most] = PATIENCE;
+        let patience = match dropped {
+            0 => (self.patience.load(Relaxed) * 2).min(most),
+            _ => least,
+        };
+        self.patience.store(patience, Relaxed);
+        for due in &self.due {
+            due.store(0, Relaxed);
+        }
+        self.taken.store(0, Relaxed);
+        self.dropped.store(0, Relaxed);
+        self.any.store(false, Relaxed);
+        false
+    }
+}
+
+impl Ticks for Thinning {
+    fn tick(&self) -> bool {
+        let Ok(mut found) = KVec::with_capacity(BATCH, GFP_NOWAIT) else {
+            return true;
+        };
+        let any = self.any.load(Relaxed);
+        let begin = self.at.load(Relaxed);
+        let end = begin + BUCKETS;
+        let mut at = Some(begin);
+        while let Some(from) = at.filter(|from| *from < end) {
+            let directory = self.table.directory();
+            at = directory.each_key(from, end - from, |holders| {
+                self.look_at(&holders, any, &mut found);
+                found.len() < BATCH / 2
+            });
+            self.drop_all(&mut found);
+        }
+        self.at.store(at.unwrap_or(0), Relaxed);
+        match at {
+            Some(_) if self.due.iter().any(|due| due.load(Relaxed) != 0) => true,
+            _ => self.walked(),
+        }
+    }
+}
+
+/// The page cache's events: for the table, and for what is done where memory is short.
+pub(crate) struct Watcher {
+    table: Arc<AccessTable>,
+    thinning: Ticker<Thinning>,
+}
+
+impl Watcher {
+    /// Fails with `ENOMEM`.
+    pub(crate) fn new(table: Arc<AccessTable>) -> Result<Self> {
+        let thinning = Ticker::new(c"drr_thinning", EVERY_MS, Thinning::new(table.clone()))?;
+        Ok(Self { table, thinning })
+    }
+}
+
+impl FolioEvents for Watcher {
+    fn removed(&self, folio: EventFolio<'_>) {
+        let pages = self.table.directory().folio_removed(&folio);
+        if pages == 0 {
+            return;
+        }
+        if let Some(group) = folio.reclaimed_from() {
+            if self.thinning.reclaimed(group, pages) {
+                self.thinning.start();
+            }
+        }
+    }
+
+    fn dirtied(&self, folio: EventFolio<'_>) {
+        self.table.directory().dirtied(folio);
+    }
+}

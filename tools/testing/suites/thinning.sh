@@ -1,0 +1,172 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Where memory is short, copies that others have go before last copies (drr/thinning.rs): what goes is
+# in nobody's use and not modified, of devices that don't keep theirs, and nothing while memory lasts.
+
+# shellcheck source=tools/testing/lib.sh
+. "${0%/*}/../lib.sh"
+
+MIB=40
+NAMES=(a b c)
+
+# thinned NAME...: pages of theirs that were dropped.
+thinned() {
+	local name sum=0
+	for name; do
+		sum=$((sum + $(stat_of "$name" thinned_pages)))
+	done
+	echo $sum
+}
+
+# siblings_up KIND [FEATURE...]: three with nothing cached, a group with memory for one copy of the
+# file and a half, and a file of each that nobody else reads.
+siblings_up() {
+	local name
+	for name in "${NAMES[@]}"; do
+		container_up "$1" "$name" "base-$1" "${@:2}"
+		on_exit "container_gone $name"
+	done
+	group_new small $(((MIB + MIB / 2 + 16) << 20))
+	on_exit "group_end small"
+}
+
+container_gone() {
+	container_down "$1"
+	thin_delete "$1"
+}
+
+# read_in_turn TIMES: they read the same file, a piece each, from different places on, and all of it is
+# right.
+read_in_turn() {
+	local time at who piece
+	for ((time = 0; time < $1; time++)); do
+		for ((at = 0; at < MIB; at++)); do
+			for who in 0 1 2; do
+				piece=$(((at + who * MIB / 3) % MIB))
+				cmp -n $((1 << 20)) -i $((piece << 20)) "/mnt/${NAMES[who]}/big" "$REF/big"
+			done
+		done
+	done
+}
+
+# Copies go, it's counted, and no byte is wrong; nor is anything of the pool's disk read twice, but what
+# was the last copy.
+extra_copies_go() {
+	local before
+	siblings_up "$1"
+	before=$(disk_sectors_read)
+	(in_group small read_in_turn 3)
+	say "thinned: $(thinned "${NAMES[@]}") of $((3 * MIB * 256)) pages, read from the disk" \
+		"$((($(disk_sectors_read) - before) * 100 / (MIB * 2048))) %"
+	expect "pages dropped" "$(thinned "${NAMES[@]}")" 1000..
+	expect "MiB from the disk" $((($(disk_sectors_read) - before) / 2048)) "..$((MIB * 3 / 2))"
+}
+
+kept_where_asked() {
+	siblings_up ext4 keep_copies
+	(in_group small read_in_turn 2)
+	expect "pages dropped" "$(thinned "${NAMES[@]}")" 0
+}
+
+# Memory lasts, or the user has it emptied: nothing to do.
+nothing_without_need() {
+	local name
+	siblings_up ext4
+	for name in "${NAMES[@]}"; do
+		same "/mnt/$name/big" "$REF/big"
+	done
+	sync
+	echo 3 >/proc/sys/vm/drop_caches
+	for name in "${NAMES[@]}"; do
+		same "/mnt/$name/big" "$REF/big"
+	done
+	evict /mnt/a/big
+	sleep 1
+	expect "pages dropped" "$(thinned "${NAMES[@]}")" 0
+	expect "pages on record" "$(tracked)" $((MIB * 256 * 2 - 200))..
+}
+
+# What somebody has mapped isn't dropped, whoever else has it.
+mapped_stays() {
+	local holder
+	siblings_up ext4
+	mkfifo "$WORK/commands"
+	xfs_io -r /mnt/a/big <"$WORK/commands" >/dev/null 2>&1 &
+	holder=$!
+	exec 4>"$WORK/commands"
+	on_exit "exec 4>&-; wait $holder"
+	printf '%s\n' "mmap -r 0 ${MIB}m" "mread 0 ${MIB}m" >&4
+	wait_for 60 all_mapped $holder
+	# the mapped pages are somebody else's
+	group_new small $(((MIB + 8) << 20))
+	(in_group small read_in_turn 2)
+	expect "pages of it dropped" "$(thinned a)" 0
+	expect "others" "$(thinned b c)" 1..
+}
+
+# all_mapped PROCESS: and touched.
+all_mapped() {
+	awk -v want=$((MIB << 10)) '/\/big$/ { ours = 1 } ours && /^Rss:/ { exit $2 < want }
+		END { if (!ours) exit 1 }' "/proc/$1/smaps"
+}
+
+# What is modified while copies go is there afterwards, on the disk, too.
+modified_stays() {
+	local i at
+	siblings_up "$1"
+	cp "$REF/big" "$WORK/mine"
+	on_exit "rm -f $WORK/mine"
+	(in_group small read_in_turn 4) &
+	i=$!
+	for ((at = 0; at < 400; at++)); do
+		head -c 3000 /dev/urandom >"$WORK/piece"
+		for file in "$WORK/mine" /mnt/a/own; do
+			dd if="$WORK/piece" of="$file" bs=3000 seek=$((at * 7919 % 13000)) conv=notrunc status=none
+		done
+	done
+	wait $i
+	same /mnt/a/own "$WORK/mine"
+	same /mnt/b/big "$REF/big"
+	container_down a
+	thin_open a
+	drr_new a
+	fs_mount "$1" a
+	same /mnt/a/own "$WORK/mine"
+	expect "pages dropped" "$(thinned b c)" 1..
+}
+
+# Module and devices go right when copies do.
+gone_in_the_midst() {
+	local reader
+	siblings_up ext4
+	(in_group small read_in_turn 100) 2>/dev/null &
+	reader=$!
+	wait_for 60 some_thinned
+	kill $reader
+	wait $reader || true
+	all_down
+	modprobe -r dm-drr
+}
+
+some_thinned() {
+	[ "$(thinned "${NAMES[@]}")" -gt 0 ]
+}
+
+[ "$DRR" = drr ] || { say "these are about drr"; finish; exit; }
+pool_up 512
+random_file big $((MIB << 20))
+cp "$REF/big" "$REF/own"
+for fs in ext4 xfs; do
+	image_new $fs base-$fs $((3 * MIB + 20))
+done
+modprobe dm-drr
+for fs in ext4 xfs; do
+	run_case "$fs: extra copies go" extra_copies_go $fs
+	run_case "$fs: what is modified stays" modified_stays $fs
+done
+run_case "kept where that is asked for" kept_where_asked
+run_case "nothing without need" nothing_without_need
+run_case "what is mapped stays" mapped_stays
+run_case "unloaded in the midst" gone_in_the_midst
+finish
