@@ -80,6 +80,10 @@ deb:
 deb-test:
 	@scripts/deb-test.sh
 
+# containerd and LVM, as Debian has them; SUITES=lvm for one of them
+managers-test:
+	@scripts/managers.sh $(SUITES)
+
 toolbox:
 	@scripts/toolbox.sh --path
 
@@ -116,6 +120,7 @@ make drrctl    build the command line tool, its man pages and completions, into
                build/drrctl; make install-drrctl installs them: PREFIX=/usr/local DESTDIR=
 make deb       Debian packages dm-drr-dkms and drrctl, into build/deb
 make deb-test  install them in a Debian root, use them in a guest, purge them
+make managers-test  DRR under containerd and LVM, in a guest; SUITES=lvm
 make toolbox   only the root with the compilers
 make kernels   only the kernel trees
 make KDIR=...  build dm-drr.ko against a prepared kernel tree; also: install, MO=...
@@ -130,4 +135,4 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: modules install drrctl install-drrctl deb deb-test bench demo test kunit host-test fuzz check model mutants torture powercut unsafe toolbox kernels clean help
+.PHONY: modules install drrctl install-drrctl deb deb-test managers-test bench demo test kunit host-test fuzz check model mutants torture powercut unsafe toolbox kernels clean help

@@ -161,22 +161,9 @@ purges() {
 
 # --- the machine, booted ---
 
-# What a running system needs of the root, as a disk.
-make_disk() {
-	rm -rf "$build/disk" "$build/disk.img"
-	mkdir "$build/disk"
-	tar -c -C "$machine" --exclude='*/libLLVM*' --exclude='*/libclang*' --exclude='*/librustc*' \
-		--exclude='*.a' --exclude='*/gcc/*' --exclude='*/llvm-*/*' --exclude='*/rustlib/*' \
-		bin sbin lib lib64 etc usr/bin usr/sbin usr/lib usr/lib64 | tar -x -C "$build/disk"
-	mkdir "$build/disk"/{dev,proc,sys,run,tmp}
-	truncate -s 1536M "$build/disk.img"
-	"$scripts/toolbox.sh" mke2fs -q -t ext4 -d "$build/disk" "$build/disk.img"
-	remove_tree "$build/disk"
-}
-
 boots() {
 	local rc=0
-	step deb-disk "the machine's disk" make_disk
+	step deb-disk "the machine's disk" root_disk "$machine" "$build/disk.img" 1536M
 	"$scripts/vm.sh" --stock --disk-file "$build/disk.img" --timeout 900 --name deb-guest \
 		-- /drr/deb/guest.sh || rc=$?
 	rm "$build/disk.img"

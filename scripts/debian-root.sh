@@ -141,3 +141,20 @@ make_root() {
 	remove_tree "$DRR_CACHE/debs"
 	keep_newest 2 "$DRR_CACHE/$name"-*
 }
+
+# Makes a disk of what a running system needs of a root, without what is for building.
+# $1: root, $2: image file, $3: its size, rest: more folders
+root_disk() {
+	local root=$1 image=$2 size=$3 top=$2.root
+	shift 3
+	remove_tree "$top"
+	mkdir -p "$top"
+	tar -c -C "$root" --exclude='*/libLLVM*' --exclude='*/libclang*' --exclude='*/librustc*' \
+		--exclude='*.a' --exclude='*/gcc/*' --exclude='*/llvm-*/*' --exclude='*/rustlib/*' \
+		bin sbin lib lib64 etc usr/bin usr/sbin usr/lib usr/lib64 "$@" | tar -x -C "$top"
+	mkdir -p "$top"/{dev,proc,sys,run,tmp}
+	rm -f "$image"
+	truncate -s "$size" "$image"
+	"$DRR_TOP/scripts/toolbox.sh" mke2fs -q -t ext4 -d "$top" "$image"
+	remove_tree "$top"
+}

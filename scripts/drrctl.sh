@@ -34,6 +34,23 @@ install_built() {
 	install -D -m 644 -t "$prefix/share/bash-completion/completions" "$out/completions/drrctl"
 	install -D -m 644 -t "$prefix/share/zsh/site-functions" "$out/completions/_drrctl"
 	install -D -m 644 -t "$prefix/share/fish/vendor_completions.d" "$out/completions/drrctl.fish"
+	install_system "$DRR_TOP/tools/drrctl/system" "$prefix/lib"
+}
+
+# Units, rules and configuration; a configuration that is there stays.
+# $1: where they are, $2: the folder of libraries
+install_system() {
+	local file dir config=${DESTDIR:-}/etc/drrctl/drrctl.toml
+	install -d "$2/systemd/system" "$2/udev/rules.d"
+	for file in "$1"/*.service "$1"/*.rules; do
+		case $file in
+		*.service) dir=$2/systemd/system ;;
+		*.rules) dir=$2/udev/rules.d ;;
+		esac
+		sed "s,/usr/sbin/drrctl,${PREFIX:-/usr/local}/sbin/drrctl,g" "$file" >"$dir/$(basename "$file")"
+		chmod 644 "$dir/$(basename "$file")"
+	done
+	[[ -e $config ]] || install -D -m 644 "$1/drrctl.toml" "$config"
 }
 
 case ${1:-} in

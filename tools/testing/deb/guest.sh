@@ -8,25 +8,17 @@
 # shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
 
-ROOT=/run/root
+# shellcheck source=tools/testing/root.sh
+. "${0%/*}/../root.sh"
 
-enter_root() {
-	local dir
-	mkdir -p "$ROOT" /run/bin
-	# shellcheck disable=SC2086 # one disk
-	mount -o noatime ${DRR_DISKS} "$ROOT"
-	for dir in dev proc sys; do
-		mount --rbind "/$dir" "$ROOT/$dir"
-	done
+# Whoever wants a module gets the package's.
+use_its_modules() {
+	mkdir -p /run/bin
 	printf '#!/bin/sh\nexec /usr/sbin/chroot %s /usr/sbin/modprobe "$@"\n' "$ROOT" \
 		>/run/bin/modprobe
 	chmod +x /run/bin/modprobe
 	echo /run/bin/modprobe >/proc/sys/kernel/modprobe
 	export PATH=/run/bin:$PATH
-}
-
-in_root() {
-	chroot "$ROOT" "$@"
 }
 
 # Both of them, and not the stock dm-thin-pool.
@@ -74,7 +66,8 @@ unloads() {
 	[ ! -d /sys/module/dm_drr ] || flunk "dm-drr is still there"
 }
 
-enter_root
+root_up
+use_its_modules
 random_file file 1M
 run_case "modprobe loads both modules of the package" loads_both
 pool_up 256

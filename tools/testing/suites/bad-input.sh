@@ -96,7 +96,7 @@ some_rounds() {
 # others must leave nothing behind. The kernel's own caches grow, too, now and then, but the same one
 # doesn't do so again, as it does with a leak.
 rounds() {
-	local kind=$1 count=$2 before free LOGGED=0 GROWN= once
+	local kind=$1 count=$2 before free LOGGED=0 GROWN="" once
 	both "$kind" $((count / 4)) "${@:4}"
 	look_at_log
 	before=$(footprint)

@@ -1,0 +1,20 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# A Debian root on the guest's disk, for programs that the guest's own image hasn't got. To be sourced.
+
+ROOT=/run/root
+
+root_up() {
+	local dir
+	mkdir -p "$ROOT"
+	# shellcheck disable=SC2086,SC2154 # one disk
+	mount -o noatime ${DRR_DISKS} "$ROOT"
+	for dir in dev proc sys; do
+		mount --rbind "/$dir" "$ROOT/$dir"
+	done
+}
+
+in_root() {
+	chroot "$ROOT" "$@"
+}
