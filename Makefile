@@ -80,7 +80,7 @@ deb:
 deb-test:
 	@scripts/deb-test.sh
 
-# containerd and LVM, as Debian has them; SUITES=lvm for one of them
+# containerd, LVM and QEMU, as Debian has them; SUITES=lvm for one of them
 managers-test:
 	@scripts/managers.sh $(SUITES)
 
@@ -120,7 +120,7 @@ make drrctl    build the command line tool, its man pages and completions, into
                build/drrctl; make install-drrctl installs them: PREFIX=/usr/local DESTDIR=
 make deb       Debian packages dm-drr-dkms and drrctl, into build/deb
 make deb-test  install them in a Debian root, use them in a guest, purge them
-make managers-test  DRR under containerd and LVM, in a guest; SUITES=lvm
+make managers-test  DRR under containerd, LVM and QEMU, in a guest; SUITES=lvm
 make toolbox   only the root with the compilers
 make kernels   only the kernel trees
 make KDIR=...  build dm-drr.ko against a prepared kernel tree; also: install, MO=...

@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Tests DRR under what manages thin pools, as Debian has it: containerd and LVM, on Debian's
-# kernel. Nothing of theirs is changed or told of DRR.
+# Tests DRR under what uses thin pools, as Debian has it: containerd, LVM, and QEMU. Nothing of
+# theirs is changed or told of DRR.
 #
-# usage: managers.sh [SUITE]...	containerd, lvm; both by default. Prints TAP; the last line is
+# usage: managers.sh [SUITE]...	containerd, lvm, vms; all by default. Prints TAP; the last line is
 #				"N passed, N failed"
 
 set -euo pipefail
@@ -15,7 +15,7 @@ set -euo pipefail
 
 scripts=$DRR_TOP/scripts
 build=$DRR_TOP/build/managers
-all=(containerd lvm)
+all=(containerd lvm vms)
 suites=("$@")
 (($#)) || suites=("${all[@]}")
 for suite in "${suites[@]}"; do
@@ -49,10 +49,29 @@ make_image() {
 	remove_tree "$dir"
 }
 
+# What the virtual machines boot: Debian's kernel, and a program or two.
+make_vm() {
+	local image top=$build/vm
+	image=$("$scripts/kernel.sh" image)
+	remove_tree "$top"
+	mkdir -p "$top/bin" "$1"
+	cp "$image/vmlinuz" "$1/vmlinuz"
+	cp "$DRR_TOP/tools/testing/managers/vm-init" "$top/init"
+	# shellcheck disable=SC2016 # expanded by the inner shell
+	"$scripts/toolbox.sh" bash -euo pipefail -c '
+		cp /bin/busybox "$1/bin/"
+		xz -dc "$2"/modules/kernel/drivers/block/virtio_blk.ko.xz >"$1/virtio_blk.ko"
+		cd "$1"
+		find . | cpio --quiet -o -H newc -R 0:0 >"$3"' - "$top" "$image" "$build/vm.cpio"
+	mv "$build/vm.cpio" "$1/initrd"
+	remove_tree "$top"
+}
+
 make_disk() {
 	make_image "$root/srv"
+	make_vm "$root/srv/vm"
 	install -D -m 644 "$DRR_TOP/tools/drrctl/system/11-dm-drr.rules" -t "$root/usr/lib/udev/rules.d"
-	root_disk "$root" "$build/disk.img" 2G srv
+	root_disk "$root" "$build/disk.img" 3G srv usr/share/qemu usr/share/seabios
 }
 
 need_root
@@ -62,8 +81,9 @@ mkdir -p "$build"
 cached_root managers "$SPACE_MANAGERS" "managers of thin pools" "${MANAGERS_PACKAGES[@]}"
 step managers-disk "a disk with these, and an image" make_disk
 for suite in "${suites[@]}"; do
-	rc=0
-	"$scripts/vm.sh" --disk-file "$build/disk.img" --mem 4G --timeout 1800 --name "$suite" \
+	rc=0 kernel=debian
+	[[ $suite != vms ]] || kernel=uml
+	"$scripts/vm.sh" --kernel "$kernel" --disk-file "$build/disk.img" --mem 4G --timeout 1800 --name "$suite" \
 		-- "/drr/managers/$suite.sh" || rc=$?
 	count_tap "$suite" "$rc" "$DRR_TOP/build/out/$suite/output.log"
 done

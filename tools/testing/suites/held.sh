@@ -134,21 +134,32 @@ mapping_moves_before_the_read() {
 	is "$(first_byte t-base)" $ORIGINAL
 }
 
-# The same, and somebody who maps the old block waits for that read.
+# The same, and somebody who maps the old block waits for that read. There is less than a second for
+# that: who reads is there already, and the shell itself waits for the moment.
 mapping_moves_before_a_read_that_is_followed() {
-	local got
+	local reader flying=0 at
 	layers no_receive
 	on_exit data_healthy
 	exec 7</dev/mapper/donor
 	hold mapping_known
 	in_background read_by donor
 	fill t-donor $CHANGED
-	data_table "0 $(sectors "/dev/$DATA_DISK") delay /dev/$DATA_DISK 0 600"
+	data_table "0 $(sectors "/dev/$DATA_DISK") delay /dev/$DATA_DISK 0 800"
+	at=/sys/dev/block/$(dmsetup info -c --noheadings -o major,minor data)/inflight
+	mkfifo "$WORK/do"
+	taskset 1 xfs_io -r -d /dev/mapper/receiver <"$WORK/do" >"$WORK/early" &
+	reader=$!
+	exec 8>"$WORK/do"
+	on_exit 'exec 8>&-'
 	let_go
-	sleep 0.2
-	got=$(first_byte receiver)
+	while ((!flying)); do
+		read -r flying _ <"$at"
+	done
+	echo "pread -v 0 4k" >&8
+	exec 8>&-
+	wait $reader
 	wait "$READER"
-	is "$got" $ORIGINAL
+	is "0x$(awk '$1 == "00000000:" { print $2 }' "$WORK/early")" $ORIGINAL
 	expect "reads that went their own way" "$(stat_of receiver miss_left)" 1
 }
 
