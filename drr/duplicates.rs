@@ -111,12 +111,14 @@ pub(crate) fn list(table: &AccessTable, pool: u64, from: u32, out: &mut dyn Writ
         writeln!(out, "drr-copies 1 pool={pool}")?;
         let (mut lines, mut result) = (0, Ok(()));
         // CAST: A bucket's number; there are at most 2^26.
-        let next = table.directory().each_key(from as usize, usize::MAX, |holders| {
-            if u64::from(holders.key().pool()) == pool {
-                result = result.and_then(|()| print_copies(&holders, &mut lines, out));
-            }
-            lines < LINES && result.is_ok()
-        });
+        let next = table
+            .directory()
+            .each_key(from as usize, usize::MAX, |holders| {
+                if u64::from(holders.key().pool()) == pool {
+                    result = result.and_then(|()| print_copies(&holders, &mut lines, out));
+                }
+                lines < LINES && result.is_ok()
+            });
         result?;
         match next {
             Some(next) => writeln!(out, "next {next}"),

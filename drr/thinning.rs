@@ -114,9 +114,9 @@ impl Thinning {
             if left != 0 && folio.is_some_and(|folio| folio.drop_from_cache()) {
                 due.store(left.saturating_sub(it.pages), Relaxed);
                 self.dropped.add(it.pages, Relaxed);
-                self.table
-                    .givers
-                    .with(it.device, |giver| giver.thinned.add(it.pages.into(), Relaxed));
+                self.table.givers.with(it.device, |giver| {
+                    giver.thinned.add(it.pages.into(), Relaxed)
+                });
             }
         }
     }
@@ -168,10 +168,7 @@ impl Thinning {
             let pages = donor.pages_between(first, last);
             left &= !pages;
             let group = folio.group();
-            if pages & !extra != 0
-                || self.due(group).load(Relaxed) == 0
-                || !(any || folio.idle())
-            {
+            if pages & !extra != 0 || self.due(group).load(Relaxed) == 0 || !(any || folio.idle()) {
                 continue;
             }
             let candidate = Candidate {

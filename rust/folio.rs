@@ -331,7 +331,7 @@ impl EventFolio<'_> {
         // SAFETY: Valid by the type invariant of `Cached`.
         match unsafe { bindings::dm_rust_folio_reclaimed_from(self.0.folio.as_ptr()) } {
             0 => None,
-            group => Some(Group(group as usize)),
+            group => Some(Group(group)),
         }
     }
 
@@ -409,7 +409,7 @@ impl FolioRef {
     /// Whose memory it takes.
     pub fn group(&self) -> Group {
         // SAFETY: A reference is held.
-        Group(unsafe { bindings::dm_rust_folio_group(self.0.as_ptr()) } as usize)
+        Group(unsafe { bindings::dm_rust_folio_group(self.0.as_ptr()) })
     }
 
     /// Locks the folio if it isn't locked and is in `mapping`.

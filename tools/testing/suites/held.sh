@@ -135,9 +135,9 @@ mapping_moves_before_the_read() {
 }
 
 # The same, and somebody who maps the old block waits for that read. There is less than a second for
-# that: who reads is there already, and the shell itself waits for the moment.
+# that: who reads is there already, and the shell itself waits a moment, on a pipe that nobody writes to.
 mapping_moves_before_a_read_that_is_followed() {
-	local reader flying=0 at
+	local reader
 	layers no_receive
 	on_exit data_healthy
 	exec 7</dev/mapper/donor
@@ -145,16 +145,13 @@ mapping_moves_before_a_read_that_is_followed() {
 	in_background read_by donor
 	fill t-donor $CHANGED
 	data_table "0 $(sectors "/dev/$DATA_DISK") delay /dev/$DATA_DISK 0 800"
-	at=/sys/dev/block/$(dmsetup info -c --noheadings -o major,minor data)/inflight
-	mkfifo "$WORK/do"
+	mkfifo "$WORK/do" "$WORK/never"
 	taskset 1 xfs_io -r -d /dev/mapper/receiver <"$WORK/do" >"$WORK/early" &
 	reader=$!
-	exec 8>"$WORK/do"
-	on_exit 'exec 8>&-'
+	exec 8>"$WORK/do" 9<>"$WORK/never"
+	on_exit "exec 8>&- 9>&-; rm $WORK/do $WORK/never"
 	let_go
-	while ((!flying)); do
-		read -r flying _ <"$at"
-	done
+	read -r -t 0.2 -u 9 || true
 	echo "pread -v 0 4k" >&8
 	exec 8>&-
 	wait $reader

@@ -9,6 +9,8 @@
 
 MIB=40
 NAMES=(a b c)
+# Changes that are made meanwhile, and rounds of reading for these.
+CHANGES=$((400 / ${DRR_SLOW:-1})) ROUNDS=$((${DRR_SLOW:-1} > 1 ? 2 : 4))
 
 # thinned NAME...: pages of theirs that were dropped.
 thinned() {
@@ -117,9 +119,9 @@ modified_stays() {
 	siblings_up "$1"
 	cp "$REF/big" "$WORK/mine"
 	on_exit "rm -f $WORK/mine"
-	(in_group small read_in_turn 4) &
+	(in_group small read_in_turn $ROUNDS) &
 	i=$!
-	for ((at = 0; at < 400; at++)); do
+	for ((at = 0; at < CHANGES; at++)); do
 		head -c 3000 /dev/urandom >"$WORK/piece"
 		for file in "$WORK/mine" /mnt/a/own; do
 			dd if="$WORK/piece" of="$file" bs=3000 seek=$((at * 7919 % 13000)) conv=notrunc status=none
