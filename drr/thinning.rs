@@ -50,6 +50,29 @@ const COPIES: usize = 16;
 /// Pages that reclaim has taken when a walk begins: at the least, and after many that found nothing.
 const PATIENCE: [u32; 2] = [32, 1 << 16];
 
+/// Pages that may go from a group.
+struct Due {
+    /// [`Group::number`] of the last whose hash has come here.
+    group: Atomic<u64>,
+    pages: Atomic<u32>,
+}
+
+impl Due {
+    /// How many of `group`'s.
+    fn of(&self, group: Group) -> u32 {
+        match self.group.load(Relaxed) == group.number() {
+            true => self.pages.load(Relaxed),
+            false => 0,
+        }
+    }
+
+    /// Several at once may be counted as one: it is a hint.
+    fn set(&self, group: Group, pages: u32) {
+        self.group.store(group.number(), Relaxed);
+        self.pages.store(pages, Relaxed);
+    }
+}
+
 /// A folio that may go.
 struct Candidate {
     folio: FolioRef,
@@ -63,8 +86,8 @@ struct Candidate {
 /// Drops copies that are one too many.
 pub(crate) struct Thinning {
     table: Arc<AccessTable>,
-    /// Pages that may go, by hashed group.
-    due: [Atomic<u32>; GROUPS],
+    /// By hashed group.
+    due: [Due; GROUPS],
     /// Pages that reclaim has taken since the last walk.
     taken: Atomic<u32>,
     /// So many have to be when the next one begins.
@@ -81,7 +104,10 @@ impl Thinning {
     fn new(table: Arc<AccessTable>) -> Self {
         Self {
             table,
-            due: array::from_fn(|_| Atomic::new(0)),
+            due: array::from_fn(|_| Due {
+                group: Atomic::new(0),
+                pages: Atomic::new(0),
+            }),
             taken: Atomic::new(0),
             patience: Atomic::new(PATIENCE[0]),
             at: Atomic::new(0),
@@ -90,16 +116,19 @@ impl Thinning {
         }
     }
 
-    fn due(&self, group: Group) -> &Atomic<u32> {
+    fn due(&self, group: Group) -> &Due {
         // CAST: Six bits.
         &self.due[(hash(group.number()) >> (u64::BITS - GROUPS.ilog2())) as usize]
     }
 
+    fn any_due(&self) -> bool {
+        self.due.iter().any(|due| due.pages.load(Relaxed) != 0)
+    }
+
     /// Reclaim takes recorded pages. Returns whether to begin a walk.
     fn reclaimed(&self, group: Group, pages: u32) -> bool {
-        // Several at once may be counted as one: it is a hint.
         let due = self.due(group);
-        due.store((due.load(Relaxed) + pages * RATE).min(MOST_DUE), Relaxed);
+        due.set(group, (due.of(group) + pages * RATE).min(MOST_DUE));
         let taken = self.taken.load(Relaxed).saturating_add(pages);
         self.taken.store(taken, Relaxed);
         taken >= self.patience.load(Relaxed)
@@ -109,10 +138,10 @@ impl Thinning {
     fn drop_all(&self, found: &mut KVec<Candidate>) {
         for it in found.drain_all() {
             let due = self.due(it.group);
-            let left = due.load(Relaxed);
+            let left = due.of(it.group);
             let folio = it.folio.try_lock(it.mapping);
             if left != 0 && folio.is_some_and(|folio| folio.drop_from_cache()) {
-                due.store(left.saturating_sub(it.pages), Relaxed);
+                due.set(it.group, left.saturating_sub(it.pages));
                 self.dropped.add(it.pages, Relaxed);
                 self.table.givers.with(it.device, |giver| {
                     giver.thinned.add(it.pages.into(), Relaxed)
@@ -168,7 +197,7 @@ impl Thinning {
             let pages = donor.pages_between(first, last);
             left &= !pages;
             let group = folio.group();
-            if pages & !extra != 0 || self.due(group).load(Relaxed) == 0 || !(any || folio.idle()) {
+            if pages & !extra != 0 || self.due(group).of(group) == 0 || !(any || folio.idle()) {
                 continue;
             }
             let candidate = Candidate {
@@ -190,8 +219,7 @@ impl Thinning {
     /// The walk is through, or nothing is left to do. Returns whether there is more.
     fn walked(&self) -> bool {
         let dropped = self.dropped.load(Relaxed);
-        let nothing_due = self.due.iter().all(|due| due.load(Relaxed) == 0);
-        if !nothing_due && !self.any.load(Relaxed) {
+        if self.any_due() && !self.any.load(Relaxed) {
             self.any.store(true, Relaxed);
             return true;
         }
@@ -202,7 +230,7 @@ impl Thinning {
         };
         self.patience.store(patience, Relaxed);
         for due in &self.due {
-            due.store(0, Relaxed);
+            due.pages.store(0, Relaxed);
         }
         self.taken.store(0, Relaxed);
         self.dropped.store(0, Relaxed);
@@ -230,7 +258,7 @@ impl Ticks for Thinning {
         }
         self.at.store(at.unwrap_or(0), Relaxed);
         match at {
-            Some(_) if self.due.iter().any(|due| due.load(Relaxed) != 0) => true,
+            Some(_) if self.any_due() => true,
             _ => self.walked(),
         }
     }

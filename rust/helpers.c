@@ -98,28 +98,37 @@ bool dm_rust_folio_idle(struct folio *folio)
 }
 
 /*
- * What remove_mapping() does for reclaim, with what is exported.  The folio is
- * locked, and has one reference of the caller's.
+ * A locked folio that has one reference of the caller's is clean, and nobody
+ * else uses it.
  *
  * Whoever may still make it dirty without its lock has it mapped, or pinned, and
  * holds a reference until after that; so the references are looked at first.
- * With the lock held nobody can map it.  Who takes a reference from now on finds
- * it in no mapping once it has the lock, or reads what is there, which is valid.
  */
-bool dm_rust_folio_drop(struct address_space *mapping, struct folio *folio)
+static bool folio_unused(struct folio *folio)
 {
-	if (folio_mapped(folio) || mapping_unevictable(mapping) ||
-	    !filemap_release_folio(folio, 0))
-		return false;
 	if (folio_ref_count(folio) !=
 	    folio_nr_pages(folio) + folio_has_private(folio) + 1)
 		return false;
 	/* pairs with the full barrier in folio_put() */
 	smp_rmb();
-	if (folio_test_dirty(folio) || folio_test_writeback(folio) ||
-	    folio_mapped(folio))
-		return false;
-	return !generic_error_remove_folio(mapping, folio);
+	return !folio_test_dirty(folio) && !folio_test_writeback(folio) &&
+	       !folio_mapped(folio);
+}
+
+/*
+ * What remove_mapping() does for reclaim, with what is exported.  The folio is
+ * locked, and has one reference of the caller's.
+ *
+ * With the lock held nobody can map it.  Who takes a reference from now on finds
+ * it in no mapping once it has the lock, or reads what is there, which is valid.
+ * Its buffers are only let go of if it is clean: a dirty one would be taken for
+ * written then.
+ */
+bool dm_rust_folio_drop(struct address_space *mapping, struct folio *folio)
+{
+	return !mapping_unevictable(mapping) && folio_unused(folio) &&
+	       filemap_release_folio(folio, 0) && folio_unused(folio) &&
+	       !generic_error_remove_folio(mapping, folio);
 }
 
 /*

@@ -9,6 +9,7 @@
 
 MIB=40
 NAMES=(a b c)
+THP=/sys/kernel/mm/transparent_hugepage/enabled
 # Changes that are made meanwhile, and rounds of reading for these.
 CHANGES=$((400 / ${DRR_SLOW:-1})) ROUNDS=$((${DRR_SLOW:-1} > 1 ? 2 : 4))
 
@@ -93,6 +94,8 @@ nothing_without_need() {
 mapped_stays() {
 	local holder
 	siblings_up ext4
+	# what is made one huge page is mapped no longer, until it is touched again
+	[ ! -e $THP ] || echo never >$THP
 	mkfifo "$WORK/commands"
 	xfs_io -r /mnt/a/big <"$WORK/commands" >/dev/null 2>&1 &
 	holder=$!
