@@ -41,17 +41,18 @@ free_kib() {
 	awk '$1 == "MemFree:" { print $2 }' /proc/meminfo
 }
 
-# grown BEFORE REQUESTS: the slab caches in which something of every 20 requests is left, one a
-# line. What is freed after a grace period is not.
+# grown REQUESTS: GROWN are the slab caches in which something of every 20 requests is left since
+# $WORK/before was written, one a line. What is freed after a grace period is not. Both times nothing
+# runs beside this shell, whose forks take hundreds of objects, too.
 grown() {
-	local grown tries
+	local tries
 	for ((tries = 0; tries < 15; tries++)); do
-		grown=$(join <(sort <<<"$1") <(slabs | sort) |
-			awk -v most=$(($2 / 20)) '$3 - $2 > most { print $1, $2, "->", $3 }')
-		[ -n "$grown" ] || return 0
+		slabs >"$WORK/after"
+		GROWN=$(join <(sort "$WORK/before") <(sort "$WORK/after") |
+			awk -v most=$(($1 / 20)) '$3 - $2 > most { print $1, $2, "->", $3 }')
+		[ -n "$GROWN" ] || return 0
 		sleep 1
 	done
-	echo "$grown"
 }
 
 # Looks through the kernel log and empties it. The console shows neither errors nor warnings
@@ -81,15 +82,15 @@ both() {
 
 # some_rounds KIND COUNT ROUNDS [THIN]: GROWN are the slab caches that grew.
 some_rounds() {
-	local kind=$1 count=$2 rounds=$3 slabs round start=$SECONDS
+	local kind=$1 count=$2 rounds=$3 round start=$SECONDS
 	shift 3
-	slabs=$(slabs)
+	slabs >"$WORK/before"
 	for ((round = 0; round < rounds; round++)); do
 		both "$kind" "$count" "$@"
 		look_at_log
 	done
 	say "$kind: $((2 * count * rounds)) in $((SECONDS - start)) s, $LOGGED lines in the log" >&3
-	[ -e /sys/kernel/debug/kmemleak ] || GROWN=$(grown "$slabs" $((2 * count * rounds)))
+	[ -e /sys/kernel/debug/kmemleak ] || grown $((2 * count * rounds))
 }
 
 # rounds KIND COUNT ROUNDS [THIN]: the first, shorter one, makes what is made only once; the
