@@ -221,6 +221,14 @@ in_group() {
 	"${@:2}"
 }
 
+# mib_read COMMAND...: MiB of the pool's data that are read from the disk meanwhile.
+mib_read() {
+	local before
+	before=$(disk_sectors_read)
+	"$@" >&2
+	echo $((($(disk_sectors_read) - before) / 2048))
+}
+
 # random_file NAME SIZE: a reference file, kept in memory, outside of any pool.
 random_file() {
 	mkdir -p "$(dirname "$REF/$1")"

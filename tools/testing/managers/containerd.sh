@@ -116,14 +116,6 @@ figures() {
 		END { for (i = 0; i < n; i++) printf "%s=%d ", name[i], sum[name[i]] }'
 }
 
-# mib_read COMMAND...: by how much of the pool's data was read meanwhile.
-mib_read() {
-	local before
-	before=$(disk_sectors_read)
-	"$@" >&2
-	echo $((($(disk_sectors_read) - before) / 2048))
-}
-
 # What is left is what was there after the import; a removal may take containerd a moment.
 nothing_left() {
 	(wait_for 60 as_imported) || flunk "left (>), or gone (<): $(diff "$WORK/imported" <(in_use))"

@@ -53,13 +53,6 @@ unmount_all() {
 	done
 }
 
-mib_read() {
-	local before
-	before=$(disk_sectors_read)
-	"$@" >&2
-	echo $((($(disk_sectors_read) - before) / 2048))
-}
-
 snapshots_up() {
 	local i
 	for ((i = 0; i < CONTAINERS; i++)); do

@@ -45,14 +45,6 @@ snap_gone() {
 	thin_delete "$1"
 }
 
-# mib_read COMMAND...: how much of the pool's data is read meanwhile.
-mib_read() {
-	local before
-	before=$(disk_sectors_read)
-	"$@" >&2
-	echo $((($(disk_sectors_read) - before) / 2048))
-}
-
 # The second finds in memory what the first has read.
 one_after_the_other() {
 	local first second
