@@ -24,11 +24,10 @@ use dm::{
     bits,
     directory::{Directory, Donor, End, Key, ReadRange},
     event::Event,
-    folio::{EventFolio, ReadPages},
+    folio::ReadPages,
     guard::Guard,
     index::{hash, hash_near},
     sched, trace,
-    tracepoint::FolioEvents,
     truncation::{TruncatedPages, TruncationEvents},
 };
 
@@ -296,16 +295,6 @@ impl AccessTable {
             }
             _ => {}
         }
-    }
-}
-
-impl FolioEvents for AccessTable {
-    fn removed(&self, folio: EventFolio<'_>) {
-        self.directory.folio_removed(&folio);
-    }
-
-    fn dirtied(&self, folio: EventFolio<'_>) {
-        self.directory.dirtied(folio);
     }
 }
 

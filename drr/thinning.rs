@@ -25,6 +25,7 @@ use dm::{
     bits,
     directory::{Donor, Holders},
     folio::{EventFolio, FolioRef, Group, MappingId},
+    hold,
     index::hash,
     ticker::{Ticker, Ticks},
     tracepoint::FolioEvents,
@@ -136,6 +137,9 @@ impl Thinning {
 
     /// Drops some of `found`.
     fn drop_all(&self, found: &mut KVec<Candidate>) {
+        if !found.is_empty() {
+            hold::Place::CopiesFound.pass();
+        }
         for it in found.drain_all() {
             let due = self.due(it.group);
             let left = due.of(it.group);
@@ -218,13 +222,12 @@ impl Thinning {
 
     /// The walk is through, or nothing is left to do. Returns whether there is more.
     fn walked(&self) -> bool {
-        let dropped = self.dropped.load(Relaxed);
         if self.any_due() && !self.any.load(Relaxed) {
             self.any.store(true, Relaxed);
             return true;
         }
         let [least, most] = PATIENCE;
-        let patience = match dropped {
+        let patience = match self.dropped.load(Relaxed) {
             0 => (self.patience.load(Relaxed) * 2).min(most),
             _ => least,
         };

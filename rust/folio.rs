@@ -9,7 +9,7 @@ use core::{marker::PhantomData, ptr::NonNull};
 
 use kernel::{bindings::address_space, prelude::*, sync::rcu};
 
-use crate::{bindings, device::BlockDevice};
+use crate::{bindings, device::BlockDevice, guard::Guard};
 
 /// log2 of the page size.
 pub const PAGE_SHIFT: u32 = kernel::page::PAGE_SHIFT as u32;
@@ -282,7 +282,7 @@ impl<'a> ReadPages<'a> {
     }
 }
 
-/// Stands for the control group whose memory a folio takes: a hash may have several as one.
+/// Names the control group whose memory a folio takes; no promise that it still exists.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Group(usize);
 
@@ -481,8 +481,11 @@ impl LockedFolio {
     /// Takes the folio out of the page cache, as reclaim would: if it is clean and nobody else uses
     /// it. Process context, without locks.
     pub fn drop_from_cache(self) -> bool {
+        let unused = Guard::Unused.on();
         // SAFETY: Locked by us and in the mapping, and the only reference that we know of is ours.
-        unsafe { bindings::dm_rust_folio_drop(self.mapping.0.as_ptr(), self.folio.0.as_ptr()) }
+        unsafe {
+            bindings::dm_rust_folio_drop(self.mapping.0.as_ptr(), self.folio.0.as_ptr(), unused)
+        }
     }
 
     /// The data of `count` pages from file index `index` on; nothing if the folio doesn't hold

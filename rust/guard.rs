@@ -55,6 +55,8 @@ pub enum Guard {
     AloneAfter = 20,
     /// A lookup that was kept is used only in the epoch that it was made in.
     Kept = 21,
+    /// A folio is dropped only if it is clean, and nobody else uses it.
+    Unused = 22,
 }
 
 #[cfg(DRR_MUTANTS)]

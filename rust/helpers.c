@@ -122,13 +122,16 @@ static bool folio_unused(struct folio *folio)
  * With the lock held nobody can map it.  Who takes a reference from now on finds
  * it in no mapping once it has the lock, or reads what is there, which is valid.
  * Its buffers are only let go of if it is clean: a dirty one would be taken for
- * written then.
+ * written then.  Only a test build drops folios that are in use.
  */
-bool dm_rust_folio_drop(struct address_space *mapping, struct folio *folio)
+bool dm_rust_folio_drop(struct address_space *mapping, struct folio *folio,
+			bool if_unused)
 {
-	return !mapping_unevictable(mapping) && folio_unused(folio) &&
-	       filemap_release_folio(folio, 0) && folio_unused(folio) &&
-	       !generic_error_remove_folio(mapping, folio);
+	if (if_unused &&
+	    (mapping_unevictable(mapping) || !folio_unused(folio) ||
+	     !filemap_release_folio(folio, 0) || !folio_unused(folio)))
+		return false;
+	return !generic_error_remove_folio(mapping, folio);
 }
 
 /*

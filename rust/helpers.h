@@ -75,7 +75,8 @@ void dm_rust_folio_put(struct folio *folio);
 bool dm_rust_folio_trylock(struct folio *folio);
 void dm_rust_folio_unlock(struct folio *folio);
 bool dm_rust_folio_idle(struct folio *folio);
-bool dm_rust_folio_drop(struct address_space *mapping, struct folio *folio);
+bool dm_rust_folio_drop(struct address_space *mapping, struct folio *folio,
+			bool if_unused);
 unsigned long dm_rust_folio_reclaimed_from(struct folio *folio);
 unsigned long dm_rust_folio_group(struct folio *folio);
 unsigned int dm_rust_folio_state(struct folio *folio);

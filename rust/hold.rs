@@ -21,6 +21,8 @@ pub enum Place {
     LayerCreated = 3,
     /// A write has become one of its whole block, which hasn't been sent yet.
     BlockFilled = 4,
+    /// Copies that are one too many were found, and none has been dropped yet.
+    CopiesFound = 5,
 }
 
 impl Place {
@@ -70,10 +72,8 @@ mod test_build {
             }
             match place {
                 // Others may have to wait for a grace period meanwhile.
-                Place::MappingKnown | Place::LayerCreated | Place::BlockFilled => {
-                    delay::fsleep(Delta::from_millis(1))
-                }
                 Place::RecordFound => delay::udelay(Delta::from_millis(1)),
+                _ => delay::fsleep(Delta::from_millis(1)),
             }
         }
         pr_warn!("held at {place:?} for {PATIENCE_MS} ms: gone on\n");
@@ -88,6 +88,7 @@ mod test_build {
                     b"record_found" => Place::RecordFound,
                     b"layer_created" => Place::LayerCreated,
                     b"block_filled" => Place::BlockFilled,
+                    b"copies_found" => Place::CopiesFound,
                     _ => return Some(Err(EINVAL)),
                 };
                 PASS.store(u32::from(rest == [c"second"]), Release);

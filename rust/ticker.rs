@@ -43,6 +43,7 @@ impl<T: Ticks> Ticker<T> {
         let raw = from_err_ptr(unsafe {
             bindings::dm_rust_ticker_new(
                 name.as_char_ptr(),
+                // Nobody waits for a tick, reclaim least of all.
                 false,
                 every_ms,
                 Some(Self::tick),

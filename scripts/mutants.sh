@@ -38,6 +38,7 @@ mutants() {
 	AloneBefore	held:earlier write
 	AloneAfter	held:later write
 	Kept	guards:kept lookups
+	Unused	held:copies are modified
 	EOF
 }
 

@@ -4,7 +4,7 @@
 #
 # Races that are a few instructions wide, made certain: a test build holds one read up at
 # a place of rust/hold.rs while the other side does what it would have to do by chance.
-# Raw devices, each with a single data block that matters; a byte stands for its content.
+# Raw devices, as a rule, each with a single data block that matters; a byte stands for its content.
 
 # shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
@@ -310,6 +310,48 @@ snapshot_is_rolled_back() {
 	is "$(first_byte receiver)" $ORIGINAL
 }
 
+# Copies that are one too many have been found, and are modified before they are dropped: what was written
+# is on the disk in the end. No dirty page is written back before that.
+copies_are_modified_before_they_go() {
+	local name dirty reader ratio=/proc/sys/vm/dirty_ratio background=/proc/sys/vm/dirty_background_ratio
+	dirty="echo $(<$ratio) >$ratio; echo $(<$background) >$background"
+	pool_up 256
+	on_exit all_down
+	random_file big 24M
+	random_file changed 24M
+	image_new ext4 base 64 big
+	for name in donor receiver; do
+		container_up ext4 $name base
+	done
+	group_new small 32M
+	on_exit "group_end small"
+	on_exit "$dirty"
+	echo 95 >$ratio
+	echo 90 >$background
+	hold copies_found
+	(
+		while ! held; do
+			in_group small cat /mnt/{donor,receiver}/big >/dev/null
+		done
+	) &
+	reader=$!
+	wait_for 60 held
+	wait $reader
+	# or reclaim would have them written back
+	echo max >$GROUPS_DIR/small/memory.max
+	for name in donor receiver; do
+		dd if="$REF/changed" of=/mnt/$name/big bs=1M conv=notrunc status=none
+	done
+	let_go
+	sleep 1		# for the worker, whose candidates these were
+	for name in donor receiver; do
+		same /mnt/$name/big "$REF/changed"
+		umount /mnt/$name
+		fs_mount ext4 $name
+		same /mnt/$name/big "$REF/changed"
+	done
+}
+
 run_case "record ends before its page is locked" record_ends_before_the_lock
 run_case "block changes hands before the hit" block_changes_hands
 run_case "block changes hands before a read is followed" block_changes_hands_before_a_read_is_followed
@@ -321,4 +363,5 @@ run_case "later write by another target waits" later_write_waits twin
 run_case "earlier write is left its data" earlier_write_counts
 run_case "table changes before the read" table_changes_before_the_read
 run_case "snapshot is rolled back" snapshot_is_rolled_back
+run_case "copies are modified before they go" copies_are_modified_before_they_go
 finish

@@ -22,8 +22,8 @@ thinned() {
 	echo $sum
 }
 
-# siblings_up KIND [FEATURE...]: three with nothing cached, a group with memory for one copy of the
-# file and a half, and a file of each that nobody else reads.
+# siblings_up KIND [FEATURE...]: three with nothing cached, and a group with memory for one copy of the
+# file and a half.
 siblings_up() {
 	local name
 	for name in "${NAMES[@]}"; do
@@ -116,29 +116,49 @@ all_mapped() {
 		END { if (!ours) exit 1 }' "/proc/$1/smaps"
 }
 
-# What is modified while copies go is there afterwards, on the disk, too.
+# What is modified while copies of the same go is there afterwards, on the disk, too.
 modified_stays() {
 	local i at
 	siblings_up "$1"
 	cp "$REF/big" "$WORK/mine"
 	on_exit "rm -f $WORK/mine"
-	(in_group small read_in_turn $ROUNDS) &
+	(in_group small read_over_and_over $ROUNDS) &
 	i=$!
 	for ((at = 0; at < CHANGES; at++)); do
 		head -c 3000 /dev/urandom >"$WORK/piece"
-		for file in "$WORK/mine" /mnt/a/own; do
+		for file in "$WORK/mine" /mnt/a/big; do
 			dd if="$WORK/piece" of="$file" bs=3000 seek=$((at * 7919 % 13000)) conv=notrunc status=none
 		done
 	done
 	wait $i
-	same /mnt/a/own "$WORK/mine"
+	same /mnt/a/big "$WORK/mine"
 	same /mnt/b/big "$REF/big"
 	container_down a
 	thin_open a
 	drr_new a
 	fs_mount "$1" a
-	same /mnt/a/own "$WORK/mine"
+	same /mnt/a/big "$WORK/mine"
 	expect "pages dropped" "$(thinned b c)" 1..
+}
+
+# read_over_and_over TIMES: all of it, as fast as it goes; what a reads is changed meanwhile.
+read_over_and_over() {
+	local time name
+	for ((time = 0; time < 4 * $1; time++)); do
+		for name in "${NAMES[@]}"; do
+			cat "/mnt/$name/big" >/dev/null
+		done
+	done
+}
+
+# A group that isn't short of memory keeps what it has, whoever else has it.
+other_groups_keep_theirs() {
+	siblings_up ext4
+	same /mnt/a/big "$REF/big"
+	group_new small $(((MIB + 8) << 20))
+	(in_group small read_in_turn 3)
+	expect "pages of it dropped" "$(thinned a)" 0
+	expect "others" "$(thinned b c)" 1..
 }
 
 # Module and devices go right when copies do.
@@ -161,9 +181,8 @@ some_thinned() {
 [ "$DRR" = drr ] || { say "these are about drr"; finish; exit; }
 pool_up 512
 random_file big $((MIB << 20))
-cp "$REF/big" "$REF/own"
 for fs in ext4 xfs; do
-	image_new $fs base-$fs $((3 * MIB + 20))
+	image_new $fs base-$fs $((2 * MIB + 60))
 done
 modprobe dm-drr
 for fs in ext4 xfs; do
@@ -173,5 +192,6 @@ done
 run_case "kept where that is asked for" kept_where_asked
 run_case "nothing without need" nothing_without_need
 run_case "what is mapped stays" mapped_stays
+run_case "other groups keep theirs" other_groups_keep_theirs
 run_case "unloaded in the midst" gone_in_the_midst
 finish
