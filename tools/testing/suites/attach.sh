@@ -1,66 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# drrctl attach, detach and watch: drr comes and goes under file systems that are in use, drrctl is
-# killed at every step, and devices are made and removed meanwhile as containerd does it.
-#
-# Here a container is a thin device that is mounted itself: /mnt/t-NAME on /dev/mapper/t-NAME.
+# drrctl attach and detach: drr comes and goes under file systems that are in use, drrctl is killed at
+# every step, and devices are removed meanwhile.
 
 # shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
+# shellcheck source=tools/testing/attaching.sh
+. "${0%/*}/../attaching.sh"
 
-CTL=${0%/*}/../bin/drrctl
 # How long devices are attached and detached under I/O, and how often at most.
 CYCLE_SECONDS=${CYCLE_SECONDS:-20}
 CYCLES=${CYCLES:-1000}
-
-ctl() { "$CTL" "$@"; }
-
-target_of() { dmsetup table "$1" | cut -d' ' -f3; }
-
-is_attached() { [ "$(target_of "$1")" = drr ]; }
-
-# What drrctl makes below attached devices.
-seconds() { dmsetup ls | grep -c '^drr-' || true; }
-
-seconds_are() { [ "$(seconds)" = "$1" ]; }
-
-# refused CODE TEXT ARGUMENTS...: that exit code, and one line on stderr that has the text.
-refused() {
-	local code=$1 text=$2 rc=0
-	shift 2
-	"$CTL" "$@" >"$WORK/out" 2>"$WORK/err" || rc=$?
-	expect "exit code of drrctl $*: $(<"$WORK/err")" "$rc" "$code"
-	expect "lines on stderr" "$(wc -l <"$WORK/err")" 1
-	grep -q "^drrctl: .*: .*: ." "$WORK/err" || flunk "not WHAT: WHY: REMEDY: $(<"$WORK/err")"
-	grep -qF -e "$text" "$WORK/err" || flunk "no '$text' in: $(<"$WORK/err")"
-}
-
-# as_before NAME TABLE: active, and nothing of drrctl is left, now or soon.
-as_before() {
-	expect_state "$1" "$2"
-	wait_for 20 seconds_are "${3:-0}"
-}
-
-# expect_state NAME TABLE
-expect_state() {
-	[ "$(dmsetup table "$1")" = "$2" ] || flunk "table: $(dmsetup table "$1")"
-	[ "$(dmsetup info -c --noheadings -o suspended,tables_loaded "$1")" = "Active:Live" ] ||
-		flunk "state: $(dmsetup info "$1")"
-}
-
-# mounted KIND NAME ORIGIN: a snapshot that is mounted itself.
-mounted() {
-	thin_snap "$2" "$3"
-	fs_mount "$1" "t-$2" "/dev/mapper/t-$2"
-}
-
-# gone NAME: unmounts and removes it; its thin device stays in the pool.
-gone() {
-	! mountpoint -q "/mnt/t-$1" || umount "/mnt/t-$1"
-	[ ! -e "/dev/mapper/t-$1" ] || dm_remove "t-$1"
-	rm -f "$THINS/$1"
-}
 
 # --- what it does --------------------------------------------------------------------
 
@@ -182,8 +133,6 @@ stopped_at() {
 	STOPPED=$!
 	wait_for 20 is_stopped "$STOPPED"
 }
-
-is_stopped() { grep -q '^State:	T' "/proc/$1/status"; }
 
 # kill_stopped: as if it had died at that step.
 kill_stopped() {
@@ -464,233 +413,8 @@ odd_tables() {
 	rm "$THINS/one"
 }
 
-# --- watch ---------------------------------------------------------------------------
-
-WATCH=
-CONFIG=$WORK/drrctl.toml
-
-# watch_config LINE...
-watch_config() { printf '%s\n' "$@" >"$CONFIG"; }
-
-# watch_start: in the background; its lines go to $WORK/watch.log.
-watch_start() {
-	"$CTL" watch --config "$CONFIG" 2>"$WORK/watch.log" &
-	WATCH=$!
-}
-
-# watch_stop [SIGNAL]
-watch_stop() {
-	local rc=0
-	kill -"${1:-TERM}" "$WATCH"
-	wait "$WATCH" || rc=$?
-	WATCH=
-	echo "watch: $rc: $(<"$WORK/watch.log")"
-	[ "${1:-TERM}" != TERM ] || expect "exit code of watch" "$rc" 0
-}
-
-# stop_for_good: at the end of a case, whatever became of it.
-stop_for_good() { [ -z "$WATCH" ] || { kill -KILL "$WATCH"; wait "$WATCH"; cat "$WORK/watch.log"; }; }
-
-watch_says() { grep -qF -e "$1" "$WORK/watch.log"; }
-
-needs_events() { [ -e /proc/net/netlink ] || skip "the kernel has no netlink, and so no events"; }
-
-# Devices that were there, that come, that go and come again; and those that are none of its.
-watch_attaches() {
-	needs_events
-	mounted ext4 one base-ext4
-	thin_snap two base-ext4
-	thin_snap left base-ext4
-	on_exit "stop_for_good; gone one; gone two; gone left; gone three"
-	watch_config 'pools = ["po*"]' 'exclude = ["t-base-*", "t-left"]' 'features = ["paranoid"]'
-	watch_start
-	wait_for 20 is_attached t-one
-	wait_for 20 is_attached t-two
-	[ "$(dmsetup table t-two | cut -d' ' -f5-)" = "1 paranoid" ] || flunk "$(dmsetup table)"
-	refused 6 "is running already" watch --config "$CONFIG"
-	thin_snap three one
-	wait_for 20 is_attached t-three
-	donate t-one some
-	# a removed one is attached when it comes again
-	dmsetup remove t-two
-	thin_open two
-	wait_for 20 is_attached t-two
-	# detached by hand it stays so, whatever happens to it, until it is removed
-	ctl detach t-two
-	dmsetup suspend t-two
-	dmsetup resume t-two
-	dm_remove t-three
-	thin_open three
-	wait_for 20 is_attached t-three
-	! is_attached t-two || flunk "attached against somebody's will"
-	dmsetup remove t-two
-	thin_open two
-	wait_for 20 is_attached t-two
-	# and attached by hand again, too
-	ctl detach t-two
-	ctl attach t-two
-	! is_attached t-left || flunk "attached what is excluded"
-	! is_attached t-base-ext4 || flunk "attached what is excluded"
-	# a new configuration, once it can be read
-	watch_config 'pools = ["pool"]' 'exclude = ["t-base-*"'
-	kill -HUP "$WATCH"
-	wait_for 20 watch_says "$CONFIG:"
-	! is_attached t-left || flunk "attached what is excluded"
-	watch_config 'pools = ["pool"]' 'exclude = ["t-base-*"]'
-	kill -HUP "$WATCH"
-	wait_for 20 is_attached t-left
-	watch_stop
-	is_attached t-one || flunk "stopping has detached it"
-	wait_for 20 seconds_are 4
-	same /mnt/t-one/some "$REF/some"
-}
-
-# What containerd does to a pool, in its own words, as fast as it can: watch is never in the way. A
-# removal isn't tried twice where containerd wouldn't.
-containerd_loop() {
-	local end=$((SECONDS + ${LOOP_SECONDS:-12})) name words i
-	local -i count=0 attached=0
-	needs_events
-	on_exit "stop_for_good; dmsetup remove --force --retry pool-snap-1; \
-dmsetup remove --force --retry pool-snap-2"
-	watch_config 'pools = ["pool"]' 'exclude = ["t-base-*"]'
-	watch_start
-	dmsetup message pool 0 "create_snap 2001 $(thin_id base-ext4)"
-	while ((count < 4 || SECONDS < end)); do
-		dmsetup create pool-snap-1 --table \
-			"0 $(thin_sectors base-ext4) thin /dev/mapper/pool 2001"
-		case $((count % 4)) in
-		0) ;;	# at once
-		1) wait_for 20 is_attached pool-snap-1 ;;
-		*)
-			dd if=/dev/urandom of=/dev/mapper/pool-snap-1 bs=64k count=2 seek=$count \
-				oflag=direct conv=notrunc status=none
-			;;
-		esac
-		! is_attached pool-snap-1 || attached+=1
-		dmsetup suspend pool-snap-1
-		dmsetup message pool 0 "create_snap 2002 2001"
-		dmsetup resume pool-snap-1
-		dmsetup create pool-snap-2 --table \
-			"0 $(thin_sectors base-ext4) thin /dev/mapper/pool 2002"
-		for name in pool-snap-1 pool-snap-2; do
-			read -r -a words < <(dmsetup status $name)
-			expect "sectors of $name" "${words[3]}" 1..
-		done
-		cmp -n $((4 << 20)) /dev/mapper/pool-snap-1 /dev/mapper/pool-snap-2
-		blkdiscard /dev/mapper/pool-snap-2
-		[ "$(target_of pool-snap-2)" != drr ] || attached+=1
-		case $((count % 3)) in
-		0) dmsetup remove --retry pool-snap-2 ;;
-		1) dmsetup remove --deferred pool-snap-2 ;;
-		2) dmsetup remove --retry --force pool-snap-2 ;;
-		esac
-		dmsetup remove --retry pool-snap-1
-		dmsetup message pool 0 "delete 2002"
-		count+=1
-	done
-	wait_for 20 seconds_are 0
-	expect "rounds" "$count" 4..
-	expect "of them attached" "$attached" 1..
-	dmsetup message pool 0 "delete 2001"
-	watch_stop
-	! watch_says "not attached" || flunk "$(<"$WORK/watch.log")"
-}
-
-# Nothing that isn't watched for opens a device: a plain removal right after it came always works.
-never_busy() {
-	local i
-	needs_events
-	on_exit "stop_for_good; gone one"
-	watch_config 'pools = ["pool"]' 'exclude = ["t-base-*"]'
-	watch_start
-	thin_snap one base-ext4
-	for ((i = 0; i < 25; i++)); do
-		dmsetup remove t-one
-		dmsetup create t-one --table "0 $(thin_sectors one) thin /dev/mapper/pool $(thin_id one)"
-	done
-	wait_for 20 is_attached t-one
-	watch_stop
-	dmsetup remove t-one
-	wait_for 20 seconds_are 0
-}
-
-# Events are lost, the pool goes and comes again, watch is killed half-way.
-# lose_events: more than the buffer of the stopped watch takes; the kernel counts those it drops.
-lose_events() {
-	local i
-	until awk -v pid="$WATCH" '$2 == 15 && $3 == pid && $9 > 0 { lost = 1 } END { exit !lost }' \
-		/proc/net/netlink; do
-		for ((i = 0; i < 500; i++)); do
-			echo change >/sys/block/$META_DISK/uevent
-		done
-	done
-}
-
-watch_recovers() {
-	local i
-	needs_events
-	on_exit "stop_for_good; gone one; gone two"
-	watch_config 'pools = ["pool"]' 'exclude = ["t-base-*"]'
-	watch_start
-	thin_snap one base-ext4
-	wait_for 20 is_attached t-one
-	kill -STOP "$WATCH"
-	dmsetup remove t-one
-	thin_open one
-	lose_events
-	thin_snap two base-ext4
-	kill -CONT "$WATCH"
-	wait_for 60 watch_says "events were lost"
-	wait_for 60 is_attached t-one
-	wait_for 60 is_attached t-two
-	# the pool goes
-	gone two
-	dmsetup remove t-one
-	dm_remove t-base-ext4
-	dm_remove t-base-xfs
-	wait_for 20 seconds_are 0
-	dm_remove pool
-	pool_create /dev/$META_DISK
-	thin_open base-ext4
-	thin_open base-xfs
-	thin_open one
-	wait_for 20 is_attached t-one
-	watch_stop
-	# killed half-way: the next finds what it left
-	dmsetup remove t-one
-	wait_for 20 seconds_are 0
-	for i in activated staged; do
-		DRRCTL_STOP_AT=$i "$CTL" watch --config "$CONFIG" 2>"$WORK/watch.log" &
-		WATCH=$!
-		thin_open one
-		wait_for 20 is_stopped "$WATCH"
-		watch_stop KILL
-		watch_start
-		wait_for 20 is_attached t-one
-		[ $i != activated ] || wait_for 20 watch_says "left something behind"
-		expect "second devices" "$(seconds)" 1
-		watch_stop
-		dmsetup remove t-one
-		wait_for 20 seconds_are 0
-	done
-}
-
-watch_refuses() {
-	refused 3 "write one" watch --config /nowhere/drrctl.toml
-	watch_config 'pools = ["pool"]' 'pol = 7'
-	refused 2 "$CONFIG:2: unknown field" watch --config "$CONFIG"
-	watch_config 'pools = ["pool"]' 'features = [' '"fast"]'
-	refused 2 "$CONFIG:3: 'fast' is no feature" watch --config "$CONFIG"
-}
-
 [ "$DRR" = drr ] || { say "these are about drr"; finish; exit; }
-random_file some 2M
-random_file small 512K
-pool_up 768
-modprobe dm-drr
-image_new ext4 base-ext4 128
-image_new xfs base-xfs 128
+bases_up
 run_case "attached and detached, ext4" serves ext4
 run_case "attached and detached, xfs" serves xfs
 run_case "cycles under I/O" cycles_under_io
@@ -704,10 +428,5 @@ run_case "snapshots of an attached device" snapshots
 run_case "I/O that hangs" hanging_io
 run_case "odd devices" odd_devices
 run_case "odd tables" odd_tables
-run_case "watch attaches" watch_attaches
-run_case "watch, and what containerd does" containerd_loop
-run_case "watch is never in the way" never_busy
-run_case "watch recovers" watch_recovers
-run_case "watch refuses bad configuration" watch_refuses
 run_case "nothing is remembered after unmount" all_down
 finish
