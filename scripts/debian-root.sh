@@ -143,16 +143,18 @@ make_root() {
 }
 
 # Makes a disk of what a running system needs of a root, without what is for building.
-# $1: root, $2: image file, $3: its size, rest: more folders
+# $1: root, $2: image file, $3: its size, $4: folder with what comes on top, or nothing, rest: more
+# folders of the root
 root_disk() {
-	local root=$1 image=$2 size=$3 top=$2.root
-	shift 3
+	local root=$1 image=$2 size=$3 extra=${4:-} top=$2.root
+	shift $(($# < 4 ? $# : 4))
 	remove_tree "$top"
 	mkdir -p "$top"
 	tar -c -C "$root" --exclude='*/libLLVM*' --exclude='*/libclang*' --exclude='*/librustc*' \
 		--exclude='*.a' --exclude='*/gcc/*' --exclude='*/llvm-*/*' --exclude='*/rustlib/*' \
 		bin sbin lib lib64 etc usr/bin usr/sbin usr/lib usr/lib64 "$@" | tar -x -C "$top"
 	mkdir -p "$top"/{dev,proc,sys,run,tmp}
+	[[ -z $extra ]] || cp -a "$extra/." "$top/"
 	rm -f "$image"
 	truncate -s "$size" "$image"
 	"$DRR_TOP/scripts/toolbox.sh" mke2fs -q -t ext4 -d "$top" "$image"

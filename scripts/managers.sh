@@ -68,14 +68,17 @@ make_vm() {
 }
 
 make_disk() {
-	make_image "$root/srv"
-	make_vm "$root/srv/vm"
-	install -D -m 644 "$DRR_TOP/tools/drrctl/system/11-dm-drr.rules" -t "$root/usr/lib/udev/rules.d"
-	root_disk "$root" "$build/disk.img" 3G srv usr/share/qemu usr/share/seabios
+	local extra=$build/extra
+	remove_tree "$extra"
+	make_image "$extra/srv"
+	make_vm "$extra/srv/vm"
+	install -D -m 644 -t "$extra/usr/lib/udev/rules.d" "$DRR_TOP/tools/drrctl/system/11-dm-drr.rules"
+	root_disk "$root" "$build/disk.img" 3G "$extra" usr/share/qemu usr/share/seabios
+	remove_tree "$extra"
 }
 
 need_root
-PAYLOAD_MIB=48
+PAYLOAD_MIB=48	# of what ten containers, volumes or machines read
 lock_build managers
 mkdir -p "$build"
 cached_root managers "$SPACE_MANAGERS" "managers of thin pools" "${MANAGERS_PACKAGES[@]}"
@@ -83,8 +86,8 @@ step managers-disk "a disk with these, and an image" make_disk
 for suite in "${suites[@]}"; do
 	rc=0 kernel=debian
 	[[ $suite != vms ]] || kernel=uml
-	"$scripts/vm.sh" --kernel "$kernel" --disk-file "$build/disk.img" --mem 4G --timeout 1800 --name "$suite" \
-		-- "/drr/managers/$suite.sh" || rc=$?
+	"$scripts/vm.sh" --kernel "$kernel" --disk-file "$build/disk.img" --mem 4G --timeout 1800 \
+		--name "$suite" -- "/drr/managers/$suite.sh" "$PAYLOAD_MIB" || rc=$?
 	count_tap "$suite" "$rc" "$DRR_TOP/build/out/$suite/output.log"
 done
 rm "$build/disk.img"

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # DRR on top of LVM's thin volumes: LVM wants its own target in its volumes' tables, so drr is a device
-# of its own above each. Run by scripts/managers.sh.
+# of its own above each. Run by scripts/managers.sh, which gives the size of what
+# is read in MiB.
 
 # shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
@@ -10,7 +11,7 @@
 . "${0%/*}/../root.sh"
 
 CTL=${0%/*}/../bin/drrctl
-MIB=48
+MIB=$1
 CONTAINERS=10
 
 lvm() { LVM_SUPPRESS_FD_WARNINGS=1 in_root lvm "$@"; }

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Virtual machines whose disks are snapshots of one image, opened as block devices by QEMU, as it does:
-# buffered, and not exclusively. What one has read serves the others. Run by scripts/managers.sh, under
+# buffered, and not exclusively. What one has read serves the others. Run by scripts/managers.sh, which
+# gives the size of what they read in MiB, under
 # User-mode Linux: an emulator in an emulated machine would take minutes to boot.
 
 # shellcheck source=tools/testing/lib.sh
@@ -10,7 +11,7 @@
 # shellcheck source=tools/testing/root.sh
 . "${0%/*}/../root.sh"
 
-MIB=64
+MIB=$1
 
 # vm NAME DEVICE WORDS...: a machine runs to its end; what it says is in $WORK/NAME.
 vm() {
@@ -59,7 +60,7 @@ one_after_the_other() {
 	second=$(mib_read vm b /dev/mapper/b vm.do=read)
 	saw_all b 1
 	say "MiB from the disk: the first $first, the second $second" >&3
-	expect "MiB that the first read" "$first" $MIB..
+	expect "MiB that the first read" "$first" "$MIB.."
 	expect "MiB that the second read" "$second" 0..$((MIB / 10))
 	expect "MiB it was served" "$(($(stat_of b hit_sectors) / 2048))" $((MIB * 9 / 10))..
 	expect "MiB of them from the first" "$(($(sectors_from b a) / 2048))" $((MIB * 9 / 10))..
