@@ -9,6 +9,7 @@ mod content;
 mod control;
 mod diagnose;
 mod dm;
+mod kmsg;
 mod layer;
 mod memory;
 mod ops;
