@@ -57,7 +57,15 @@ seconds_of() {
 }
 
 # cpu_ticks: that the guest's CPUs were busy for.
-cpu_ticks() { awk '/^cpu / { print $2 + $3 + $4 + $7 + $8 }' /proc/stat; }
+cpu_ticks() {
+	local name user nice system idle waiting interrupts softirqs rest
+	# shellcheck disable=SC2034 # all have to be named
+	read -r name user nice system idle waiting interrupts softirqs rest </proc/stat
+	echo $((user + nice + system + interrupts + softirqs))
+}
+
+# Nothing ever comes from it: to wait without a process, which would be something to do itself.
+exec {NOTHING}<> <(:)
 
 # quiet: waits until the guest has nothing to do, for a while at most.
 quiet() {
@@ -65,7 +73,7 @@ quiet() {
 	sync
 	for ((try = 0; try < 50; try++)); do
 		before=$(cpu_ticks)
-		sleep 0.05
+		read -r -t 0.1 -u "$NOTHING" || :
 		now=$(cpu_ticks)
 		((now - before > 1)) || break
 	done
