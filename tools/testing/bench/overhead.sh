@@ -8,7 +8,7 @@
 # directly, through drr, and through dm-linear, which does nothing, in turn, and back in the other
 # order; TURNS times in a round. Each turn makes a ratio, and the key is the median of them all.
 
-TURNS=4
+TURNS=2
 VARIANTS=(thin drr linear)
 
 # in_turns FUNCTION [ARG]...: FUNCTION VARIANT ARG..., TURNS times for each of the variants.
