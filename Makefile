@@ -105,7 +105,7 @@ make test      all tests; SUITES="kunit reads" for some of them; KERNEL=debug or
 make kunit     unit tests of the pure parts, under User-mode Linux
 make host-test the pure parts in user space: loom's models, many threads, odd input
 make fuzz      fuzz the parsers and the table in user space; TIME=60
-make check     rustfmt, clippy, checkpatch, rustdoc, shellcheck
+make check     rustfmt, clippy, checkpatch, rustdoc, shellcheck, what documents tell to type
 make mutants   switch the guards off one by one, and see the tests notice
 make model     the models of Documentation/formal, with SPIN
 make unsafe    every unsafe of the kernel code, with its reason

@@ -148,12 +148,37 @@ check_spdx() {
 	return $bad
 }
 
+# What documents tell to type in a checkout is there: targets and scripts, without running them, and
+# files that are linked. The suite documents runs the rest. With KDIR= clippy is run above.
+check_documents() {
+	local documents file command link bad=0
+	mapfile -t documents < <(files '*.md' '*.rst')
+	while IFS=$'\t' read -r file command; do
+		case $command in
+		*KDIR=*) continue ;;
+		"make "*) bash -c "make -n ${command#make }" >/dev/null && continue ;;
+		scripts/*) [[ -x ${command%% *} ]] && continue ;;
+		*) continue ;;
+		esac
+		echo "$file: $command"
+		bad=1
+	done < <(awk -f tools/testing/commands.awk "${documents[@]}")
+	while IFS=: read -r file link; do
+		link=${link#](}
+		[[ -e $(dirname "$file")/${link%)} ]] || {
+			echo "$file: no file ${link%)}"
+			bad=1
+		}
+	done < <(grep -oHE '\]\([^):#]+\)' "${documents[@]}")
+	return $bad
+}
+
 cd "$DRR_TOP"
 need_root
 source=$("$scripts/kernel.sh" source)
 kdir=$("$scripts/kernel.sh" debian)
 mkdir -p "$build"
-for name in rustfmt clippy unsafe checkpatch patches rustdoc shellcheck spdx; do
+for name in rustfmt clippy unsafe checkpatch patches rustdoc shellcheck spdx documents; do
 	check "$name" "check_$name"
 done
 echo "$passed passed, $failed failed"

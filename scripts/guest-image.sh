@@ -102,7 +102,9 @@ if [[ -z $stock ]]; then
 fi
 build=$DRR_TOP/build/guest-$variant${stock:+-stock}
 lock_build "guest-$variant"
-key=$(cache_key "$base" "$(tree_key "$scripts/guest-image.sh" "$DRR_TOP/tools" "${ours[@]}")")
+documents=("$DRR_TOP"/{README.md,CONTRIBUTING.md,Documentation})
+key=$(cache_key "$base" "$(tree_key "$scripts/guest-image.sh" "$DRR_TOP/tools" "${documents[@]}" \
+	"${ours[@]}")")
 initrd=$build/initrd-$key
 
 # Small C programs of the tests, the benchmark and the demo are linked statically, one a file.
@@ -154,6 +156,8 @@ make_top() {
 	rm -r "$dest/kernel"
 	cp -r "$DRR_TOP"/tools/testing/. "$top/drr/"
 	[[ ! -d $DRR_TOP/tools/demo ]] || cp -r "$DRR_TOP/tools/demo" "$top/drr/"
+	mkdir "$top/drr/documents"
+	cp -r "${documents[@]}" "$top/drr/documents/"
 	build_helpers "$top/drr/bin"
 	build_rust drr-torture "$top/drr/bin"
 	build_drrctl "$top"
