@@ -76,7 +76,7 @@ storm() {
 	before=$(data_bytes read)
 	# shellcheck disable=SC2046
 	sample "storm.$profile" "$variant" \
-		"$(seconds_of sequential $(files "$(prefix "$variant")" 1 "$CONTAINERS"))"
+		"$(reading_time $(files "$(prefix "$variant")" 1 "$CONTAINERS"))"
 	sample "storm.$profile.bytes" "$variant" $(($(data_bytes read) - before))
 }
 
@@ -89,7 +89,7 @@ part_storm() {
 	disk hdd
 	storm hdd drr
 	all_cold
-	sample storm.hdd one "$(seconds_of sequential /mnt/d1/big)"
+	sample storm.hdd one "$(reading_time /mnt/d1/big)"
 }
 
 part_md5() {

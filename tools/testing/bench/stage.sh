@@ -115,6 +115,12 @@ sequential() {
 	throughput --rw=read --bs=1M "${jobs[@]}"
 }
 
+# reading_time FILE...: in seconds, for the same; fio's own beginning and end are not in it.
+reading_time() {
+	sequential "$@" |
+		awk -v mib=$(($# * FILE_BYTES / 1048576)) '{ printf "%.6f\n", mib / $1 }'
+}
+
 # cached FILE: reads it again.
 cached() { throughput --rw=read --bs=1M --invalidate=0 --name=job --filename="$1"; }
 
