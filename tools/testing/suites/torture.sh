@@ -17,8 +17,10 @@ torture() {
 	[ "$FAILED" -eq 0 ] || skip "the one that failed has left its devices, to be looked at"
 	[ "$DRR" = drr ] || target=linear
 	"$TORTURE" --fs "$1" --time 25 --round 60 --seed "$SEED" --target $target --no-faults \
-		--output "$json" ||
+		--output "$json" || {
+		dmesg | tail -n 20
 		flunk "the torture failed; see above, SEED=$SEED"
+	}
 	expect "wrong" "$(jq .wrong "$json")" 0
 	expect "pages verified" "$(jq .verified "$json")" 1000..
 	expect_drr "pages served by drr" "$(jq .served_by_drr "$json")" 1..
