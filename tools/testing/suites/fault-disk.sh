@@ -75,20 +75,34 @@ sectors_good() {
 	done
 }
 
-# dm-dust: bad blocks that a write mends, as a disk remaps them.
+# dm-dust: bad blocks that a write mends, as a disk remaps them. How many of them are ever read depends
+# on what the load has in memory by then, so there are more and more.
 dust() {
-	local i total count=$((512 / ${DRR_SLOW:-1}))	# a message each
 	modprobe -q dm-dust || skip "the kernel has no dm-dust"
-	total=$(sectors "$DISK")
 	on_exit data_healthy
-	data_table "0 $total dust $DISK 0 4096"
-	for ((i = 0; i < count; i++)); do
-		dmsetup message data 0 addbadblock $((i * (total / 8 / count)))
-	done
+	data_table "0 $(sectors "$DISK") dust $DISK 0 4096"
+	BAD=0
+	more_dust 128
 	dmsetup message data 0 enable
+	wait_for 60 dust_is_read
 	load_until "${WANTED[@]}"
 	dmsetup message data 0 disable
 	data_healthy
+}
+
+dust_is_read() {
+	load_has read_errors || {
+		more_dust 16
+		return 1
+	}
+}
+
+# more_dust COUNT: all over the disk, between those that there are.
+more_dust() {
+	local blocks=$(($(sectors "$DISK") / 8)) end=$((BAD + $1))
+	for ((; BAD < end; BAD++)); do
+		dmsetup message data 0 addbadblock $((BAD * 81001 % blocks))
+	done
 }
 
 # The disk says nothing at all for a while: no error, only time.
