@@ -32,9 +32,14 @@ MODULE_SOFTDEP("pre: dm-thin-pool");
 #error "pages are reached through the kernel's linear mapping"
 #endif
 
+/*
+ * Of a page that its bio holds. Where a tail page has its folio, others have a
+ * link of the LRU lists, which reclaim changes at any time; both tell by bit 0
+ * which it is, which no link has.
+ */
 struct folio *dm_rust_page_folio(struct page *page)
 {
-	return page_folio(page);
+	return data_race(page_folio(page));
 }
 
 /*
