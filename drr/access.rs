@@ -36,6 +36,7 @@ use crate::{
     giver::Givers,
     layer::{Layer, Who},
     mappings::Mappings,
+    unshared::Unshared,
 };
 
 /// A stretch of a data block, and whose page cache it was read into.
@@ -156,6 +157,8 @@ pub(crate) struct AccessTable {
     pub(crate) epochs: Epochs,
     /// Mappings that were looked up.
     pub(crate) mappings: Mappings,
+    /// Blocks that were found not to be shared.
+    pub(crate) unshared: Unshared,
     /// No block has more pages than this.
     most_pages: Atomic<u32>,
 }
@@ -170,6 +173,7 @@ impl AccessTable {
             givers,
             epochs: Epochs::new()?,
             mappings: Mappings::new()?,
+            unshared: Unshared::new()?,
             most_pages: Atomic::new(0),
         })
     }
@@ -261,22 +265,26 @@ impl AccessTable {
         })
     }
 
-    /// Records, recorded pages, and bytes that the table takes, kept mappings included.
+    /// Records, recorded pages, and bytes that the table takes, kept look-ups included.
     pub(crate) fn usage(&self) -> (u64, u64, u64) {
         let directory = &self.directory;
-        let bytes = directory.bytes() + self.mappings.bytes();
+        let bytes = directory.bytes() + self.mappings.bytes() + self.unshared.bytes();
         (directory.runs(), directory.pages(), bytes)
     }
 }
 
 impl AccessTable {
-    /// Something happened in a pool. Only these three matter:
+    /// Something happened in a pool. Only these matter:
     ///
+    /// - a snapshot was taken: its origin's blocks are shared now;
     /// - a mapping changed: whoever reads through it at this moment must notice;
     /// - a block was allocated: it is going to get new content;
     /// - the metadata was rolled back: blocks may be unshared, or free, that were shared.
     pub(crate) fn event(&self, event: Event) {
         match event {
+            Event::Created {
+                origin: Some(_), ..
+            } => self.unshared.forget(),
             Event::Unmapped {
                 pool,
                 thin_id,
@@ -289,6 +297,7 @@ impl AccessTable {
                 }
             }
             Event::Aborted { pool } if Guard::Rollback.on() => {
+                self.unshared.forget();
                 self.epochs.change_all();
                 self.directory
                     .end_where(End::RolledBack, |stretch| u64::from(stretch.pool) == pool);

@@ -41,6 +41,7 @@ mod stats;
 mod target;
 mod thinning;
 mod tree;
+mod unshared;
 mod write;
 
 use kernel::{prelude::*, sync::Arc};

@@ -28,6 +28,7 @@ use crate::{
     layer::{Layer, Who},
     stats::{sectors_of, Miss},
     target::Drr,
+    unshared::Memory,
 };
 
 /// Pages in a row that are worth two requests from the disk in the place of one, around them: less
@@ -331,6 +332,12 @@ impl Drr {
             (sector % u64::from(self.block_sectors)) as u32,
         );
         let layer = self.layer();
+        let memory = self.memory_of(layer, block);
+        if memory.unshared() {
+            // It was written after all snapshots, so by this layer.
+            let (_, owner) = self.member.tree().owner(layer, u32::MAX);
+            return (owner, Err(Miss::Unshared));
+        }
         let epoch = self.member.table().epochs.now(layer, block);
         let mapping = match self.mapping_of(sector, layer, block, epoch) {
             Ok(mapping) => mapping,
@@ -343,6 +350,7 @@ impl Drr {
                 return Err(Miss::Layout);
             }
             if !mapping.shared && Guard::Shared.on() {
+                memory.keep();
                 return Err(Miss::Unshared);
             }
             Ok(Place {
@@ -358,6 +366,12 @@ impl Drr {
             })
         };
         (owner, place())
+    }
+
+    /// What is known of virtual block `block` of `layer`.
+    pub(crate) fn memory_of(&self, layer: Layer, block: u64) -> Memory<'_> {
+        let binding = self.thin.thin().binding();
+        self.member.table().unshared.at(layer, block, binding)
     }
 
     /// Where `sector` is mapped, in virtual block `block` of `layer`, whose epoch was taken before.

@@ -52,7 +52,6 @@ use crate::{
     message::{Answer, Message},
     read::{Passage, Place},
     stats::Stats,
-    write::Unshared,
 };
 
 /// A `drr` target.
@@ -72,7 +71,6 @@ pub(crate) struct Drr {
     claims: Atomic<u64>,
     /// Pages of the block device's own may be recorded.
     raw_records: Atomic<bool>,
-    pub(crate) unshared: Unshared,
     pub(crate) stats: Stats,
 }
 
@@ -148,7 +146,6 @@ impl Target for Drr {
             layer: Atomic::new(Layer::new(info.pool, info.thin_id).number()),
             claims: Atomic::new(0),
             raw_records: Atomic::new(false),
-            unshared: Unshared::new()?,
             stats: Stats::new()?,
         };
         Ok(KBox::new(target, GFP_KERNEL)?)
@@ -297,7 +294,7 @@ impl Target for Drr {
 
     /// The thin device's table may have been replaced while this device was suspended.
     fn preresume(&self) -> Result {
-        self.unshared.forget();
+        self.member.table().unshared.forget();
         let (givers, number) = (&self.member.table().givers, self.own.bdev().number());
         givers.with(self.member.device, |giver| giver.numbered(number));
         // Not if the thin device is suspended itself; then `place` finds out.

@@ -22,73 +22,17 @@
 
 use core::ops::Range;
 
-use kernel::{
-    alloc::{flags::*, KVVec},
-    prelude::*,
-    sync::{
-        atomic::{Atomic, Relaxed},
-        rcu,
-    },
-};
+use kernel::sync::rcu;
 
 use dm::{
     bio::{Bio, Mapped},
     blocklock::{Blocks, Locked},
     folio::PAGE_SECTORS,
-    hold,
-    index::hash,
-    trace,
+    hold, trace,
     whole::{most_sectors, WholeBlock},
 };
 
-use crate::{copy, stats::Miss, target::Drr};
-
-/// Blocks that are remembered not to be shared.
-const REMEMBERED: u64 = 1024;
-
-/// Blocks of a target that were found not to be shared, so that their mappings needn't be looked up
-/// with each write.
-///
-/// A snapshot shares them again, and is only taken while the thin device is suspended, which changes
-/// its binding, or the target is. (If not, they are just not made a whole.)
-pub(crate) struct Unshared(KVVec<Atomic<u64>>);
-
-impl Unshared {
-    /// None. Fails with `ENOMEM`.
-    pub(crate) fn new() -> Result<Self> {
-        // CAST: A small number.
-        let mut unshared = KVVec::with_capacity(REMEMBERED as usize, GFP_KERNEL)?;
-        for _ in 0..REMEMBERED {
-            unshared.push(Atomic::new(0), GFP_KERNEL)?;
-        }
-        Ok(Self(unshared))
-    }
-
-    /// Where an unshared block is remembered, and as what. One that is taken for another is only not
-    /// made a whole.
-    fn memory(&self, block: u64, binding: u64) -> (&Atomic<u64>, u64) {
-        // CAST: A remainder of `REMEMBERED`.
-        let at = (block % REMEMBERED) as usize;
-        (&self.0[at], hash(block ^ hash(binding)))
-    }
-
-    fn remember(&self, block: u64, binding: u64) {
-        let (memory, this) = self.memory(block, binding);
-        memory.store(this, Relaxed);
-    }
-
-    /// They may be shared again.
-    pub(crate) fn forget(&self) {
-        for memory in &self.0 {
-            memory.store(0, Relaxed);
-        }
-    }
-
-    fn has(&self, block: u64, binding: u64) -> bool {
-        let (memory, this) = self.memory(block, binding);
-        memory.load(Relaxed) == this
-    }
-}
+use crate::{copy, target::Drr};
 
 impl Drr {
     /// A bio comes in that changes sectors, or comes again when it has waited.
@@ -166,21 +110,13 @@ impl Drr {
             && bio.writes_plainly()
             && self.block_sectors <= most_sectors(self.thin.device().bdev())
             && self.sector_of(block + 1) <= self.sectors
-            && !self.unshared.has(block, self.thin.thin().binding())
+            && !self.memory_of(self.layer(), block).unshared()
     }
 
     /// All of `block` as it is to be when `bio` has been written, whose lock is exclusive.
     fn whole(&self, bio: &mut Bio<'_, Self>, block: u64) -> Option<WholeBlock> {
         let (_, place) = self.place_at(self.sector_of(block), self.block_sectors);
-        let place = match place {
-            Ok(place) => place,
-            Err(Miss::Unshared) => {
-                let binding = self.thin.thin().binding();
-                self.unshared.remember(block, binding);
-                return None;
-            }
-            Err(_) => return None,
-        };
+        let place = place.ok()?;
         let at = u32::try_from(bio.sector() - self.sector_of(block)).ok()?;
         // Pages that it doesn't write, or not all of.
         let (head, tail) = (

@@ -99,6 +99,7 @@ part_md5() {
 	for variant in $(in_turn thin drr); do
 		sample md5.hdd "$variant" "$(seconds_of md5sum "$(readers "$variant" 1)")"
 	done
+	sample md5.hdd pagecache "$(seconds_of md5sum /mnt/d2/big)"
 }
 
 # Writes of a page into shared blocks whose content d1 has in memory.

@@ -140,6 +140,8 @@ def results(samples):
                  pick(min, random.values()), 2)
     for mode, ratio in random.items():
         yield Result(f"randread.ram.{mode}.vs_thin", "", ratio)
+        yield Result(f"limit.randread.{mode}", "ext4 on a RAM disk against dm-thin",
+                     samples.ratio(f"randread.ram.{mode}", "ramdisk", "thin"))
 
     storms = {of: samples.each(f"storm.{of}.bytes", ("drr",), lambda read: read / size)
               for of in ("ssd", "hdd")}
@@ -153,6 +155,8 @@ def results(samples):
                  samples.ratio("storm.hdd", "drr", "one"), 1.15, most=True)
     yield Result("md5.hdd.vs_thin", "md5sum of a file that a sibling has, speed",
                  samples.ratio("md5.hdd", "thin", "drr"), 2.7)
+    yield Result("limit.md5", "md5sum of a file in the reader's own page cache, against dm-thin",
+                 samples.ratio("md5.hdd", "thin", "pagecache"))
 
     for name, modes, text in (("miss", MISSES, "nobody has the file"),
                               ("unshared", UNSHARED, "unshared blocks")):
