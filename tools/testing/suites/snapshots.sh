@@ -56,6 +56,28 @@ snapshot_of_a_running_container() {
 	container_down run
 }
 
+# A snapshot for which nobody has suspended the device: its blocks are shared from then on, whatever
+# was known of them.
+snapshot_without_suspending() {
+	local fs=$1 tracked
+	container_up "$fs" busy base paranoid
+	cp "$REF/red" /mnt/busy/
+	sync -f /mnt/busy
+	for _ in 1 2; do
+		evict /mnt/busy/red
+		tracked=$(tracked)
+		same /mnt/busy/red "$REF/red"
+		expect_drr "more pages to donate before it" $(($(tracked) - tracked)) 0
+	done
+	thin_remember late "$(thin_sectors busy)"
+	dmsetup message pool 0 "create_snap $(thin_id late) $(thin_id busy)"
+	evict /mnt/busy/red
+	donate busy red
+	expect_drr "more pages to donate after it" $(($(tracked) - tracked)) 200..256
+	container_down busy
+	dmsetup message pool 0 "delete $(thin_id late)"
+}
+
 # Two images made by adding to one base; containers of each.
 two_images() {
 	local fs=$1 name before
@@ -156,6 +178,7 @@ for fs in ext4 xfs; do
 	pool_up 512
 	image_new $fs base 320 shared old
 	run_case "$fs: snapshot of a running container" snapshot_of_a_running_container $fs
+	run_case "$fs: snapshot without suspending" snapshot_without_suspending $fs
 	run_case "$fs: two images of one base" two_images $fs
 	run_case "$fs: snapshots five deep" five_deep $fs
 	run_case "$fs: base deleted under its containers" base_deleted $fs
