@@ -32,13 +32,13 @@ MODULE_SOFTDEP("pre: dm-thin-pool");
 #error "pages are reached through the kernel's linear mapping"
 #endif
 
-/*
- * Of a page that its bio holds. Where a tail page has its folio, others have a
- * link of the LRU lists, which reclaim changes at any time; both tell by bit 0
- * which it is, which no link has.
- */
 struct folio *dm_rust_page_folio(struct page *page)
 {
+	/*
+	 * Where a tail page has its folio, others have a link of the LRU
+	 * lists, which reclaim changes at any time; bit 0 tells which it is,
+	 * and no link has it set.
+	 */
 	return data_race(page_folio(page));
 }
 
