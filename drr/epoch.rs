@@ -19,12 +19,12 @@
 //! the count went up (the records' and dm-thin's locks order the two).
 
 use kernel::{
-    alloc::{flags::*, KVVec},
+    alloc::KVVec,
     prelude::*,
     sync::atomic::{Atomic, Full, Relaxed},
 };
 
-use dm::{guard::Guard, index::hash};
+use dm::{cells::cells, guard::Guard, index::hash};
 
 use crate::layer::Layer;
 
@@ -51,11 +51,7 @@ pub(crate) struct Epochs(KVVec<Atomic<u64>>);
 impl Epochs {
     /// Fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
-        let mut counters = KVVec::with_capacity(COUNTERS, GFP_KERNEL)?;
-        for _ in 0..COUNTERS {
-            counters.push(Atomic::new(0), GFP_KERNEL)?;
-        }
-        Ok(Self(counters))
+        Ok(Self(cells(COUNTERS, || Atomic::new(0))?))
     }
 
     /// Consecutive blocks have consecutive counters.

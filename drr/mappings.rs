@@ -14,12 +14,15 @@
 //!
 //! Only shared mappings are kept: they stay shared, while others may come to be at any time.
 
-use kernel::{
-    alloc::{flags::*, KVVec},
-    prelude::*,
-};
+use kernel::{alloc::KVVec, prelude::*};
 
-use dm::{event::Mapping, guard::Guard, index::hash, sched, seqcell::SeqCell};
+use dm::{
+    cells::{by_memory, cells},
+    event::Mapping,
+    guard::Guard,
+    index::hash,
+    seqcell::SeqCell,
+};
 
 use crate::{epoch::Epoch, layer::Layer};
 
@@ -35,13 +38,8 @@ pub(crate) struct Mappings(KVVec<SeqCell<WORDS>>);
 impl Mappings {
     /// None yet, and room for more the more memory there is. Fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
-        let most = (sched::total_ram_pages() / PAGES_EACH).clamp(256, 1 << 16);
-        let count = 1usize << most.ilog2();
-        let mut cells = KVVec::with_capacity(count, GFP_KERNEL)?;
-        for _ in 0..count {
-            cells.push(SeqCell::new(), GFP_KERNEL)?;
-        }
-        Ok(Self(cells))
+        let count = by_memory(PAGES_EACH, 256, 1 << 16);
+        Ok(Self(cells(count, SeqCell::new)?))
     }
 
     /// Bytes of memory that it takes.

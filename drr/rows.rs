@@ -5,7 +5,7 @@
 use core::fmt::{self, Write};
 
 use kernel::{
-    alloc::{flags::*, KVVec},
+    alloc::KVVec,
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
@@ -13,7 +13,7 @@ use kernel::{
     },
 };
 
-use dm::{counters::Counters, index::hash};
+use dm::{cells::cells, counters::Counters, index::hash};
 
 use crate::layer::Who;
 
@@ -132,12 +132,8 @@ impl<const N: usize> Rows<N> {
     }
 
     fn with(size: usize, others: Row<N>, each_cpu: bool) -> Result<Self> {
-        let mut rows = KVVec::with_capacity(size, GFP_KERNEL)?;
-        for _ in 0..size {
-            rows.push(Row::new(), GFP_KERNEL)?;
-        }
         Ok(Self {
-            rows,
+            rows: cells(size, Row::new)?,
             others,
             each_cpu,
         })

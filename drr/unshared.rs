@@ -12,12 +12,15 @@
 //! either that a block may have been discarded meanwhile, or that two may look the same.
 
 use kernel::{
-    alloc::{flags::*, KVVec},
+    alloc::KVVec,
     prelude::*,
     sync::atomic::{Acquire, Atomic, Full, Relaxed},
 };
 
-use dm::{index::hash, sched};
+use dm::{
+    cells::{by_memory, cells},
+    index::hash,
+};
 
 use crate::layer::Layer;
 
@@ -40,14 +43,9 @@ pub(crate) struct Memory<'a> {
 impl Unshared {
     /// None yet, and room for more the more memory there is. Fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
-        let most = (sched::total_ram_pages() / PAGES_EACH).clamp(512, 1 << 17);
-        let count = 1usize << most.ilog2();
-        let mut blocks = KVVec::with_capacity(count, GFP_KERNEL)?;
-        for _ in 0..count {
-            blocks.push(Atomic::new(0), GFP_KERNEL)?;
-        }
+        let count = by_memory(PAGES_EACH, 512, 1 << 17);
         Ok(Self {
-            blocks,
+            blocks: cells(count, || Atomic::new(0))?,
             forgotten: Atomic::new(0),
         })
     }

@@ -16,12 +16,12 @@
 use core::ops::Range;
 
 use kernel::{
-    alloc::{flags::*, KVVec},
+    alloc::KVVec,
     prelude::*,
     sync::atomic::{Atomic, Full},
 };
 
-use crate::{guard::Guard, index::hash};
+use crate::{cells::cells, guard::Guard, index::hash};
 
 const EXCLUSIVE: u32 = 1 << 31;
 
@@ -68,11 +68,7 @@ impl Locked {
 impl BlockLocks {
     /// So many, a power of two, and nothing is locked. Fails with `ENOMEM`.
     pub fn new(count: usize) -> Result<Self> {
-        let mut locks = KVVec::with_capacity(count, GFP_KERNEL)?;
-        for _ in 0..count {
-            locks.push(Atomic::new(0), GFP_KERNEL)?;
-        }
-        Ok(Self(locks))
+        Ok(Self(cells(count, || Atomic::new(0))?))
     }
 
     /// The locks of `blocks`, each once.

@@ -37,6 +37,7 @@ use kernel::{
 
 use crate::{
     bits::{self, PageBits},
+    cells::cells,
     folio::{EventFolio, FolioRef, MappingId, ReadPages},
     guard::Guard,
     index::{hash, hash_near, Chain, Entry, Index, Keyed},
@@ -270,14 +271,6 @@ fn count(counter: &Atomic<u64>) -> u64 {
     (counter.load(Relaxed) as i64).max(0) as u64
 }
 
-fn zeroes<T>(number: usize, zero: impl Fn() -> T) -> Result<KVVec<T>> {
-    let mut zeroes = KVVec::with_capacity(number, GFP_KERNEL)?;
-    for _ in 0..number {
-        zeroes.push(zero(), GFP_KERNEL)?;
-    }
-    Ok(zeroes)
-}
-
 /// See the [module](self).
 pub struct Directory<K: Key> {
     index: Index<Run<K>>,
@@ -296,8 +289,8 @@ impl<K: Key> Directory<K> {
         Ok(Self {
             ledger,
             index: Index::new(bits)?,
-            interest: zeroes(INTEREST, || Atomic::new(0))?,
-            failed: zeroes(FAILED, || Atomic::new(0))?,
+            interest: cells(INTEREST, || Atomic::new(0))?,
+            failed: cells(FAILED, || Atomic::new(0))?,
             runs: Atomic::new(0),
             pages: Atomic::new(0),
         })

@@ -16,6 +16,7 @@
 //! - [`inflight`], [`parking`]: reads of the same data at the same time, and bios that wait,
 //! - [`verify`], [`whole`], [`blocklock`]: reads that are compared with the disk; writes of whole
 //!   blocks in the place of smaller ones, and what keeps others away meanwhile,
+//! - [`cells`]: tables of a fixed size,
 //! - [`counters`], [`spread`]: figures that CPUs count without getting in each other's way,
 //! - [`mod@trace`]: the module's own tracepoints,
 //! - [`guard`], [`hold`]: switches for single guards, and places to hold a read up, in test
@@ -30,6 +31,7 @@ mod bindings;
 pub mod bio;
 pub mod bits;
 pub mod blocklock;
+pub mod cells;
 pub mod counters;
 pub mod device;
 pub mod directory;

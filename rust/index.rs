@@ -35,7 +35,7 @@ use kernel::{
     },
 };
 
-use crate::{bindings, sched};
+use crate::{bindings, cells::cells, sched};
 
 /// What can be put into an [`Index`].
 ///
@@ -161,12 +161,8 @@ struct Table<T, S> {
 impl<T: Keyed, S: Side<T>> Table<T, S> {
     fn new(bits: u32, stripes: impl PinInit<Stripes, Error>) -> Result<Self> {
         let size = 1usize << bits;
-        let mut heads = KVVec::with_capacity(size, GFP_KERNEL)?;
-        for _ in 0..size {
-            heads.push(Atomic::new(ptr::null_mut()), GFP_KERNEL)?;
-        }
         Ok(Self {
-            heads,
+            heads: cells(size, || Atomic::new(ptr::null_mut()))?,
             stripes: KBox::pin_init(stripes, GFP_KERNEL)?,
             shift: u64::BITS - bits,
             side: PhantomData,

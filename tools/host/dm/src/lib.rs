@@ -7,6 +7,8 @@
 pub mod bits;
 #[path = "../../../../rust/blocklock.rs"]
 pub mod blocklock;
+#[path = "../../../../rust/cells.rs"]
+pub mod cells;
 #[path = "../../../../rust/directory.rs"]
 pub mod directory;
 #[path = "../../../../rust/event.rs"]

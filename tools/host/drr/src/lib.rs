@@ -26,6 +26,9 @@ mod mappings;
 #[allow(dead_code)]
 #[path = "../../../../drr/message.rs"]
 mod message;
+#[allow(dead_code)]
+#[path = "../../../../drr/unshared.rs"]
+mod unshared;
 
 pub mod fuzz;
 #[cfg(all(test, loom))]
