@@ -332,16 +332,25 @@ impl Drr {
             (sector % u64::from(self.block_sectors)) as u32,
         );
         let layer = self.layer();
-        let memory = self.memory_of(layer, block);
-        if memory.unshared() {
-            // It was written after all snapshots, so by this layer.
-            let (_, owner) = self.member.tree().owner(layer, u32::MAX);
-            return (owner, Err(Miss::Unshared));
-        }
-        let epoch = self.member.table().epochs.now(layer, block);
-        let mapping = match self.mapping_of(sector, layer, block, epoch) {
-            Ok(mapping) => mapping,
-            Err(miss) => return (None, Err(miss)),
+        let table = self.member.table();
+        let epoch = table.epochs.now(layer, block);
+        let binding = self.thin.thin().binding();
+        let kept = table
+            .mappings
+            .get(layer, block, self.block_sectors, epoch, binding);
+        let mapping = if let Some(mapping) = kept {
+            mapping
+        } else {
+            let memory = self.memory_of(layer, block);
+            if memory.unshared() {
+                // It was written after all snapshots, so by this layer.
+                let (_, owner) = self.member.tree().owner(layer, u32::MAX);
+                return (owner, Err(Miss::Unshared));
+            }
+            match self.look_up(sector, layer, block, epoch, &memory) {
+                Ok(mapping) => mapping,
+                Err(miss) => return (None, Err(miss)),
+            }
         };
         let (serial, owner) = self.member.tree().owner(layer, mapping.time);
         let place = || {
@@ -350,7 +359,6 @@ impl Drr {
                 return Err(Miss::Layout);
             }
             if !mapping.shared && Guard::Shared.on() {
-                memory.keep();
                 return Err(Miss::Unshared);
             }
             Ok(Place {
@@ -374,26 +382,31 @@ impl Drr {
         self.member.table().unshared.at(layer, block, binding)
     }
 
-    /// Where `sector` is mapped, in virtual block `block` of `layer`, whose epoch was taken before.
-    fn mapping_of(
+    /// Looks up where `sector` is mapped, in virtual block `block` of `layer`, whose epoch was taken
+    /// before, as was what is known of it; and keeps what comes of it.
+    fn look_up(
         &self,
         sector: u64,
         layer: Layer,
         block: u64,
         epoch: Epoch,
+        memory: &Memory<'_>,
     ) -> Result<Mapping, Miss> {
-        let thin = self.thin.thin();
-        let mappings = &self.member.table().mappings;
-        let kept = mappings.get(layer, block, self.block_sectors, epoch, thin.binding());
-        if let Some(mapping) = kept {
-            return Ok(mapping);
-        }
-        let mapping = thin.lookup(sector).map_err(|error| match error {
-            EAGAIN => Miss::Metadata,
-            _ => Miss::Unshared,
-        })?;
+        let mapping = self
+            .thin
+            .thin()
+            .lookup(sector)
+            .map_err(|error| match error {
+                EAGAIN => Miss::Metadata,
+                _ => Miss::Unshared,
+            })?;
         self.check_layer(layer, &mapping)?;
-        mappings.keep(layer, block, epoch, &mapping);
+        if mapping.shared {
+            let mappings = &self.member.table().mappings;
+            mappings.keep(layer, block, epoch, &mapping);
+        } else if Guard::Shared.on() {
+            memory.keep();
+        }
         Ok(mapping)
     }
 
