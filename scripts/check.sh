@@ -148,6 +148,28 @@ check_spdx() {
 	return $bad
 }
 
+# Crates that programs are linked with may be had on terms that go with GPL-2.0, which Apache-2.0
+# alone doesn't.
+check_crates() {
+	local ok='^(MIT|BSD-[23]-Clause|0BSD|ISC|Zlib|Unlicense|CC0-1.0|BSL-1.0|MPL-2.0|Unicode-3.0|GPL-2.0)$'
+	"$scripts/cargo.sh" tree --locked --workspace --target all -e normal --prefix none --no-dedupe \
+		--format '{p}|{l}' | sort -u | awk -F '|' -v ok="$ok" 'NF > 1 {
+			good = 1
+			terms = split($2, term, / AND /)
+			for (t = 1; t <= terms; t++) {
+				gsub(/[()]/, "", term[t])
+				choices = split(term[t], choice, / OR | *\/ */)
+				for (any = 0; choices; choices--)
+					any += choice[choices] ~ ok
+				good = good && any
+			}
+			if (!good || !terms) {
+				print $1 ": license \"" $2 "\" : use another crate"
+				bad = 1
+			}
+		} END { exit bad }'
+}
+
 # What documents tell to type in a checkout is there: targets and scripts, without running them, and
 # files that are linked. The suite documents runs the rest. With KDIR= clippy is run above.
 check_documents() {
@@ -178,7 +200,8 @@ need_root
 source=$("$scripts/kernel.sh" source)
 kdir=$("$scripts/kernel.sh" debian)
 mkdir -p "$build"
-for name in rustfmt clippy unsafe checkpatch patches rustdoc shellcheck spdx documents; do
+for name in rustfmt clippy unsafe checkpatch patches rustdoc shellcheck spdx crates \
+	documents; do
 	check "$name" "check_$name"
 done
 echo "$passed passed, $failed failed"

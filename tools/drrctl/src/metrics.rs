@@ -7,7 +7,12 @@
 //! more. The reasons come from the module's own short lists, and the donors of a device from its
 //! table of 128: a device has 30 series at most, and one more for each donor.
 
-use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::prometheus_text;
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
+use prometheus_client::registry::Registry;
 
 use crate::inventory::DrrDevice;
 use crate::status::Status;
@@ -134,38 +139,47 @@ const GAUGES: [Figure; 3] = [
     },
 ];
 
-/// Labels that every series of a device has.
-const DEVICE: [&str; 3] = ["device", "pool", "thin_id"];
-
-type Result<T> = std::result::Result<T, prometheus::Error>;
+/// Names of labels and their values, in this order.
+type Labels = Vec<(&'static str, String)>;
+type Counters = Family<Labels, Counter>;
+type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
 
 /// A registry for a single answer: what is gone has no series any more.
+#[derive(Default)]
 struct Answer(Registry);
 
 impl Answer {
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
-        let family = IntCounterVec::new(Opts::new(name, help), labels)?;
-        self.0.register(Box::new(family.clone()))?;
-        Ok(family)
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec> {
-        let family = GaugeVec::new(Opts::new(name, help), labels)?;
-        self.0.register(Box::new(family.clone()))?;
-        Ok(family)
-    }
-
-    fn gauge(&self, name: &str, help: &str, value: f64) -> Result<()> {
-        let family = self.gauges(name, help, &[])?;
+    /// `name` ends in `_total`, which the library puts there itself.
+    fn counters(&mut self, name: &str, help: &str) -> Counters {
+        let family = Counters::default();
+        let name = name.strip_suffix("_total").unwrap_or(name);
+        self.0.register(name, help, family.clone());
         family
-            .get_metric_with_label_values(&[] as &[&str])?
-            .set(value);
-        Ok(())
     }
 
-    fn text(&self) -> Result<String> {
-        TextEncoder::new().encode_to_string(&self.0.gather())
+    fn gauges(&mut self, name: &str, help: &str) -> Gauges {
+        let family = Gauges::default();
+        self.0.register(name, help, family.clone());
+        family
     }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) {
+        set(&self.gauges(name, help), vec![], value);
+    }
+
+    fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &self.0)?;
+        Ok(text)
+    }
+}
+
+fn set(family: &Gauges, labels: Labels, value: f64) {
+    family.get_or_create(&labels).set(value);
+}
+
+fn add(family: &Counters, labels: Labels, count: u64) {
+    family.get_or_create(&labels).inc_by(count);
 }
 
 /// Bytes and counts as a sample has them.
@@ -173,144 +187,125 @@ fn sample(count: u64) -> f64 {
     count as f64
 }
 
-/// The values of [`DEVICE`].
-fn labels(device: &DrrDevice, status: &Status) -> [String; 3] {
+/// Labels that every series of a device has, and `more`.
+fn labels(device: &DrrDevice, status: &Status, more: &[(&'static str, &str)]) -> Labels {
     let thin_id = status.thin_id.or(device.thin_id);
-    [
-        device.name.clone(),
-        device.pool.clone().unwrap_or_default(),
-        thin_id.map(|id| id.to_string()).unwrap_or_default(),
-    ]
+    let mut labels = vec![
+        ("device", device.name.clone()),
+        ("pool", device.pool.clone().unwrap_or_default()),
+        (
+            "thin_id",
+            thin_id.map(|id| id.to_string()).unwrap_or_default(),
+        ),
+    ];
+    labels.extend(more.iter().map(|(name, value)| (*name, value.to_string())));
+    labels
 }
 
 /// The text format, version 0.0.4; without donors of devices, if these are too many.
-pub fn text(found: &Found, donors: bool) -> Result<String> {
-    let answer = Answer(Registry::new());
+pub fn text(found: &Found, donors: bool) -> Result<String, fmt::Error> {
+    let mut answer = Answer::default();
     answer.gauge(
         "drr_up",
         "1 if dm-drr is loaded, and all that there is could be asked",
         f64::from(found.complete),
-    )?;
+    );
     answer.gauge(
         "drr_collect_duration_seconds",
         "Time that this answer took",
         found.seconds,
-    )?;
-    answer
-        .gauges("drr_build_info", "The exporter's version", &["version"])?
-        .get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?
-        .set(1.0);
-    of_devices(&answer, &found.devices, donors)?;
+    );
+    let build = answer.gauges("drr_build_info", "The exporter's version");
+    let version = env!("CARGO_PKG_VERSION").to_string();
+    set(&build, vec![("version", version)], 1.0);
+    of_devices(&mut answer, &found.devices, donors);
     if let Some((_, status)) = found.devices.first() {
         for figure in GAUGES {
-            answer.gauge(figure.name, figure.help, sample((figure.of)(status)))?;
+            answer.gauge(figure.name, figure.help, sample((figure.of)(status)));
         }
     }
-    of_pools(&answer, found)?;
+    of_pools(&mut answer, found);
     answer.text()
 }
 
-fn of_devices(answer: &Answer, devices: &[(DrrDevice, Status)], donors: bool) -> Result<()> {
-    let with = |label| [&DEVICE[..], &[label]].concat();
+fn of_devices(answer: &mut Answer, devices: &[(DrrDevice, Status)], donors: bool) {
     let info = answer.gauges(
         "drr_device_info",
         "What a device is: its number, the thin device below, feature arguments",
-        &[&DEVICE[..], &["number", "thin_device", "features"]].concat(),
-    )?;
-    let size = answer.gauges("drr_device_size_bytes", "Length of a device", &DEVICE)?;
+    );
+    let size = answer.gauges("drr_device_size_bytes", "Length of a device");
     let mapped = answer.gauges(
         "drr_mapped_bytes",
         "Bytes of the thin device that are mapped; none while its pool can't be asked",
-        &DEVICE,
-    )?;
+    );
     let misses = answer.counters(
         "drr_misses_total",
         "Reads that went to the disk, by the reason",
-        &with("reason"),
-    )?;
+    );
     let ended = answer.counters(
         "drr_ended_pages_total",
         "Pages that donate no longer, by the reason",
-        &with("reason"),
-    )?;
+    );
     let from = answer.counters(
         "drr_received_bytes_total",
         "Bytes that a device was served, by the donor's thin id; others: not told apart",
-        &with("donor"),
-    )?;
+    );
     for (device, status) in devices {
-        let labels = labels(device, status);
-        let and = |more: &str| [&labels[..], &[more.to_string()]].concat();
-        let mut all = labels.to_vec();
-        all.push(device.number.clone());
-        all.push(device.thin.clone().unwrap_or_default());
-        all.push(device.table.features.join(","));
-        info.get_metric_with_label_values(&all)?.set(1.0);
-        size.get_metric_with_label_values(&labels)?
-            .set(sample(device.sectors * SECTOR));
+        let with = |more: &[(&'static str, &str)]| labels(device, status, more);
+        let what = [
+            ("number", device.number.as_str()),
+            ("thin_device", device.thin.as_deref().unwrap_or_default()),
+            ("features", &device.table.features.join(",")),
+        ];
+        set(&info, with(&what), 1.0);
+        set(&size, with(&[]), sample(device.sectors * SECTOR));
         if let Some(sectors) = status.mapped_sectors {
-            mapped
-                .get_metric_with_label_values(&labels)?
-                .set(sample(sectors * SECTOR));
+            set(&mapped, with(&[]), sample(sectors * SECTOR));
         }
         for (family, counts) in [(&misses, &status.misses), (&ended, &status.ended)] {
             for (reason, count) in counts {
-                family
-                    .get_metric_with_label_values(&and(reason))?
-                    .inc_by(*count);
+                add(family, with(&[("reason", reason)]), *count);
             }
         }
         for donor in status.from.iter().filter(|_| donors) {
             let id = donor.thin_id.map(|id| id.to_string());
+            let id = id.as_deref().unwrap_or("others");
             // an id may be in the list twice, if it was given anew
-            from.get_metric_with_label_values(&and(id.as_deref().unwrap_or("others")))?
-                .inc_by(donor.sectors * SECTOR);
+            add(&from, with(&[("donor", id)]), donor.sectors * SECTOR);
         }
     }
     for figure in COUNTERS {
-        let family = answer.counters(figure.name, figure.help, &DEVICE)?;
+        let family = answer.counters(figure.name, figure.help);
         for (device, status) in devices {
-            family
-                .get_metric_with_label_values(&labels(device, status))?
-                .inc_by((figure.of)(status));
+            add(&family, labels(device, status, &[]), (figure.of)(status));
         }
     }
-    Ok(())
 }
 
-fn of_pools(answer: &Answer, found: &Found) -> Result<()> {
+fn of_pools(answer: &mut Answer, found: &Found) {
     let layers = answer.gauges(
         "drr_layers",
         "Layers of a pool that the module knows; deleted ones have descendants",
-        &["pool", "state"],
-    )?;
+    );
+    let pool = |name: &str| ("pool", name.to_string());
     for count in &found.layers {
         for (state, number) in [("live", count.live), ("deleted", count.deleted)] {
-            layers
-                .get_metric_with_label_values(&[count.pool.as_str(), state])?
-                .set(sample(number));
+            let labels = vec![pool(&count.pool), ("state", state.to_string())];
+            set(&layers, labels, sample(number));
         }
     }
     let cached = answer.gauges(
         "drr_cached_bytes",
         "Different bytes of a pool's shared blocks that are in memory",
-        &["pool"],
-    )?;
+    );
     let extra = answer.gauges(
         "drr_duplicate_bytes",
         "Memory that further copies of them take",
-        &["pool"],
-    )?;
-    for pool in &found.cached {
-        let name = [&pool.pool];
-        cached
-            .get_metric_with_label_values(&name)?
-            .set(sample(pool.bytes));
-        extra
-            .get_metric_with_label_values(&name)?
-            .set(sample(pool.extra_bytes));
+    );
+    for found in &found.cached {
+        set(&cached, vec![pool(&found.pool)], sample(found.bytes));
+        set(&extra, vec![pool(&found.pool)], sample(found.extra_bytes));
     }
-    Ok(())
 }
 
 #[cfg(test)]

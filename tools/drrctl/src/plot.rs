@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The heatmap as a picture, or as a table for a spreadsheet. The font is in the program: no
-//! fonts of the system are needed.
+//! The heatmap as a picture, or as a table for a spreadsheet. PNG is the same picture as SVG, with
+//! the program's own font: no fonts of the system are needed.
 
 use std::fs;
 use std::path::Path;
-use std::sync::Once;
+use std::sync::Arc;
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{register_font, FontTransform};
+use plotters::style::FontTransform;
+use resvg::tiny_skia::{Pixmap, Transform};
+use resvg::usvg::{fontdb, Options, Tree};
 
 use crate::error::{Code, Error, Result};
 use crate::heat::{HeatMap, Scale, Side};
@@ -29,25 +31,15 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(0x4c, 0x06, 0x2c),
 ];
 
-type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
+type Drawn<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 pub fn write(map: &HeatMap, path: &Path) -> Result<()> {
     let extension = path.extension().and_then(|it| it.to_str()).unwrap_or("");
     let seen = &map.folded();
-    let layout = Layout::new(seen);
-    let drawn: Drawn = match extension.to_ascii_lowercase().as_str() {
+    let written = match extension.to_ascii_lowercase().as_str() {
         "csv" => fs::write(path, map.csv()).map_err(Into::into),
-        "svg" => {
-            // the backend keeps quiet about files that it can't write
-            let mut text = String::new();
-            let drawn = draw(
-                SVGBackend::with_string(&mut text, layout.size),
-                seen,
-                &layout,
-            );
-            drawn.and_then(|()| fs::write(path, text).map_err(Into::into))
-        }
-        "png" => draw(BitMapBackend::new(path, layout.size), seen, &layout),
+        "svg" => svg(seen).and_then(|text| Ok(fs::write(path, text)?)),
+        "png" => svg(seen).and_then(|text| Ok(fs::write(path, png(&text)?)?)),
         _ => {
             return Err(Error::new(
                 Code::Usage,
@@ -57,7 +49,7 @@ pub fn write(map: &HeatMap, path: &Path) -> Result<()> {
             ))
         }
     };
-    drawn.map_err(|error| {
+    written.map_err(|error| {
         Error::new(
             Code::Failed,
             path.display().to_string(),
@@ -121,15 +113,33 @@ impl Layout {
     }
 }
 
-/// The fonts by the name that stands for any font without serifs: a picture in SVG is shown with
-/// what the viewer has.
-fn load_fonts() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // only a broken font is refused
-        let _ = register_font("sans-serif", FontStyle::Normal, dejavu::sans::regular());
-        let _ = register_font("sans-serif", FontStyle::Bold, dejavu::sans::bold());
-    });
+fn svg(map: &HeatMap) -> Drawn<String> {
+    let layout = Layout::new(map);
+    let mut text = String::new();
+    draw(
+        SVGBackend::with_string(&mut text, layout.size),
+        map,
+        &layout,
+    )?;
+    Ok(text)
+}
+
+fn png(svg: &str) -> Drawn<Vec<u8>> {
+    let mut fonts = fontdb::Database::new();
+    for font in [dejavu::sans::regular(), dejavu::sans::bold()] {
+        fonts.load_font_data(font.to_vec());
+    }
+    // what stands for any font without serifs; viewers of SVG take one of their own
+    fonts.set_sans_serif_family("DejaVu Sans");
+    let options = Options {
+        fontdb: Arc::new(fonts),
+        ..Options::default()
+    };
+    let tree = Tree::from_str(svg, &options)?;
+    let size = tree.size().to_int_size();
+    let mut pixels = Pixmap::new(size.width(), size.height()).ok_or("it is too large")?;
+    resvg::render(&tree, Transform::default(), &mut pixels.as_mut());
+    Ok(pixels.encode_png()?)
 }
 
 fn text(size: i32, colour: RGBColor, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
@@ -160,7 +170,6 @@ fn draw<B: DrawingBackend>(backend: B, map: &HeatMap, layout: &Layout) -> Drawn
 where
     B::ErrorType: 'static,
 {
-    load_fonts();
     let area = backend.into_drawing_area();
     area.fill(&WHITE)?;
     let title = format!("Who read whose data: pool {}", fit(&map.pool, 40));
