@@ -5,6 +5,7 @@
 use std::fs::{read_to_string, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// `/dev/kmsg` gives one record a read, and none is longer.
@@ -49,6 +50,27 @@ pub fn said(words: &str, period: Duration) -> bool {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             Err(_) => return false,
         }
+    }
+}
+
+/// Words that count once they were said, also when the log has lost them since.
+pub struct Ever {
+    words: &'static str,
+    said: AtomicBool,
+}
+
+impl Ever {
+    pub const fn new(words: &'static str) -> Self {
+        let said = AtomicBool::new(false);
+        Self { words, said }
+    }
+
+    /// Whether the kernel has said them since it booted, as far as the log goes.
+    pub fn was_said(&self) -> bool {
+        if !self.said.load(Relaxed) && said(self.words, Duration::MAX) {
+            self.said.store(true, Relaxed);
+        }
+        self.said.load(Relaxed)
     }
 }
 

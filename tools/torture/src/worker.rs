@@ -28,6 +28,7 @@ pub const BUFFER_UNITS: usize = BUFFER / UNIT;
 
 /// The kernel says ten times in five seconds that direct reads collide, then nothing for the rest.
 const COLLISIONS: Duration = Duration::from_secs(6);
+static STALE_PAGES: kmsg::Ever = kmsg::Ever::new("Page cache invalidation failure on direct I/O");
 
 /// A file number that threads of all siblings prefer for a while, so that they meet.
 pub static FOCUS: AtomicUsize = AtomicUsize::new(0);
@@ -128,8 +129,9 @@ impl<'a> Worker<'a> {
     }
 
     /// With blocks smaller than a page, a direct write can't always drop a page that it has
-    /// bypassed from the cache. The kernel warns of a collision, and has the next sync or direct
-    /// read of the file tell of it. The page's content is uncertain then.
+    /// bypassed from the cache. dio_warn_stale_pagecache() warns of a collision, the first ten times
+    /// of a day, and has the next sync or direct read of the file tell of it. The page's content is
+    /// uncertain then.
     ///
     /// Nor are xfs' direct reads kept apart from writes through a mapping: one that finds a block
     /// that was just written and has no place on the disk yet fails, and iomap_dio_iter() says so
@@ -138,7 +140,8 @@ impl<'a> Worker<'a> {
         if error != Some(libc::EIO) {
             return false;
         }
-        self.config.fs.block() < PAGE
+        let small = self.config.fs.block() < PAGE && STALE_PAGES.was_said();
+        small
             || matches!(self.config.fs, Fs::Xfs(_))
                 && self.operation.contains("O_DIRECT read")
                 && kmsg::said("Direct I/O collision with buffered writes", COLLISIONS)
