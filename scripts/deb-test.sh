@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # Tests the Debian packages: installs them in a Debian root, with DKMS building the modules,
-# boots Debian's kernel with what is installed, uses it, and purges it again.
+# boots Debian's kernel with what is installed, uses it, and purges it again. What is upgraded
+# from is this source as a lower version.
 #
 # usage: deb-test.sh		prints TAP; the last line is "N passed, N failed"
 #
@@ -35,7 +36,7 @@ make_machine() {
 	remove_tree "$machine"
 	mkdir -p "$build"
 	cp -a --reflink=auto "$root" "$machine"
-	cp "${debs[@]}" "$machine/srv/"
+	cp "${debs[@]}" "${older[@]}" "$machine/srv/"
 	printf '#!/bin/sh\nexit 101\n' >"$machine/usr/sbin/policy-rc.d"
 	chmod +x "$machine/usr/sbin/policy-rc.d"
 }
@@ -105,19 +106,35 @@ builds_when_the_source_comes() {
 	give_tree
 	on_machine dpkg-trigger --by-package=dkms "/usr/src/linux-source-$series.tar.xz"
 	on_machine dpkg --configure -a
-	built
+	built "$version"
 	keep_tree
 }
 
+# $1: the version that is built, and no other
 built() {
-	[[ $(on_machine dkms status -m dm-drr) = "dm-drr/$version, $release, x86_64: installed"* ]] ||
-		flunk "dkms: $(on_machine dkms status -m dm-drr)"
+	local status
+	status=$(on_machine dkms status -m dm-drr)
+	[[ $status = "dm-drr/$1, $release, x86_64: installed"* && $status != *$'\n'* ]] ||
+		flunk "dkms: $status"
 }
 
 installs() {
 	give_tree
-	apt_get install "${debs[@]/#*\//\/srv/}" | tee "$out/installed.log"
-	built
+	apt_get install "${older[@]/#*\//\/srv/}" | tee "$out/installed.log"
+	built "$older_version"
+}
+
+# The old version's modules and source go; what was configured and the kernel tree stay.
+upgrades() {
+	local config=$machine/etc/drrctl/drrctl.toml tree=$machine/var/cache/dm-drr/$release/ready
+	local before
+	echo "# the operator's own line" >>"$config"
+	before=$(stat -c %Y "$tree")
+	apt_get install "${debs[@]/#*\//\/srv/}" </dev/null | tee "$out/upgraded.log"
+	built "$version"
+	[[ ! -e $machine/usr/src/dm-drr-$older_version ]] || flunk "the old version's source is left"
+	[[ $(tail -n 1 "$config") = "# the operator's own line" ]] || flunk "its configuration is gone"
+	expect "when the kernel tree was prepared" "$(stat -c %Y "$tree")" "$before"
 }
 
 # Both are what modprobe takes, made for this kernel, and signed.
@@ -161,19 +178,29 @@ purges() {
 
 # --- the machine, booted ---
 
+# $1: suite, $2: its command
 boots() {
 	local rc=0
-	step deb-disk "the machine's disk" root_disk "$machine" "$build/disk.img" 1536M
-	"$scripts/vm.sh" --stock --disk-file "$build/disk.img" --timeout 900 --name deb-guest \
-		-- /drr/deb/guest.sh || rc=$?
-	rm "$build/disk.img"
-	count_tap deb-guest "$rc" "$DRR_TOP/build/out/deb-guest/output.log"
+	"$scripts/vm.sh" --stock --disk-file "$build/disk.img" --timeout 900 --name "$1" \
+		-- "$2" || rc=$?
+	count_tap "$1" "$rc" "$DRR_TOP/build/out/$1/output.log"
+}
+
+# The same machine with what others have besides: the packages' tests are made without these.
+everyday() {
+	local before=$machine machine=$build/everyday
+	cp -a --reflink=auto "$before" "$machine"
+	apt_get install systemd-sysv udev dmsetup e2fsprogs bpftrace linux-perf
+	root_disk "$machine" "$build/disk.img" 3G
+	remove_tree "$machine"
 }
 
 # --- main ---
 
 need_root
 read -r -a debs <<<"$("$scripts/deb.sh")"
+older_version=0.0.1
+read -r -a older <<<"$("$scripts/deb.sh" --as $older_version)"
 packaging=$("$scripts/deb.sh" --root)
 version=$("$scripts/toolbox.sh" dpkg-deb -f "${debs[0]}" Version)
 image=$("$scripts/kernel.sh" image)
@@ -221,9 +248,14 @@ suite deb-install \
 	"modules are built when source and headers come=builds_when_the_source_comes" \
 	"purge leaves nothing, the stock dm-thin-pool is back=purges" \
 	"installation builds both modules=installs" \
+	"an upgrade builds them anew, and keeps what is configured=upgrades" \
 	"the modules fit the kernel, and are signed=fit_the_kernel" \
 	"drrctl, its man page and completions are there=tool_is_there"
-boots
+step deb-disk "the machine's disk" root_disk "$machine" "$build/disk.img" 1536M
+boots deb-guest /drr/deb/guest.sh
+step deb-everyday "a machine with systemd, perf and bpftrace" everyday
+boots deb-everyday /drr/deb/boot.sh
+rm "$build/disk.img"
 suite deb-purge "purge leaves nothing, the stock dm-thin-pool is back=purges"
 remove_tree "$machine"
 sum_up

@@ -3,8 +3,9 @@
 # Makes the Debian packages, dm-drr-dkms and drrctl, into build/deb, in a Debian root with
 # debhelper that is kept in the cache.
 #
-# usage: deb.sh		prints the packages' paths
-#        deb.sh --root	prints where that root is
+# usage: deb.sh			prints the packages' paths
+#        deb.sh --as VERSION	the same, as that version, in build/deb-VERSION: to upgrade from
+#        deb.sh --root		prints where that root is
 #
 # The version is that of tools/Cargo.toml; between releases with the commit's time and name.
 
@@ -143,18 +144,31 @@ make_packages() {
 need_root
 need_plain_paths
 cached_root packaging "$SPACE_PACKAGING" "packaging" "${PACKAGING_PACKAGES[@]}"
-[[ ${1:-} != --root ]] || { echo "$root"; exit; }
-(($# == 0)) || die "deb.sh: unknown word '$1' : use --root, or nothing"
+version=''
+case ${1:-} in
+'') ;;
+--root)
+	echo "$root"
+	exit
+	;;
+--as)
+	version=${2:-}
+	[[ $version =~ ^[0-9][0-9.]*$ ]] ||
+		die "deb.sh: '$version' is no version : give digits and dots, e.g. --as 0.0.1"
+	out+=-$version
+	;;
+*) die "deb.sh: unknown word '$1' : use --as, --root, or nothing" ;;
+esac
 
 lock_build deb
 series=$(join '|' "${KERNEL_SERIES[@]//./\\.}")
 supported="^($series)\\.[0-9.]+\\+deb[0-9]+-($KERNEL_FLAVOUR)\$"
 step drrctl "drrctl" "$scripts/drrctl.sh"
-key=$(cache_key "$root" "$supported" "$(tree_key "$scripts/deb.sh" "$packaging" "$tool" \
+key=$(cache_key "$root" "$supported" "$version" "$(tree_key "$scripts/deb.sh" "$packaging" "$tool" \
 	"$DRR_TOP/tools/drrctl/system" \
 	"$DRR_TOP"/{Kbuild,drr,rust,include} "$scripts"/{patches,prepare-kernel.sh,copy-thin.sh})")
 if [[ $(cat "$out/key" 2>/dev/null) != "$key" ]]; then
-	version=$(package_version)
+	version=${version:-$(package_version)}
 	SOURCE_DATE_EPOCH=$(source_date)
 	export SOURCE_DATE_EPOCH
 	step deb "packages $version" make_packages

@@ -142,18 +142,20 @@ make_root() {
 	keep_newest 2 "$DRR_CACHE/$name"-*
 }
 
-# Makes a disk of what a running system needs of a root, without what is for building.
+# Makes a disk of what a running system needs of a root, without what is for building; compilers'
+# libraries are there for bpftrace, which translates programs with them.
 # $1: root, $2: image file, $3: its size, $4: folder with what comes on top, or nothing, rest: more
 # folders of the root
 root_disk() {
-	local root=$1 image=$2 size=$3 extra=${4:-} top=$2.root
+	local root=$1 image=$2 size=$3 extra=${4:-} top=$2.root without=()
 	shift $(($# < 4 ? $# : 4))
+	[[ -e $root/usr/bin/bpftrace ]] || without=(--exclude='*/libLLVM*' --exclude='*/libclang*')
 	remove_tree "$top"
 	mkdir -p "$top"
-	tar -c -C "$root" --exclude='*/libLLVM*' --exclude='*/libclang*' --exclude='*/librustc*' \
+	tar -c -C "$root" "${without[@]}" --exclude='*/librustc*' \
 		--exclude='*.a' --exclude='*/gcc/*' --exclude='*/llvm-*/*' --exclude='*/rustlib/*' \
 		bin sbin lib lib64 etc usr/bin usr/sbin usr/lib usr/lib64 "$@" | tar -x -C "$top"
-	mkdir -p "$top"/{dev,proc,sys,run,tmp}
+	mkdir -p "$top"/{dev,proc,root,run,sys,tmp,var/tmp}
 	[[ -z $extra ]] || cp -a "$extra/." "$top/"
 	rm -f "$image"
 	truncate -s "$size" "$image"
