@@ -6,14 +6,12 @@
 
 # shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
+# shellcheck source=tools/testing/attaching.sh
+. "${0%/*}/../attaching.sh"
 
 DOCUMENTS=${0%/*}/../documents
 COMMANDS=${0%/*}/../commands.awk
 CONFIG=/etc/drrctl/drrctl.toml
-
-target_of() { dmsetup table "$1" | cut -d' ' -f3; }
-
-is_attached() { [ "$(target_of "$1")" = drr ]; }
 
 # type_in FILE PATTERN: the command of a document that matches, once, and runs it.
 type_in() {
@@ -178,15 +176,13 @@ takes_out() {
 		drrctl detach "t-$name"
 		[ "$(target_of "t-$name")" = thin ] || flunk "$(dmsetup table "t-$name")"
 	done
-	wait_for 60 none_below
+	wait_for 60 seconds_are 0
 	for name in a b c left right; do
 		dm_remove "t-$name"
 	done
 	all_down
 	modprobe -r dm-drr
 }
-
-none_below() { ! dmsetup ls | grep -q '^drr-'; }
 
 # udev is there, and whoever uses device-mapper is to wait for it
 unset DM_DISABLE_UDEV
