@@ -142,7 +142,7 @@ const GAUGES: [Figure; 3] = [
 /// Names of labels and their values, in this order.
 type Labels = Vec<(&'static str, String)>;
 type Counters = Family<Labels, Counter>;
-type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+type Gauges = Family<Labels, Gauge<u64, AtomicU64>>;
 
 /// A registry for a single answer: what is gone has no series any more.
 #[derive(Default)]
@@ -163,8 +163,14 @@ impl Answer {
         family
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: f64) {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
         set(&self.gauges(name, help), vec![], value);
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, value: f64) {
+        let gauge = Gauge::<f64, AtomicU64>::default();
+        gauge.set(value);
+        self.0.register(name, help, gauge);
     }
 
     fn text(&self) -> Result<String, fmt::Error> {
@@ -174,17 +180,12 @@ impl Answer {
     }
 }
 
-fn set(family: &Gauges, labels: Labels, value: f64) {
+fn set(family: &Gauges, labels: Labels, value: u64) {
     family.get_or_create(&labels).set(value);
 }
 
 fn add(family: &Counters, labels: Labels, count: u64) {
     family.get_or_create(&labels).inc_by(count);
-}
-
-/// Bytes and counts as a sample has them.
-fn sample(count: u64) -> f64 {
-    count as f64
 }
 
 /// Labels that every series of a device has, and `more`.
@@ -208,20 +209,20 @@ pub fn text(found: &Found, donors: bool) -> Result<String, fmt::Error> {
     answer.gauge(
         "drr_up",
         "1 if dm-drr is loaded, and all that there is could be asked",
-        f64::from(found.complete),
+        found.complete.into(),
     );
-    answer.gauge(
+    answer.seconds(
         "drr_collect_duration_seconds",
         "Time that this answer took",
         found.seconds,
     );
     let build = answer.gauges("drr_build_info", "The exporter's version");
     let version = env!("CARGO_PKG_VERSION").to_string();
-    set(&build, vec![("version", version)], 1.0);
+    set(&build, vec![("version", version)], 1);
     of_devices(&mut answer, &found.devices, donors);
     if let Some((_, status)) = found.devices.first() {
         for figure in GAUGES {
-            answer.gauge(figure.name, figure.help, sample((figure.of)(status)));
+            answer.gauge(figure.name, figure.help, (figure.of)(status));
         }
     }
     of_pools(&mut answer, found);
@@ -257,10 +258,10 @@ fn of_devices(answer: &mut Answer, devices: &[(DrrDevice, Status)], donors: bool
             ("thin_device", device.thin.as_deref().unwrap_or_default()),
             ("features", &device.table.features.join(",")),
         ];
-        set(&info, with(&what), 1.0);
-        set(&size, with(&[]), sample(device.sectors * SECTOR));
+        set(&info, with(&what), 1);
+        set(&size, with(&[]), device.sectors * SECTOR);
         if let Some(sectors) = status.mapped_sectors {
-            set(&mapped, with(&[]), sample(sectors * SECTOR));
+            set(&mapped, with(&[]), sectors * SECTOR);
         }
         for (family, counts) in [(&misses, &status.misses), (&ended, &status.ended)] {
             for (reason, count) in counts {
@@ -291,7 +292,7 @@ fn of_pools(answer: &mut Answer, found: &Found) {
     for count in &found.layers {
         for (state, number) in [("live", count.live), ("deleted", count.deleted)] {
             let labels = vec![pool(&count.pool), ("state", state.to_string())];
-            set(&layers, labels, sample(number));
+            set(&layers, labels, number);
         }
     }
     let cached = answer.gauges(
@@ -303,8 +304,8 @@ fn of_pools(answer: &mut Answer, found: &Found) {
         "Memory that further copies of them take",
     );
     for found in &found.cached {
-        set(&cached, vec![pool(&found.pool)], sample(found.bytes));
-        set(&extra, vec![pool(&found.pool)], sample(found.extra_bytes));
+        set(&cached, vec![pool(&found.pool)], found.bytes);
+        set(&extra, vec![pool(&found.pool)], found.extra_bytes);
     }
 }
 
@@ -441,7 +442,9 @@ pub mod tests {
 
     #[test]
     fn the_text_is_what_was_found() {
-        let series = parse(&text(&found(), true).expect("a text"));
+        let text = text(&found(), true).expect("a text");
+        assert!(text.contains("\ndrr_up 1\n"), "{text}");
+        let series = parse(&text);
         let of = |name, wanted: &[_]| value(&series, name, wanted);
         let c2 = ("device", "c2");
         assert_eq!(of("drr_up", &[]), Some(1.0));
