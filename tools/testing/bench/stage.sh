@@ -263,6 +263,7 @@ loop_set_up() {
 	fs_make ext4 /dev/mapper/loopdisk
 	fs_mount ext4 loopdisk /dev/mapper/loopdisk
 	truncate -s 700M /mnt/loopdisk/pool
+	modprobe -q loop || true	# built in, in some kernels
 	loop=$(losetup --find --show /mnt/loopdisk/pool)
 	dmsetup create looppool --table "0 $(sectors "$loop") thin-pool \
 /dev/$LOOP_META_DISK $loop $BLOCK_SECTORS 0 1 skip_block_zeroing"
