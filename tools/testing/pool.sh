@@ -56,7 +56,8 @@ $1 /dev/mapper/data $BLOCK_SECTORS 0 1 skip_block_zeroing"
 # sectors DEVICE
 sectors() { blockdev --getsz "$1"; }
 
-# pool_up MIB
+# pool_up MIB: if $FILL_METADATA is set, the metadata's disk has all of its memory at once, so that
+# the pool's worker, which everybody waits for, needs none to write there.
 pool_up() {
 	rm -rf "$THINS"
 	mkdir -p "$THINS"
@@ -65,6 +66,7 @@ pool_up() {
 	modprobe dm-thin-pool
 	ram_disk "$DATA_DISK" "$1"
 	ram_disk "$META_DISK" 16
+	[ -z "${FILL_METADATA:-}" ] || head -c 16M /dev/zero >/dev/$META_DISK
 	dmsetup create data --table "0 $(sectors /dev/$DATA_DISK) linear /dev/$DATA_DISK 0"
 	pool_create /dev/$META_DISK
 }

@@ -179,7 +179,7 @@ random_file one 512K
 random_file odd 333333
 
 for fs in ext4 xfs; do
-	pool_up 512
+	FILL_METADATA=1 pool_up 512
 	image_new $fs base 320
 	run_case "$fs: readers are killed for want of memory" in_load $fs readers_killed
 	run_case "$fs: the module comes and goes" in_load $fs module_comes_and_goes
