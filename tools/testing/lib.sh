@@ -147,6 +147,14 @@ wait_for() {
 	done
 }
 
+# request PORT TEXT: sends it to whoever listens here, and prints what is answered.
+request() {
+	exec 9<>"/dev/tcp/127.0.0.1/$1" || return 1
+	printf %b "$2" >&9
+	cat <&9
+	exec 9>&-
+}
+
 # --- counters ------------------------------------------------------------------------
 
 # status_lines: status of every drr device, one a line.

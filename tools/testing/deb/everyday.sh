@@ -134,16 +134,9 @@ reads_all_the_time() {
 
 exporter_answers() {
 	systemctl enable --now drrctl-export
-	wait_for 30 metrics >"$WORK/metrics"
+	wait_for 30 request 9776 'GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n' >"$WORK/metrics"
 	grep '^drr_hit_bytes_total{device="t-c"' "$WORK/metrics" || flunk "$(<"$WORK/metrics")"
 	systemctl disable --now drrctl-export
-}
-
-metrics() {
-	exec 4<>/dev/tcp/127.0.0.1/9776 || return 1
-	printf 'GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&4
-	cat <&4
-	exec 4>&-
 }
 
 journal_has() { journalctl -u drrctl-watch --no-pager | grep -F -e "$1"; }

@@ -275,14 +275,6 @@ exported_as_text() {
 	refused 2 "--allow-remote" export --listen 10.0.0.1:9776
 }
 
-# request PORT TEXT: sends it, and prints what is answered.
-request() {
-	exec 9<>"/dev/tcp/127.0.0.1/$1"
-	printf %b "$2" >&9
-	cat <&9
-	exec 9>&-
-}
-
 # scrape PORT FILE
 scrape() {
 	request "$1" 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n' >"$2.all"
