@@ -26,10 +26,13 @@ bench:
 demo:
 	@scripts/demo.sh
 
-# SUITES="kunit reads" runs only these, "torture-long" for TIME=600; KERNEL=debug in a guest with
-# run-time checkers
+# SUITES="kunit reads" runs only these, "all" every suite, "torture-long" for TIME=600;
+# KERNEL=debug in a guest with run-time checkers
 test:
 	@KERNEL=$(KERNEL) scripts/test.sh $(SUITES)
+
+test-all:
+	@KERNEL=$(KERNEL) scripts/test.sh all
 
 kunit:
 	@scripts/kunit.sh
@@ -100,8 +103,9 @@ clean:
 
 define HELP
 make demo      containers read, and are launched, with DRR and without
-make test      all tests; SUITES="kunit reads" for some of them; KERNEL=debug or kcsan
-               for guests with KASAN, lockdep, kmemleak... or the data race detector
+make test      the tests that CI runs; SUITES="kunit reads" for some suites; KERNEL=debug or
+               kcsan for guests with KASAN, lockdep, kmemleak... or the data race detector
+make test-all  every suite, those that take long, too
 make kunit     unit tests of the pure parts, under User-mode Linux
 make host-test the pure parts in user space: loom's models, many threads, odd input
 make fuzz      fuzz the parsers and the table in user space; TIME=60
@@ -135,4 +139,4 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: modules install drrctl install-drrctl deb deb-test managers-test bench demo test kunit host-test fuzz check model mutants torture powercut unsafe toolbox kernels clean help
+.PHONY: modules install drrctl install-drrctl deb deb-test managers-test bench demo test test-all kunit host-test fuzz check model mutants torture powercut unsafe toolbox kernels clean help

@@ -1,21 +1,35 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Runs all tests: KUnit under User-mode Linux, then each guest suite in a boot of its
-# own. Ends with the line "N passed, N failed".
+# Runs suites of tests: KUnit under User-mode Linux, then each guest suite in a boot of its own.
+# Says how many seconds each took, and keeps these in build/out/times. Ends with the line
+# "N passed, N failed".
 #
-# usage: test.sh [SUITE]...	without arguments all; "kunit" is one of them, and so is, where it
-#				is named, "torture-long": scripts/torture.sh, TIME=600 SEED=1
-#   KERNEL=debug or kcsan in the environment: guests run that kernel, not Debian's
+# usage: test.sh [SUITE[@KERNEL]]...	without arguments the short list, which CI runs; "all" stands for
+#				every suite; "kunit" is one of them, and so is, where it is named,
+#				"torture-long": scripts/torture.sh, TIME=600 SEED=1. @uml runs a suite
+#				under User-mode Linux.
+#   KERNEL=debug or kcsan in the environment: guests run that kernel, not Debian's, and without
+#   arguments all suites
 #
 # A suite is a script in tools/testing/suites that prints TAP. A line of it that starts
 # with "# VM: " has options for vm.sh; with "# BUILD: mutants" it takes the build that can
 # hold threads up (rust/hold.rs), all guards on; with "# KERNEL: " and a name it only makes
-# sense with that kernel, and otherwise runs only when it is named.
+# sense with that kernel, and otherwise runs only when it is named; with "# SHORT: uml" it runs
+# under User-mode Linux in the short list, where it is much faster and skips little.
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=scripts/tap.sh
 . "$DRR_TOP/scripts/tap.sh"
+# shellcheck source=scripts/times.sh
+. "$DRR_TOP/scripts/times.sh"
+
+# The short list is every suite but these, which hardly ever find what no other suite does. `make test-all`
+# runs them among all others, `make test SUITES="bad-input documents"` runs only them.
+campaigns=(
+	bad-input	# 100,000 tables and messages; errors has one of each kind, make host-test parses more
+	documents	# commands of the documents; of use when a document or a command changes
+)
 
 scripts=$DRR_TOP/scripts
 kernel=${KERNEL:-debian}
@@ -27,7 +41,6 @@ esac
 
 run_kunit() {
 	local log=$DRR_TOP/build/out/kunit.log good=0 bad=1
-	mkdir -p "$DRR_TOP/build/out"
 	"$scripts/kunit.sh" | tee "$log" || true
 	# without a sum it ended early: one failure
 	read -r good bad < <(sed -n 's/^kunit: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"
@@ -45,43 +58,77 @@ run_long_torture() {
 	fi
 }
 
+file_of() { echo "$DRR_TOP/tools/testing/suites/${1%@*}.sh"; }
+
+# Prints 1 if the suite takes the build that can hold threads up.
+mutants_of() { sed -n 's/^# BUILD: mutants$/1/p' "$(file_of "$1")"; }
+
+# Prints the kernel that the suite runs with.
+kernel_of() { [[ $1 = *@* ]] && echo "${1#*@}" || echo "$kernel"; }
+
 run_suite() {
-	local suite=$1 file=$DRR_TOP/tools/testing/suites/$1.sh rc=0 options build
-	local name=$suite
-	[[ $kernel = debian ]] || name=$suite-$kernel
-	[[ -e $file ]] || die "no test suite '$suite' : use kunit or one of tools/testing/suites"
-	read -r -a options < <(sed -n 's/^# VM: //p' "$file") || true
-	build=$(sed -n 's/^# BUILD: mutants$/1/p' "$file")
-	MUTANTS=$build "$scripts/vm.sh" --kernel "$kernel" --timeout "$timeout" --name "$name" \
-		"${options[@]}" -- "/drr/suites/$suite.sh" || rc=$?
+	local suite=$1 rc=0 options name=${1%@*} with
+	with=$(kernel_of "$suite")
+	[[ $with = debian ]] || name+=-$with
+	read -r -a options < <(sed -n 's/^# VM: //p' "$(file_of "$suite")") || true
+	MUTANTS=$(mutants_of "$suite") "$scripts/vm.sh" --kernel "$with" --timeout "$timeout" \
+		--name "$name" "${options[@]}" -- "/drr/suites/${suite%@*}.sh" || rc=$?
 	count_tap "$suite" "$rc" "$DRR_TOP/build/out/$name/output.log"
 }
 
-suites=("$@")
-if ((!$#)); then
-	suites=(kunit)
+# The suites of a list, one a line.
+# $1: short or all
+list() {
+	local file suite only
+	echo kunit
 	for file in "$DRR_TOP"/tools/testing/suites/*.sh; do
-		[[ -e $file ]] || continue
+		suite=$(basename "$file" .sh)
 		only=$(sed -n 's/^# KERNEL: //p' "$file")
-		[[ $only && $only != "$kernel" ]] || suites+=("$(basename "$file" .sh)")
+		[[ ! $only || $only = "$kernel" ]] || continue
+		[[ $1 = all || $kernel != debian || " ${campaigns[*]} " != *" $suite "* ]] || continue
+		[[ $1 = all || $kernel != debian ]] || suite+=$(sed -n 's/^# SHORT: /@/p' "$file")
+		echo "$suite"
 	done
-fi
+}
+
+suites=()
+for name in "${@:-short}"; do
+	case $name in
+	short | all) mapfile -t -O ${#suites[@]} suites < <(list "$name") ;;
+	*) suites+=("$name") ;;
+	esac
+done
 
 # Set-up comes first: what fails there is no test result.
 need_root
-kinds=()
-[[ " ${suites[*]} " != *" kunit "* ]] || kinds+=(uml)
-[[ ${suites[*]} = kunit ]] || kinds+=("$kernel")
-for kind in "${kinds[@]}"; do
-	"$scripts/guest-image.sh" "$kind" >/dev/null
+declare -A images=()	# "KERNEL BUILD"
+for suite in "${suites[@]}"; do
+	case $suite in
+	kunit) images["uml "]=1 ;;
+	torture-long) images["$kernel "]=1 ;;
+	*)
+		[[ -e $(file_of "$suite") ]] ||
+			die "no test suite '$suite' : use short, all, kunit or one of tools/testing/suites"
+		images["$(kernel_of "$suite") $(mutants_of "$suite")"]=1
+		;;
+	esac
 done
+for image in "${!images[@]}"; do
+	MUTANTS=${image#* } "$scripts/guest-image.sh" "${image% *}" >/dev/null
+done
+took "set-up of the guests" $SECONDS
+mkdir -p "$DRR_TOP/build/out"
 
 for suite in "${suites[@]}"; do
 	echo "# $suite"
+	start=$SECONDS
 	case $suite in
 	kunit) run_kunit ;;
 	torture-long) run_long_torture ;;
 	*) run_suite "$suite" ;;
 	esac
+	took "$suite" $((SECONDS - start))
 done
+show_times
+printf '%s\n' "${times[@]}" >"$DRR_TOP/build/out/times"
 sum_up
