@@ -14,7 +14,8 @@ toolbox() {
 	nice "$scripts/toolbox.sh" -- "$@"
 }
 
-# Files of the checkout that match the patterns: what git knows, or would add.
+# Files of the checkout that match the patterns: what git knows, or would add. A * stands for
+# folders, too: 'rust/*.rs' are all in and below rust/.
 files() {
 	if [[ -e .git ]]; then
 		toolbox git -c safe.directory='*' ls-files --cached --others --exclude-standard -- "$@"
@@ -29,6 +30,11 @@ files() {
 	fi | sort -u | while read -r file; do
 		[[ ! -f $file ]] || echo "$file"
 	done
+}
+
+# The patches, in their order: the series, then those of subfolders, which go on top of it.
+patches() {
+	find "$scripts/patches/$DRR_KERNEL" -name '*.patch' | LC_ALL=C sort
 }
 
 # $1: name, rest: function
@@ -67,18 +73,29 @@ check_clippy() {
 }
 
 # clippy wants a reason for each; this counts them, and keeps them where they belong.
+# Unsafe in the wrong places of a small tree, in subfolders, has to be refused.
 check_unsafe() {
+	local tree=$build/unsafe said line
 	"$scripts/unsafe.sh"
+	rm -rf "$tree"
+	mkdir -p "$tree"/{scripts,rust/sub,drr/sub}
+	cp scripts/{lib.sh,versions.conf,unsafe.sh} "$tree/scripts/"
+	cp drr/drr.rs "$tree/drr/"
+	echo 'fn x() { unsafe { y() } }' | tee "$tree/rust/sub/x.rs" >"$tree/drr/sub/y.rs"
+	! said=$("$tree/scripts/unsafe.sh") || { echo "bad unsafe is not refused"; return 1; }
+	for line in "rust/sub/x.rs:1: unsafe block without a reason" "drr/sub/y.rs: unsafe"; do
+		grep -qxF "$line" <<<"$said" || { echo "not said: $line"; return 1; }
+	done
 }
 
 check_checkpatch() {
-	local sources events
-	mapfile -t sources < <(files 'rust/*.[ch]' 'include/*.h' 'tools/*.[ch]' |
-		grep -v '^include/trace/')
+	local sources events series
+	mapfile -t sources < <(files '*.[ch]' | grep -v '^include/trace/')
 	mapfile -t events < <(files 'include/trace/*.h')
+	mapfile -t series < <(patches)
 	# a series of its own doesn't touch MAINTAINERS
 	toolbox "$source/scripts/checkpatch.pl" --root="$source" --strict --no-summary \
-		--ignore FILE_PATH_CHANGES "$scripts/patches/$DRR_KERNEL"/*.patch
+		--ignore FILE_PATH_CHANGES "${series[@]}"
 	toolbox "$source/scripts/checkpatch.pl" --root="$source" --strict --no-summary \
 		--file "${sources[@]}"
 	# tracepoints are written in a style of their own
@@ -86,9 +103,10 @@ check_checkpatch() {
 		--ignore OPEN_ENDED_LINE,PARENTHESIS_ALIGNMENT --file "${events[@]}"
 }
 
-# Both series apply to the kernel's source as mails do. A repository of the touched files will do.
+# The patches apply to the kernel's source as mails do. A repository of the touched files will do.
 check_patches() {
-	local repo=$build/patches file series=("$scripts/patches/$DRR_KERNEL"/{,mm/}*.patch)
+	local repo=$build/patches file series
+	mapfile -t series < <(patches)
 	rm -rf "$repo"
 	mkdir -p "$repo"
 	sed -n 's,^--- a/,,p' "${series[@]}" | sort -u | while read -r file; do
@@ -128,12 +146,13 @@ check_rustdoc() {
 	done
 }
 
+# Programs by their first line, and what they source by the line that tells shellcheck its language.
 check_shellcheck() {
 	local shell
 	mapfile -t shell < <(files | while read -r file; do
-		! head -n 1 "$file" | grep -q '^#!/bin/\(ba\)\?sh' || echo "$file"
+		! head -n 5 "$file" | grep -qaE '^(#!/bin/(ba)?sh|# shellcheck shell=)' || echo "$file"
 	done)
-	toolbox shellcheck -x -P SCRIPTDIR -P "$DRR_TOP" scripts/lib.sh scripts/versions.conf "${shell[@]}"
+	toolbox shellcheck -x -P SCRIPTDIR -P "$DRR_TOP" "${shell[@]}"
 }
 
 # Every source says in its first lines which license it has.
