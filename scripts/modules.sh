@@ -7,8 +7,8 @@
 #   in build/KIND-mutants
 #
 # dm-thin-pool.ko is the kernel's own dm-thin with scripts/patches applied, built as
-# an external module; dm-drr.ko is this project's; drr-disk.ko is the slow disk of the
-# benchmarks.
+# an external module, with MUTANTS=1 those of the folder mutants as well; dm-drr.ko is
+# this project's; drr-disk.ko is the slow disk of the benchmarks.
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -45,7 +45,8 @@ kmake() {
 }
 
 build_thin() {
-	"$scripts/toolbox.sh" "$scripts/copy-thin.sh" "$source" "$patches" "$build/dm-thin"
+	"$scripts/toolbox.sh" "$scripts/copy-thin.sh" "$source" "$patches" "$build/dm-thin" \
+		${mutants:+"$patches/mutants"}
 	kmake M="$build/dm-thin/drivers/md" modules
 	cp "$build/dm-thin/drivers/md/dm-thin-pool.ko" "$build/"
 }

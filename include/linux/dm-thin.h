@@ -20,7 +20,7 @@ struct dm_thin_handle;
 
 /**
  * struct dm_thin_mapping - where a sector of a thin device is mapped
- * @pool_id:	the pool; never reused while the module is loaded
+ * @pool_id:	the activation of the pool; never reused while the module is loaded
  * @data_block:	the pool's data block that holds the sector
  * @binding:	the activation of the table that answered, see dm_thin_binding()
  * @thin_id:	the thin device's id within the pool
@@ -29,6 +29,12 @@ struct dm_thin_handle;
  * @shared:	other thin devices may map the data block too.  Never turns
  *		false again for a given mapping; a shared block is never
  *		written in place.
+ * @changing:	a change of some mapping of the pool was under way: a notifier that
+ *		was registered before is told of all changes once this was false
+ *
+ * @pool_id, @data_block and @time name one content for ever, among the devices
+ * that see the block as shared: each has been snapshotted after @time, and what
+ * is mapped to the block once they are gone is mapped at a later time.
  */
 struct dm_thin_mapping {
 	u64 pool_id;
@@ -38,6 +44,7 @@ struct dm_thin_mapping {
 	u32 time;
 	u32 block_sectors;
 	bool shared;
+	bool changing;
 };
 
 /**
@@ -70,19 +77,18 @@ enum dm_thin_event {
 	/* @thin_id was deleted */
 	DM_THIN_DELETED,
 	/*
-	 * Virtual blocks [@begin, @end) of @thin_id no longer map the data
-	 * blocks they did: a write broke sharing, or a discard unmapped them.
-	 * Sent after the mapping changed, and before any data block that this
-	 * freed is allocated again.
+	 * Virtual blocks [@begin, @end) of @thin_id are about to be mapped
+	 * elsewhere or unmapped; and the same when that is done or has failed,
+	 * before any bio that caused it completes.  Both come from the pool's
+	 * worker, always in pairs, and pairs of one pool don't overlap.
 	 */
-	DM_THIN_SHARING_BROKEN,
-	DM_THIN_DISCARDED,
+	DM_THIN_MAPPING_CHANGES,
+	DM_THIN_MAPPING_CHANGED,
 	/*
-	 * @data_block was allocated and is about to be filled anew.  Sent
-	 * before anything can be read from it through its new mapping.
+	 * Nothing known of the pool holds, as its metadata is about to be
+	 * rolled back, or as there are 2^24 - 1 snapshots.  dm_thin_lookup()
+	 * returns -ESTALE already.
 	 */
-	DM_THIN_BLOCK_ALLOCATED,
-	/* the metadata was rolled back: nothing known of the pool holds */
 	DM_THIN_ABORTED,
 };
 
@@ -91,21 +97,19 @@ struct dm_thin_event_data {
 	u64 pool_id;
 	u64 begin;
 	u64 end;
-	u64 data_block;
 	u32 thin_id;
 	u32 origin_id;
 	u32 time;
 };
 
 /*
- * The caller holds @bdev open until it closes the handle.
+ * The handle is valid for as long as the caller holds @bdev open.
  *
  * Returns -ENODEV if @bdev is not a device-mapper device, -EINVAL if it is
  * not a single thin target, -EAGAIN if it has none that is active yet, or is
- * suspended, be it by its pool, -ENOMEM.
+ * suspended, be it by its pool.
  */
-struct dm_thin_handle *dm_thin_open(struct block_device *bdev);
-void dm_thin_close(struct dm_thin_handle *h);
+struct dm_thin_handle *dm_thin_get_handle(struct block_device *bdev);
 
 /*
  * Looks @sector up, in process context.  With @may_block metadata is read
@@ -115,7 +119,9 @@ void dm_thin_close(struct dm_thin_handle *h);
  * Returns -EWOULDBLOCK if metadata would have to be read, -ENODATA if the
  * sector is not mapped, -ENXIO while the device is suspended or has no active
  * thin target, -ERANGE beyond its end, -EIO or -EINVAL if the metadata can't
- * be read.
+ * be read.  Returns -ESTALE for what is mapped once mappings don't name
+ * contents any more: when the metadata is rolled back, and after 2^24 - 1
+ * snapshots.  That lasts until the pool is activated anew.
  */
 int dm_thin_lookup(struct dm_thin_handle *h, sector_t sector, bool may_block,
 		   struct dm_thin_mapping *m);
