@@ -14,7 +14,6 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 scripts=$DRR_TOP/scripts
-mm_patches=$scripts/patches/$DRR_KERNEL/mm
 recipe=1	# raise it when this script prepares something differently
 
 toolbox() {
@@ -100,22 +99,10 @@ need_packages() {
 # Made with O= so that all kernels share one clean source tree. They hold
 # absolute paths, so each is built in place and marked as ready at the end.
 
-tree=source	# or a patched one
-
 kernel_make() {
 	local dir=$1
 	shift
-	toolbox make -C "$base/$tree" O="$dir" -j"$(nproc)" "$@"
-}
-
-# What is the same shares its disk space with the source: patch writes a new file for another.
-patch_source() {
-	local patch
-	cp -al "$base/source/." "$base/$tree.tmp"
-	for patch in "$mm_patches"/*.patch; do
-		[[ -e $patch ]] || { echo "no patches in $mm_patches"; return 1; }
-		toolbox patch -d "$base/$tree.tmp" -p1 --no-backup-if-mismatch <"$patch"
-	done
+	toolbox make -C "$base/source" O="$dir" -j"$(nproc)" "$@"
 }
 
 need_rust() {
@@ -129,12 +116,8 @@ prepare_debian() {
 		"$base/image/config" "$base/image/Module.symvers"
 }
 
-# User-mode Linux has no function tracer (rust/truncation.rs); a tracepoint takes its place.
 build_uml() {
-	local dir=$1 tree
-	tree=patched-$mm_key
-	piece "$tree" "kernel $DRR_KERNEL: patching the source" patch_source
-	keep_newest 2 "$base/patched-"*
+	local dir=$1
 	kernel_make "$dir" ARCH=um KCONFIG_ALLCONFIG="$scripts/configs/uml.config" allnoconfig
 	need_rust "$dir"
 	check_config "$dir/.config" "$scripts/configs/uml.config"
@@ -202,9 +185,8 @@ debian)
 	build_folder debian "kernel $DRR_KERNEL: build folder for Debian's kernel" prepare_debian
 	;;
 uml)
-	mm_key=$(cat "$mm_patches"/*.patch | sha256sum | cut -c1-12)
 	build_folder uml "kernel $DRR_KERNEL: User-mode Linux" build_uml \
-		"@$scripts/configs/uml.config" "$mm_key"
+		"@$scripts/configs/uml.config"
 	;;
 debug | kcsan)
 	build_folder "$kind" "kernel $DRR_KERNEL: kernel with checkers ($kind, 20 min)" \
