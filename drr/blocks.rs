@@ -109,6 +109,7 @@ impl Blocks {
 
     /// A read of a shared block, through the layer `layer`.
     pub(crate) fn read(&self, block: Block, layer: Serial) {
+        let block = block.at_any_time();
         if !self.on.load(Relaxed) || layer == 0 {
             return;
         }
@@ -192,7 +193,7 @@ mod tests {
     fn counts_when_on() -> Result {
         let mut buffer = [0; 512];
         let blocks = Blocks::new()?;
-        let block = |number| Block::new(3, number).ok_or(EINVAL);
+        let block = |number| Block::new(3, number, 0).ok_or(EINVAL);
         blocks.read(block(1)?, 1);
         assert_eq!(
             printed(&mut buffer, |out| blocks.print(3, 128, out))?,
@@ -206,7 +207,7 @@ mod tests {
         for layer in 1..=20 {
             blocks.read(block(3)?, layer);
         }
-        blocks.read(Block::new(4, 1).ok_or(EINVAL)?, 1);
+        blocks.read(Block::new(4, 1, 0).ok_or(EINVAL)?, 1);
         assert_eq!(
             printed(&mut buffer, |out| blocks.print(3, 128, out))?,
             &b"drr-blocks 1 pool=3 state=on blocks=3 block_sectors=128 missed=0\n\

@@ -2,39 +2,39 @@
 
 //! The copy engine: serves a read from donors.
 //!
-//! Everything is by trying; nobody waits for a donor. For each donor, and each of its folios as far
-//! as it has the pages, in this order:
+//! For each page, in this order:
 //!
-//! 1. under RCU, find the record and take a reference to the folio it names;
-//! 2. lock the folio, and see that it is still in the mapping: from here on neither the folio nor
-//!    the inode can go away, nor the content change;
-//! 3. look at the record again: its page is still the one that was read, and unmodified, since
-//!    whoever removes, dirties or truncates it takes the folio lock, and the record ends before it
-//!    is let go;
-//! 4. see that the page may be copied ([`crate::donor`]), and copy;
-//! 5. see that a block device wasn't claimed meanwhile;
-//! 6. let go of the folio.
+//! 1. under RCU, find a record of the page's name, and take a reference to the folio that it names: from
+//!    here on only the folio is touched;
+//! 2. copy the page to a page of our own, without any lock: whatever it holds now, torn or not;
+//! 3. compare the digest of the copy with that of the record. If it is another, the page isn't what was read
+//!    any more: the record ends, and the next is tried, four at most;
+//! 4. copy it from the page of our own to the reader.
+//!
+//! So bytes that aren't proven are in the page of our own only, and whoever can look at the reader's memory
+//! meanwhile sees what was there before, or the content of the block.
 
-use kernel::sync::rcu;
+use core::ops::Range;
 
-use dm::{bio::Writer, directory::Donor, guard::Guard, hold};
+use kernel::{prelude::*, sync::rcu};
+
+use dm::{
+    bio::Writer,
+    bits,
+    folio::{bytes, FolioRef, PageWords, PAGE_SHIFT},
+    guard::Guard,
+    hold,
+    scratch::ScratchPages,
+};
 
 use crate::{
-    access::{AccessTable, Block, Stretch},
-    donor,
+    access::{AccessTable, Block, Holder, PageDonor},
+    digest::Key,
     layer::Who,
 };
 
-/// Why a read was not served.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Unserved {
-    /// The next page has no donor.
-    NoRecord,
-    /// The next page has donors, but none could be copied at this moment.
-    Busy,
-    /// The same, and other pages of a donor's folio are still being read, by this target.
-    Reading(u32),
-}
+/// Donors of a page that are tried, besides the one that had the page before it.
+const MOST_TRIED: usize = 3;
 
 /// Distinct donors that a single read tells apart.
 const SOURCES: usize = 8;
@@ -58,28 +58,17 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// `pages` from the one target `device`, read from `layer`.
-    pub(crate) fn one(device: u32, layer: Who, pages: u32) -> Self {
-        let mut sources = Self::default();
-        sources.known[0] = Source {
-            device,
-            layer,
-            pages,
-        };
-        sources
-    }
-
-    fn add(&mut self, donor: &Stretch, pages: u32) {
+    fn add(&mut self, donor: Holder) {
         let fits = |source: &&mut Source| source.pages == 0 || source.device == donor.device;
         match self.known.iter_mut().find(fits) {
             Some(source) => {
                 *source = Source {
                     device: donor.device,
                     layer: donor.layer,
-                    pages: source.pages + pages,
+                    pages: source.pages + 1,
                 }
             }
-            None => self.others += pages,
+            None => self.others += 1,
         }
     }
 
@@ -95,131 +84,179 @@ impl Sources {
 }
 
 /// What came of a read.
+#[derive(Default)]
 pub(crate) struct Served {
     /// Whose.
     pub(crate) sources: Sources,
-    /// How many pages, from the first on.
+    /// How many of its pages, from the first on.
     pub(crate) pages: u32,
-    /// Why not more.
-    pub(crate) why: Option<Unserved>,
+    /// Copies that were not what they should have been.
+    pub(crate) unproven: u32,
 }
 
-/// Fills `writer` with pages `first..first + count` of `block`, from donors, as far as it goes.
-///
-/// What has been written is of no consequence if the read goes to the disk.
-pub(crate) fn serve(
-    table: &AccessTable,
-    block: &Block,
-    first: u32,
-    count: u32,
-    writer: &mut Writer<'_>,
-) -> Served {
-    let mut served = Served {
-        sources: Sources::default(),
-        pages: 0,
-        why: None,
-    };
-    let guard = rcu::read_lock();
-    while served.pages < count {
-        let (next, left) = (first + served.pages, count - served.pages);
-        match serve_some(table, &guard, block, next, left, writer) {
-            Ok((donor, pages)) => {
-                served.sources.add(&donor, pages);
-                served.pages += pages;
+/// A part of a block, in bytes; at least one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Extent {
+    /// First byte in the block.
+    pub(crate) at: u32,
+    /// Number of bytes.
+    pub(crate) len: u32,
+}
+
+impl Extent {
+    fn end(self) -> u32 {
+        self.at + self.len
+    }
+
+    /// The first page of the block that it has a part of, and the number of such pages.
+    pub(crate) fn pages(self) -> (u32, u32) {
+        let first = self.at >> PAGE_SHIFT;
+        (first, self.end().div_ceil(1 << PAGE_SHIFT) - first)
+    }
+
+    /// It is made up of whole pages.
+    pub(crate) fn is_whole(self) -> bool {
+        (self.at | self.len) % (1 << PAGE_SHIFT) == 0
+    }
+
+    /// How many bytes come before the end of its page number `pages`, counted from its first.
+    pub(crate) fn up_to(self, pages: u32) -> u32 {
+        let end = (self.pages().0 + pages) << PAGE_SHIFT;
+        end.min(self.end()).saturating_sub(self.at)
+    }
+
+    /// Which bytes of page `page` of the block belong to it.
+    fn in_page(self, page: u32) -> Range<usize> {
+        let start = page << PAGE_SHIFT;
+        // CAST: No more than a page's.
+        let within = |at: u32| at.saturating_sub(start).min(1 << PAGE_SHIFT) as usize;
+        within(self.at)..within(self.end())
+    }
+}
+
+/// What a read is served with.
+pub(crate) struct Engine<'a> {
+    pub(crate) table: &'a AccessTable,
+    pub(crate) key: &'a Key,
+    pub(crate) scratch: &'a ScratchPages,
+}
+
+/// A folio that was found for one page, for the next.
+type LastFolio = Option<(FolioRef, u64)>;
+
+impl Engine<'_> {
+    /// Fills `writer` with `extent` of `block`, from donors, as far as it goes.
+    pub(crate) fn serve(&self, block: &Block, extent: Extent, writer: &mut Writer<'_>) -> Served {
+        let mut served = Served::default();
+        let (first, count) = extent.pages();
+        let guard = rcu::read_lock();
+        let (mut last, mut folio) = (None, None);
+        while served.pages < count {
+            let page = first + served.pages;
+            let mut copy = |donor: &PageDonor<'_>| {
+                let at = page % bits::PAGES;
+                let part = extent.in_page(page);
+                let copied = self.copy_page(donor, at, part, &mut folio, writer);
+                served.unproven += u32::from(copied == Copied::Unproven);
+                copied == Copied::Proven
+            };
+            // Who had the page before has this one, too, most of the time.
+            let same = |donor: &PageDonor<'_>| page % bits::PAGES != 0 && copy(donor);
+            if !last.as_ref().is_some_and(same) {
+                let donors = self.table.donors(&guard, block, page);
+                last = donors.take(MOST_TRIED).find(&mut copy);
             }
-            Err(why) => {
-                served.why = Some(why);
-                break;
+            let Some(donor) = &last else { break };
+            served.sources.add(donor.holder());
+            served.pages += 1;
+        }
+        served
+    }
+
+    /// Copies `part` of page `at` of the donor's run.
+    #[inline]
+    fn copy_page(
+        &self,
+        donor: &PageDonor<'_>,
+        at: u32,
+        part: Range<usize>,
+        last: &mut LastFolio,
+        writer: &mut Writer<'_>,
+    ) -> Copied {
+        let Some(digest) = donor.digest(at).filter(|_| donor.pages_from(at) != 0) else {
+            return Copied::Nothing;
+        };
+        let index = donor.index(at);
+        // A large folio holds the next page, too; its reference is taken once.
+        let mapping = donor.mapping().number();
+        if !matches!(last, Some((folio, its)) if *its == mapping && folio.holds(index)) {
+            *last = donor.folio(at).map(|folio| (folio, mapping));
+        }
+        let Some((folio, _)) = last else {
+            return Copied::Nothing;
+        };
+        hold::Place::RecordFound.pass();
+        let prove = |words: &mut PageWords| {
+            if !folio.copy_page(index, words) {
+                return Copied::Nothing;
             }
+            if !Guard::ProofFirst.on() {
+                let mut here = *writer;
+                here.write(bytes(words).get(part.clone()).unwrap_or_default());
+                hold::Place::Unproven.pass();
+            }
+            if self.key.digest(words) != digest && Guard::Proof.on() {
+                return Copied::Unproven;
+            }
+            writer.write(bytes(words).get(part).unwrap_or_default());
+            Copied::Proven
+        };
+        let copied = self.scratch.with(prove).unwrap_or(Copied::Nothing);
+        if copied == Copied::Unproven {
+            self.table.directory().end_changed(donor, at);
         }
+        copied
     }
-    served
 }
 
-/// Serves one or more pages from page `page` on; returns whose, and how many.
-fn serve_some(
-    table: &AccessTable,
-    guard: &rcu::Guard,
-    block: &Block,
-    page: u32,
-    want: u32,
-    writer: &mut Writer<'_>,
-) -> Result<(Stretch, u32), Unserved> {
-    let mut unserved = Unserved::NoRecord;
-    let (donors, at) = table.donors(guard, block, page);
-    for donor in donors {
-        if donor.pages_from(at) == 0 {
-            continue;
-        }
-        match copy_from(&donor, at, want, writer) {
-            Ok(pages) => return Ok((*donor.key(), pages)),
-            Err(why @ Unserved::Reading(_)) => unserved = why,
-            Err(why) if unserved == Unserved::NoRecord => unserved = why,
-            Err(_) => {}
-        }
-    }
-    Err(unserved)
+/// What came of a donor's page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Copied {
+    /// The reader has it.
+    Proven,
+    /// It isn't what it was.
+    Unproven,
+    /// It isn't there any more, or can't be copied now.
+    Nothing,
 }
 
-/// Copies up to `want` pages from page `page` of the donor's run on, or says why it can't now.
-fn copy_from(
-    donor: &Donor<'_, Stretch>,
-    page: u32,
-    want: u32,
-    writer: &mut Writer<'_>,
-) -> Result<u32, Unserved> {
-    let mut done = copy_folio(donor, page, want, writer)?;
-    while done < want && donor.pages_from(page + done) != 0 {
-        // Why not, the next look at this page will say: another donor may have it.
-        match copy_folio(donor, page + done, want - done, writer) {
-            Ok(pages) => done += pages,
-            Err(_) => break,
-        }
-    }
-    Ok(done)
-}
+#[kunit_tests(drr_copy)]
+mod tests {
+    use super::*;
 
-/// The same, from one folio.
-fn copy_folio(
-    donor: &Donor<'_, Stretch>,
-    page: u32,
-    want: u32,
-    writer: &mut Writer<'_>,
-) -> Result<u32, Unserved> {
-    let known = donor.pages_from(page);
-    let folio = donor.folio(page).ok_or(Unserved::Busy)?;
-    hold::Place::RecordFound.pass();
-    let reading = folio.state().being_read();
-    let folio = folio.try_lock(donor.mapping()).ok_or(if reading {
-        Unserved::Reading(donor.key().device)
-    } else {
-        Unserved::Busy
-    })?;
-    let still_known = if Guard::Recheck.on() {
-        donor.pages_from(page)
-    } else {
-        known
-    };
-    let index = donor.index(page);
-    let inode = folio.inode();
-    if !donor::copyable(folio.state(), &inode) {
-        return Err(Unserved::Busy);
+    #[test]
+    fn parts_of_blocks() {
+        const PAGE: u32 = 1 << PAGE_SHIFT;
+        for (at, len, pages, whole) in [
+            (0, PAGE, (0, 1), true),
+            (0, 512, (0, 1), false),
+            (PAGE - 512, 1024, (0, 2), false),
+            (PAGE, 2 * PAGE, (1, 2), true),
+            (3 * PAGE + 512, PAGE, (3, 2), false),
+        ] {
+            let extent = Extent { at, len };
+            assert_eq!(extent.pages(), pages);
+            assert_eq!(extent.is_whole(), whole);
+            assert_eq!(extent.up_to(pages.1), len);
+            assert_eq!(extent.up_to(0), 0);
+            let bytes = (pages.0..pages.0 + pages.1).map(|page| extent.in_page(page).len());
+            assert_eq!(bytes.sum::<usize>(), len as usize);
+        }
+        let extent = Extent {
+            at: PAGE - 512,
+            len: PAGE,
+        };
+        assert_eq!(extent.up_to(1), 512);
+        assert_eq!(extent.in_page(1), 0..PAGE as usize - 512);
     }
-    let count = folio
-        .pages_from(index)
-        .min(u64::from(still_known.min(want)));
-    // CAST: Not more than `want`.
-    let count = count as u32;
-    if count == 0 {
-        return Err(Unserved::Busy);
-    }
-    let data = folio.data(index, count).ok_or(Unserved::Busy)?;
-    // The donor is written only if its copy can be trusted; else the next donor writes here.
-    let mut here = *writer;
-    here.write(&data);
-    if !donor::copy_holds(&inode) {
-        return Err(Unserved::Busy);
-    }
-    *writer = here;
-    Ok(count)
 }

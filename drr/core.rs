@@ -2,41 +2,46 @@
 
 //! What all targets share.
 //!
-//! Lock order: `subscription`, in constructors only, then dm-thin's chain of notifiers, then the
-//! [tree](crate::tree)'s.
+//! Lock order: `subscription`, in constructors only, or that of the [pools](crate::pool), then dm-thin's
+//! chain of notifiers, then the [tree](crate::tree)'s.
 
 use kernel::{
     new_mutex,
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
-        Arc, Mutex,
+        Arc, Mutex, SetOnce,
     },
 };
 
 use dm::{
     blocklock::BlockLocks,
-    device::BlockDevice,
     directory::{End, Run},
     event::{Event, Events},
     hold,
     index::Index,
     inflight::InFlight,
     parking::Parking,
+    scratch::ScratchPages,
     thin::{Info, Subscription},
 };
 
 use crate::{
-    access::{AccessTable, Stretch},
+    access::{AccessTable, Holder, Stretch},
     args::Features,
     blocks::Blocks,
+    copy::Engine,
+    digest::Key,
     layer::Layer,
+    pool::{Pool, Pools},
     target::Drr,
     tree::Tree,
 };
 
 // Each read walks a chain of these, and most aren't in the CPU's cache.
-const _: () = assert!(Index::<Run<Stretch>>::LOOK_UP_BYTES <= 64);
+const _: () = assert!(Index::<Run<Stretch, Holder>>::LOOK_UP_BYTES <= 64);
+// And many pages have one.
+const _: () = assert!(Index::<Run<Stretch, Holder>>::ENTRY_BYTES <= 96);
 
 /// Locks of blocks: more than there are writes in flight, as a rule.
 const LOCKS: usize = 4096;
@@ -63,7 +68,7 @@ impl Events for Watch {
             }
             Event::Deleted { pool, thin_id } => self.tree.deleted(Layer::new(pool, thin_id)),
             Event::Aborted { pool } => self.tree.forget_pool(pool),
-            Event::Unmapped { .. } | Event::Allocated { .. } => {}
+            Event::MappingChanges(_) | Event::MappingChanged(_) => {}
         }
     }
 }
@@ -77,6 +82,13 @@ pub(crate) struct Core {
     pub(crate) tree: Arc<Tree>,
     /// How often their blocks are read.
     pub(crate) blocks: Blocks,
+    /// What all digests are made with; there once it can be drawn.
+    key: SetOnce<Key>,
+    /// Where copies are looked at.
+    scratch: ScratchPages,
+    /// The pools that have targets.
+    #[pin]
+    pools: Pools,
     /// Reads that others may follow.
     flights: KBox<InFlight<Drr>>,
     /// Writes in flight, and those that wait for one of them.
@@ -93,7 +105,8 @@ impl Core {
     pub(crate) fn new(table: Arc<AccessTable>) -> Result<Arc<Self>> {
         let tree = Arc::pin_init(Tree::new(), GFP_KERNEL)?;
         let blocks = Blocks::new()?;
-        let flights = InFlight::new()?;
+        let scratch = ScratchPages::new()?;
+        let flights = InFlight::new(c"drr")?;
         let locks = BlockLocks::new(LOCKS)?;
         let parked = Parking::new()?;
         let core = Arc::pin_init(
@@ -101,6 +114,9 @@ impl Core {
                 table,
                 tree,
                 blocks,
+                key: SetOnce::new(),
+                scratch,
+                pools <- Pools::new(),
                 flights,
                 locks,
                 parked,
@@ -126,26 +142,21 @@ impl Core {
         Ok(())
     }
 
-    /// Makes a target of `bdev`, on the thin device that `info` tells of and with `features`, a member.
+    /// Makes a target on the thin device that `info` tells of, with `features`, a member.
     /// Fails with `ENOMEM`, or `ENOENT` without a patched dm-thin-pool.
-    pub(crate) fn join(
-        self: &Arc<Self>,
-        bdev: BlockDevice<'_>,
-        info: &Info,
-        features: &Features,
-    ) -> Result<Membership> {
+    pub(crate) fn join(self: &Arc<Self>, info: &Info, features: &Features) -> Result<Membership> {
         self.subscribe()?;
+        let pool = self.pools.join(info.pool)?;
         let member = Membership {
             core: self.clone(),
+            pool,
             // Wraps after four billion targets; the number only has to differ from those of
             // targets that have records.
             device: self.next_device.fetch_add(1, Relaxed),
             layer: Atomic::new(0),
         };
         // If this fails, the membership goes again.
-        self.table
-            .givers
-            .add(member.device, bdev.id(), features.keep_copies)?;
+        self.table.givers.add(member.device, features.keep_copies)?;
         member.moves_to(info);
         Ok(member)
     }
@@ -154,6 +165,8 @@ impl Core {
 /// A target's membership; its records end with it.
 pub(crate) struct Membership {
     core: Arc<Core>,
+    /// The pool.
+    pub(crate) pool: Arc<Pool>,
     /// Number of the target.
     pub(crate) device: u32,
     /// Serial number of the layer that counts it as a target of its own.
@@ -164,6 +177,34 @@ impl Membership {
     /// The one access table.
     pub(crate) fn table(&self) -> &AccessTable {
         &self.core.table
+    }
+
+    /// What all digests are made with; nothing as long as it can't be drawn.
+    pub(crate) fn key(&self) -> Option<&Key> {
+        self.core.key.as_ref()
+    }
+
+    /// Draws the key, if it can be drawn by now.
+    pub(crate) fn draw_key(&self) {
+        if let Some(key) = Key::draw() {
+            // If somebody else has been faster, that will do.
+            self.core.key.populate(key);
+        }
+    }
+
+    /// What reads are served with; nothing as long as there is no key.
+    pub(crate) fn engine(&self) -> Option<Engine<'_>> {
+        Some(Engine {
+            table: self.table(),
+            key: self.key()?,
+            scratch: &self.core.scratch,
+        })
+    }
+
+    /// Records, recorded pages, and bytes that the module's tables take.
+    pub(crate) fn usage(&self) -> (u64, u64, u64) {
+        let (records, pages, bytes) = self.table().usage();
+        (records, pages, bytes + self.core.pools.bytes())
     }
 
     /// The layers of all pools.
@@ -207,6 +248,7 @@ impl Drop for Membership {
             self.table().forget_device(self.device, End::Gone);
         }
         self.table().givers.remove(self.device);
+        self.core.pools.leave(self.pool.id);
         self.tree().close(self.layer.load(Relaxed));
     }
 }

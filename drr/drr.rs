@@ -3,17 +3,18 @@
 //! The `drr` device-mapper target (Data Relationship & Reference).
 //!
 //! Sits between a file system and a dm-thin device. When a read misses the reader's own page
-//! cache and dm-thin says that the block is shared, the data is copied from the page cache of the
-//! sibling that read it last. Nothing is kept but metadata that says which cached page holds
-//! which block.
+//! cache and dm-thin says that the block is shared, the data is copied from the page cache of a
+//! sibling that read it. What is copied is given away only if it has the digest that the data had when they
+//! came from the disk. Nothing is kept but metadata: which cached page was read from which block, and digests.
 //!
 //! - [`target`], [`read`], [`write`](mod@write): the walk of a bio; start here,
 //! - [`args`], [`stats`]: what goes in by the table and comes out by status,
-//! - [`access`]: the access table,
-//! - [`copy`], [`donor`], [`giver`]: serving a read, the rules for who may serve, and who does,
+//! - [`access`], [`digest`]: the access table, and what proves that a page is still what it was,
+//! - [`copy`], [`giver`]: serving a read, and the targets as donors,
 //! - [`duplicates`], [`thinning`]: what the table says is cached more than once, and who has too much
 //!   of it,
-//! - [`epoch`], [`mappings`]: noticing that a mapping changed, and keeping those that didn't,
+//! - [`pool`], [`changes`], [`mappings`], [`unshared`]: what targets of a pool share: noticing that a mapping
+//!   changed, and keeping those that didn't,
 //! - [`tree`], [`heat`], [`rows`], [`blocks`]: which layer wrote what is read, who reads whose data,
 //!   and how often,
 //! - [`core`]: what all targets share.
@@ -25,16 +26,17 @@
 mod access;
 mod args;
 mod blocks;
+mod changes;
 mod copy;
 mod core;
-mod donor;
+mod digest;
 mod duplicates;
-mod epoch;
 mod giver;
 mod heat;
 mod layer;
 mod mappings;
 mod message;
+mod pool;
 mod read;
 mod rows;
 mod stats;
@@ -46,7 +48,7 @@ mod write;
 
 use kernel::{prelude::*, sync::Arc};
 
-use dm::{target::Registration, tracepoint::Hooks, truncation::Truncations};
+use dm::{target::Registration, tracepoint::Hooks};
 
 #[cfg(not(DRR_MUTANTS))]
 module! {
@@ -78,7 +80,6 @@ module! {
 struct Module {
     _target: Registration<target::Drr>,
     _events: Hooks<thinning::Watcher>,
-    _truncations: Truncations<access::AccessTable>,
 }
 
 impl kernel::Module for Module {
@@ -89,19 +90,10 @@ impl kernel::Module for Module {
         let table = Arc::new(access::AccessTable::new()?, GFP_KERNEL)?;
         let watcher = thinning::Watcher::new(table.clone())?;
         let events = Hooks::new(Arc::new(watcher, GFP_KERNEL)?)?;
-        let truncations = Truncations::new(table.clone()).inspect_err(|error| {
-            let remedy = match *error {
-                EOPNOTSUPP => "enable CONFIG_FUNCTION_TRACER, or apply our patch for mm/truncate.c",
-                EBUSY => "set sysctl kernel.ftrace_enabled=1",
-                _ => "see the error",
-            };
-            pr_err!("cannot watch truncations of the page cache: {error:?}: {remedy}\n");
-        })?;
         let core = core::Core::new(table)?;
         Ok(Self {
             _target: Registration::new(module, core)?,
             _events: events,
-            _truncations: truncations,
         })
     }
 }

@@ -2,8 +2,9 @@
 
 //! What is cached more than once: pages of a pool's blocks that are in several page caches.
 //!
-//! The [table](crate::access) knows each clean copy of a shared block's page, so nothing is searched
-//! for by content. Which copies there are changes while they are counted.
+//! The [table](crate::access) knows each page that a shared block's page was read into, so nothing is searched
+//! for by content. A page that was modified since counts until a copy of it has failed to be proven, or it
+//! goes. Which copies there are changes while they are counted.
 
 use core::fmt::{self, Write};
 
@@ -12,7 +13,7 @@ use kernel::prelude::*;
 use dm::{bits, directory::Holders, folio::PAGE_SHIFT};
 
 use crate::{
-    access::{AccessTable, Stretch},
+    access::{AccessTable, Holder, Stretch},
     layer::Who,
     rows::Rows,
 };
@@ -84,19 +85,19 @@ impl Tally {
 
 /// The copies of a stretch, the newest first.
 fn copies<'a, 'g>(
-    holders: &'a Holders<'g, Stretch>,
+    holders: &'a Holders<'g, Stretch, Holder>,
 ) -> impl Iterator<Item = (Who, u32)> + use<'a, 'g> {
     holders
         .donors()
-        .map(|donor| (donor.key().layer, donor.pages()))
+        .map(|donor| (donor.holder().layer, donor.pages()))
 }
 
 /// Prints the figures of a pool, as `include/uapi/linux/dm-drr.h` says. Process context; fails with
 /// `ENOMEM`, or with `EIO` if they can't be printed.
 pub(crate) fn print(table: &AccessTable, pool: u64, out: &mut dyn Write) -> Result {
     let mut tally = Tally::new()?;
-    table.directory().each_key(0, usize::MAX, |holders| {
-        if u64::from(holders.key().pool()) == pool {
+    table.directory().each_name(0, usize::MAX, |holders| {
+        if u64::from(holders.name().pool()) == pool {
             tally.add(copies(&holders));
         }
         true
@@ -113,8 +114,8 @@ pub(crate) fn list(table: &AccessTable, pool: u64, from: u32, out: &mut dyn Writ
         // CAST: A bucket's number; there are at most 2^26.
         let next = table
             .directory()
-            .each_key(from as usize, usize::MAX, |holders| {
-                if u64::from(holders.key().pool()) == pool {
+            .each_name(from as usize, usize::MAX, |holders| {
+                if u64::from(holders.name().pool()) == pool {
                     result = result.and_then(|()| print_copies(&holders, &mut lines, out));
                 }
                 lines < LINES && result.is_ok()
@@ -130,7 +131,7 @@ pub(crate) fn list(table: &AccessTable, pool: u64, from: u32, out: &mut dyn Writ
 
 /// A line for pages in a row of each copy of a stretch, if the pages have more than one.
 fn print_copies(
-    holders: &Holders<'_, Stretch>,
+    holders: &Holders<'_, Stretch, Holder>,
     lines: &mut u32,
     out: &mut dyn Write,
 ) -> fmt::Result {
@@ -142,7 +143,7 @@ fn print_copies(
     if again == 0 {
         return Ok(());
     }
-    let (block, first) = holders.key().place();
+    let (block, first) = holders.name().place();
     for (who, pages) in copies(holders) {
         let mut left = pages & again;
         while left != 0 {
@@ -178,14 +179,14 @@ mod tests {
         let mut buffer = [0; 512];
         let mut tally = Tally::new()?;
         tally.add([(who(1), 0b1111), (who(2), 0b0110), (who(3), 0b0011)].into_iter());
-        tally.add([(who(2), u32::MAX)].into_iter());
-        tally.add([(who(0), 1 << 31), (who(1), 1 << 31)].into_iter());
+        tally.add([(who(2), 0xffff)].into_iter());
+        tally.add([(who(0), 1 << 15), (who(1), 1 << 15)].into_iter());
         tally.add([(who(1), 1); 40].into_iter());
         let text = printed(&mut buffer, |out| tally.print(7, out))?;
         let mut lines = text.split(|byte| *byte == b'\n');
         for line in [
             &b"drr-duplicates 1 pool=7 page_bytes=4096"[..],
-            b"copies 1 1 33",
+            b"copies 1 1 17",
             b"copies 2 2 3",
             b"copies 3 3 1",
             b"copies 16 - 1",
@@ -195,7 +196,7 @@ mod tests {
         // In the order of the hashes.
         for line in [
             &b"layer 1 101 45 40"[..],
-            b"layer 2 102 34 2",
+            b"layer 2 102 18 2",
             b"layer 3 103 2 2",
             b"layer - - 1 0",
         ] {

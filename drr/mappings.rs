@@ -3,14 +3,9 @@
 //! Lookups that are kept: where shared blocks of layers are mapped.
 //!
 //! A lookup walks dm-thin's B-trees, under locks that all devices of a pool share. Most reads are
-//! of a block that was looked up a moment ago. Its mapping is the same still if its
-//! [epoch](crate::epoch) is: a kept lookup stands for itself, made when its epoch was taken, and
-//! the read that uses it for one that has taken its time since then. What such a read has to have
-//! compared at its end, epoch and binding, it has.
-//!
-//! It must not get what a write has replaced that was completed before the read came. dm-thin
-//! tells of a changed mapping, and so raises the epoch, before it completes the bio that has
-//! changed it; the read takes the epoch first, and the kept lookup is of the same.
+//! of a block that was looked up a moment ago. A kept lookup stands for one that is made when the read has
+//! come, if no change of the mapping has begun since before it was made ([`crate::changes`]), and the
+//! thin device's table is the same.
 //!
 //! Only shared mappings are kept: they stay shared, while others may come to be at any time.
 
@@ -24,10 +19,10 @@ use dm::{
     seqcell::SeqCell,
 };
 
-use crate::{epoch::Epoch, layer::Layer};
+use crate::{changes::Stamp, layer::Layer};
 
-/// Layer, virtual block, epoch, binding, data block, time: one is kept in these words.
-const WORDS: usize = 6;
+/// Layer, virtual block, the stamp's moment, binding, data block, time: one is kept in these words.
+const WORDS: usize = 7;
 
 /// Pages of memory for each mapping that is kept: 64 bytes in a MiB.
 const PAGES_EACH: usize = 256;
@@ -54,21 +49,21 @@ impl Mappings {
         &self.0[at as usize]
     }
 
-    /// Where virtual block `block` of `layer`, of `block_sectors` sectors, is mapped, if that was
-    /// looked up in `epoch`, which is the block's now, and in `binding`.
+    /// Where virtual block `block` of `layer`, of `block_sectors` sectors, is mapped, if that was looked up
+    /// after `stamp`, which is the block's now, and in `binding`.
     pub(crate) fn get(
         &self,
         layer: Layer,
         block: u64,
         block_sectors: u32,
-        epoch: Epoch,
+        stamp: Stamp,
         binding: u64,
     ) -> Option<Mapping> {
-        let [its_layer, its_block, its_epoch, its_binding, at, time] =
+        let [its_layer, its_block, counters, begun, its_binding, at, time] =
             self.cell(layer, block).read()?;
         let same = its_layer == layer.number()
             && its_block == block
-            && (its_epoch == epoch.count() || !Guard::Kept.on())
+            && ([counters, begun] == stamp.moment() || !Guard::Kept.on())
             && its_binding == binding;
         // No thin device has binding 0, so that a cell that was never written isn't taken for one.
         (same && binding != 0).then_some(Mapping {
@@ -80,11 +75,12 @@ impl Mappings {
             time: time as u32,
             block_sectors,
             shared: true,
+            changing: false,
         })
     }
 
-    /// Keeps a lookup of virtual block `block` of `layer`, made after `epoch` was taken.
-    pub(crate) fn keep(&self, layer: Layer, block: u64, epoch: Epoch, mapping: &Mapping) {
+    /// Keeps a lookup of virtual block `block` of `layer`, made after `stamp` was taken.
+    pub(crate) fn keep(&self, layer: Layer, block: u64, stamp: Stamp, mapping: &Mapping) {
         let Mapping {
             binding,
             block: at,
@@ -95,11 +91,13 @@ impl Mappings {
         else {
             return;
         };
+        let [counters, begun] = stamp.moment();
         // If another is being kept in its place, that will do.
         self.cell(layer, block).write(&[
             layer.number(),
             block,
-            epoch.count(),
+            counters,
+            begun,
             binding,
             at,
             time.into(),
@@ -110,7 +108,7 @@ impl Mappings {
 #[kunit_tests(drr_mappings)]
 mod tests {
     use super::*;
-    use crate::epoch::Epochs;
+    use crate::changes::Changes;
 
     const BINDING: u64 = 9;
 
@@ -123,46 +121,57 @@ mod tests {
             time: 3,
             block_sectors: 128,
             shared,
+            changing: false,
         }
     }
 
-    fn get(mappings: &Mappings, epochs: &Epochs, layer: Layer, block: u64) -> Option<Mapping> {
-        mappings.get(layer, block, 128, epochs.now(layer, block), BINDING)
+    fn get(mappings: &Mappings, changes: &Changes, layer: Layer, block: u64) -> Option<Mapping> {
+        let stamp = changes.stamp(layer.thin_id(), block)?;
+        mappings.get(layer, block, 128, stamp, BINDING)
     }
 
     #[test]
-    fn is_kept_for_its_epoch_and_binding() -> Result {
-        let (mappings, epochs) = (Mappings::new()?, Epochs::new()?);
+    fn is_kept_for_its_stamp_and_binding() -> Result {
+        let (mappings, changes) = (Mappings::new()?, Changes::new()?);
         let (layer, found) = (Layer::new(1, 7), mapping(55, true));
-        assert_eq!(get(&mappings, &epochs, layer, 10), None);
-        mappings.keep(layer, 10, epochs.now(layer, 10), &found);
-        assert_eq!(get(&mappings, &epochs, layer, 10), Some(found));
+        assert_eq!(get(&mappings, &changes, layer, 10), None);
+        mappings.keep(layer, 10, changes.stamp(7, 10).ok_or(EINVAL)?, &found);
+        assert_eq!(get(&mappings, &changes, layer, 10), Some(found));
         for (layer, block) in [(Layer::new(1, 8), 10), (Layer::new(2, 7), 10), (layer, 11)] {
-            assert_eq!(get(&mappings, &epochs, layer, block), None);
+            assert_eq!(get(&mappings, &changes, layer, block), None);
         }
         for binding in [0, BINDING + 1] {
-            let epoch = epochs.now(layer, 10);
-            assert_eq!(mappings.get(layer, 10, 128, epoch, binding), None);
+            let stamp = changes.stamp(7, 10).ok_or(EINVAL)?;
+            assert_eq!(mappings.get(layer, 10, 128, stamp, binding), None);
         }
-        epochs.change(layer, 10, 11);
-        assert_eq!(get(&mappings, &epochs, layer, 10), None);
+        changes.begin(7, 10, 11);
+        changes.end(7, 10, 11);
+        assert_eq!(get(&mappings, &changes, layer, 10), None);
         Ok(())
     }
 
     #[test]
     fn what_isn_t_shared_is_not_kept() -> Result {
-        let (mappings, epochs) = (Mappings::new()?, Epochs::new()?);
+        let (mappings, changes) = (Mappings::new()?, Changes::new()?);
         let layer = Layer::new(1, 7);
-        mappings.keep(layer, 0, epochs.now(layer, 0), &mapping(55, false));
-        assert_eq!(get(&mappings, &epochs, layer, 0), None);
+        mappings.keep(
+            layer,
+            0,
+            changes.stamp(7, 0).ok_or(EINVAL)?,
+            &mapping(55, false),
+        );
+        assert_eq!(get(&mappings, &changes, layer, 0), None);
         Ok(())
     }
 
     #[test]
     fn an_empty_cell_is_nobodys() -> Result {
-        let (mappings, epochs) = (Mappings::new()?, Epochs::new()?);
+        let (mappings, changes) = (Mappings::new()?, Changes::new()?);
         let layer = Layer::new(0, 0);
-        assert_eq!(mappings.get(layer, 0, 128, epochs.now(layer, 0), 0), None);
+        assert_eq!(
+            mappings.get(layer, 0, 128, changes.stamp(0, 0).ok_or(EINVAL)?, 0),
+            None
+        );
         Ok(())
     }
 }

@@ -1,29 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A read: from donors, with somebody who reads the same right now, or from the disk.
+//! A read: from donors, after somebody who reads the same right now, or from the disk.
 
-use kernel::{
-    prelude::*,
-    sync::{atomic::Relaxed, rcu},
-    time::{delay::fsleep, Delta},
-};
+use kernel::{prelude::*, sync::atomic::Relaxed, sync::rcu};
 
 use dm::{
-    bio::{Bio, Filled, Mapped},
+    bio::{Bio, Filled, Mapped, SECTOR_SHIFT},
     blocklock::Locked,
     event::Mapping,
-    folio::{PAGE_SECTORS, PAGE_SECTORS_SHIFT},
+    folio::FilledPages,
     guard::Guard,
     hold,
-    inflight::{Lent, Part, Since, PATIENCE_MS},
+    inflight::{Entry, PageRange, Wake},
+    private_read::read_privately,
     trace,
     verify::read_again,
 };
 
 use crate::{
     access::Block,
-    copy::{self, Sources, Unserved},
-    epoch::Epoch,
+    changes::Stamp,
+    copy::{Extent, Served, Sources},
     giver::Giver,
     layer::{Layer, Who},
     stats::{sectors_of, Miss},
@@ -31,30 +28,24 @@ use crate::{
     unshared::Memory,
 };
 
-/// Pages in a row that are worth two requests from the disk in the place of one, around them: less
-/// costs more than it saves. At the beginning and at the end of a read any number is.
+/// Fewest pages in a row with donors that are served from the middle of a read: with fewer, to split the
+/// disk's request costs more than the copy saves. At the beginning and at the end of a read any number is.
 const WORTH_PAGES: u32 = 4;
 
-/// How long busy donors are given each time, in microseconds. They are as a rule since their own
-/// readers are just being told that they have been read, which takes them microseconds.
-const BUSY_US: [i64; 3] = [0, 100, 400];
+/// Most pages of a read that goes to pages of our own: they are hashed and copied in the interrupt.
+const MOST_PRIVATE_PAGES: u32 = 4;
 
-/// How long the rest of a donor's read is waited for by what may be such a rest itself, in
-/// milliseconds: longer than reads from a healthy disk take as a rule.
-const RING_MS: u32 = 300;
-/// No read has more pages, as a rule: 2 MiB. A ring of longer ones may last for all of the patience.
-const READ_PAGES: u64 = 512;
-
-/// Where a read goes, and what has to hold until its pages can be recorded.
-#[derive(Clone, Copy, Default)]
+/// Where a read goes.
+#[derive(Clone, Copy)]
 pub(crate) struct Place {
+    /// The name of the block's content.
     pub(crate) block: Block,
-    /// First page in the block, and number of pages.
-    pub(crate) first: u32,
-    pub(crate) count: u32,
+    /// Which part of the block.
+    pub(crate) extent: Extent,
     /// The layer that it is read from.
     pub(crate) layer: Who,
-    epoch: Epoch,
+    /// When the mapping was looked up, if it wasn't being changed.
+    stamp: Option<Stamp>,
     binding: u64,
 }
 
@@ -63,13 +54,13 @@ pub(crate) struct Place {
 pub(crate) struct Passage {
     /// Who wrote the block that a read is for.
     owner: Option<Who>,
-    /// The target that it passes.
-    device: u32,
-    /// It has stepped aside from busy donors.
-    busy: Option<Since>,
+    /// It has followed another read.
+    followed: bool,
+    /// The read was served.
+    pub(crate) served: bool,
     /// The pages of a read.
     pub(crate) filled: Filled,
-    /// The shared block that they are from, if they may be recorded when the read ends well.
+    /// The shared block that they are from.
     pub(crate) place: Option<Place>,
     /// Whose pages they were copied from, until the disk agrees (paranoid).
     pub(crate) donor: u32,
@@ -81,12 +72,13 @@ impl Drr {
     /// A read comes in.
     pub(crate) fn read<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
         bio.data().filled = Filled::by(&bio);
+        if self.member.key().is_none() {
+            self.member.draw_key();
+        }
         let (owner, place) = self.place_at(bio.sector(), bio.sectors());
-        let place =
-            place.and_then(|place| (!bio.transformed()).then_some(place).ok_or(Miss::Layout));
-        let passage = bio.data();
-        (passage.owner, passage.device) = (owner, self.member.device);
+        bio.data().owner = owner;
         let place = match place {
+            Ok(_) if bio.transformed() => return self.missed(bio, Miss::Layout),
             Ok(place) => place,
             Err(miss) => return self.missed(bio, miss),
         };
@@ -94,7 +86,8 @@ impl Drr {
         self.member.blocks().read(place.block, place.layer.serial);
         hold::Place::MappingKnown.pass();
         if self.features.no_receive {
-            return self.fetch(bio, place, Miss::NoRecord, place.count, 0);
+            let (_, pages) = place.extent.pages();
+            return self.fetch(bio, place, pages, 0);
         }
         self.serve(bio, place, 1)
     }
@@ -102,168 +95,148 @@ impl Drr {
     /// Serves as much of a read as donors have; or looks elsewhere, and comes back no more than
     /// `again` times.
     fn serve<'a>(&'a self, mut bio: Bio<'a, Self>, mut place: Place, again: u32) -> Mapped {
-        let table = self.member.table();
-        let (first, count) = (place.first, place.count);
-        let served = copy::serve(table, &place.block, first, count, &mut bio.writer());
-        if served.pages != 0 && !self.still_there(&place) {
-            return self.missed(bio, Miss::Changed);
+        let served = self.copy_to(&mut bio, &place);
+        if served.pages == 0 {
+            let (first, count) = place.extent.pages();
+            let guard = rcu::read_lock();
+            let table = self.member.table();
+            let alone = table.before_donors(&guard, &place.block, first, count, WORTH_PAGES);
+            drop(guard);
+            // Not even one if there is a donor by now.
+            let alone = if alone == 0 { count } else { alone };
+            return self.fetch(bio, place, alone, again);
         }
-        match served.why {
-            Some(Unserved::Busy | Unserved::Reading(_)) if served.pages == 0 => {
-                self.fetch(bio, place, Miss::Busy, count, again)
-            }
-            Some(Unserved::NoRecord) if served.pages == 0 => {
-                let guard = rcu::read_lock();
-                let alone = table.before_donors(&guard, &place.block, first, count, WORTH_PAGES);
-                drop(guard);
-                self.fetch(bio, place, Miss::NoRecord, alone, again)
-            }
-            _ => {
-                self.accept(&mut bio, &mut place, served.pages);
-                self.hit(bio, &served.sources)
-            }
-        }
+        self.accept(&mut bio, &mut place, served.pages);
+        self.hit(bio, &served.sources)
     }
 
-    /// Gets the first `pages` of a read with somebody who reads them right now, or from the disk.
+    /// Copies what donors have to a read.
+    fn copy_to(&self, bio: &mut Bio<'_, Self>, place: &Place) -> Served {
+        let Some(engine) = self.member.engine() else {
+            return Served::default();
+        };
+        let served = engine.serve(&place.block, place.extent, &mut bio.writer());
+        self.stats.unproven(served.unproven);
+        served
+    }
+
+    /// Gets the first `pages` of a read after somebody who reads them right now, or from the disk.
     fn fetch<'a>(
         &'a self,
         mut bio: Bio<'a, Self>,
         mut place: Place,
-        miss: Miss,
         pages: u32,
         again: u32,
     ) -> Mapped {
-        let part = Part {
+        let (first, count) = place.extent.pages();
+        let range = PageRange {
             content: place.block.content(),
-            first: place.first,
-            // Not even one if there is a donor by now.
-            count: if pages == 0 { place.count } else { pages },
+            first,
+            count: pages,
         };
         let flights = self.member.flights();
-        let mut gate = flights.look(part);
-        let waits = !self.features.no_receive && !bio.polled();
-        if waits && (gate.found() || miss == Miss::Busy) {
-            // A worker may have to send it down. Not with the gate closed, so that is looked at again.
-            drop(gate);
+        let may_follow = !self.features.no_receive && !bio.polled() && !bio.data().followed;
+        let mut entry = flights.entry(range);
+        if may_follow && matches!(entry, Entry::Occupied(_)) {
+            // A worker may have to send it down. Not with the list locked, so that is looked at again.
+            drop(entry);
             bio.charge_submitter();
-            gate = flights.look(part);
-            if gate.found() {
-                self.accept(&mut bio, &mut place, gate.pages());
-                trace!(follow, self.traced(bio.sector(), bio.sectors()));
-                return gate.follow(bio, self);
-            }
-            if miss == Miss::Busy {
-                bio.data().busy = Some(Since::now());
-                return gate.step_aside(bio, self);
-            }
+            entry = flights.entry(range);
         }
+        let vacant = match entry {
+            Entry::Occupied(leader) if may_follow => {
+                self.accept(&mut bio, &mut place, leader.pages());
+                trace!(follow, self.traced(bio.sector(), bio.sectors()));
+                bio.data().followed = true;
+                return leader.follow(bio, self);
+            }
+            Entry::Occupied(_) => None,
+            Entry::Vacant(vacant) => Some(vacant),
+        };
         // Who was in flight when donors were looked for, and has ended before we looked here, is a
         // donor by now.
-        if again != 0 && !gate.found() && miss == Miss::NoRecord && self.donors_came(&place, part) {
-            drop(gate);
+        if again != 0 && vacant.is_some() && self.donors_came(&place, first, pages) {
+            drop(vacant);
             return self.serve(bio, place, again - 1);
         }
-        let pages = if gate.found() {
-            part.count
-        } else {
-            gate.pages()
-        };
-        self.accept(&mut bio, &mut place, pages);
-        if self.may_lead() {
-            gate.lead(&bio, self, place.count);
-        } else {
-            drop(gate);
+        let pages = vacant.as_ref().map_or(pages, |vacant| vacant.pages());
+        if pages < count {
+            self.accept(&mut bio, &mut place, pages);
         }
-        self.missed(bio, miss)
+        let private = self.wants_privacy(&bio, &place);
+        if let Some(vacant) = vacant {
+            if self.may_lead(&bio, &place, private) {
+                vacant.lead(&bio, self, place.extent.pages().1);
+            }
+        }
+        if private {
+            return self.fetch_privately(bio);
+        }
+        self.missed(bio, Miss::NoRecord)
     }
 
-    fn donors_came(&self, place: &Place, part: Part) -> bool {
-        let (first, count) = (part.first, part.count);
+    fn donors_came(&self, place: &Place, first: u32, count: u32) -> bool {
         let worth = count.min(WORTH_PAGES);
         let guard = rcu::read_lock();
         let table = self.member.table();
         table.before_donors(&guard, &place.block, first, count, worth) < count
     }
 
-    fn may_lead(&self) -> bool {
+    /// Its pages will be on record when it has ended, for all that can be told now, and it isn't slower than
+    /// others.
+    fn may_lead(&self, bio: &Bio<'_, Self>, place: &Place, private: bool) -> bool {
         let givers = &self.member.table().givers;
-        !self.features.no_donate && givers.worth_waiting(self.member.device)
+        place.stamp.is_some()
+            && !self.features.no_donate
+            && place.extent.is_whole()
+            && (private || matches!(bio.pages().next(), Some(FilledPages::Alone(_))))
+            && givers.worth_waiting(self.member.device)
     }
 
-    /// A read goes on that has followed another's, or stepped aside from busy donors.
-    pub(crate) fn followed<'a>(
-        &'a self,
-        mut bio: Bio<'a, Self>,
-        lent: Option<Lent<'_, Self>>,
-    ) -> Mapped {
-        // `fetch` put it there.
-        let place = bio.data().place.unwrap_or_default();
-        let Some(lent) = lent else {
-            return self.once_more(bio, place);
-        };
-        lent.copy_to(&mut bio.writer());
-        if !self.still_there(&place) {
-            return self.missed(bio, Miss::Changed);
-        }
-        let from = lent.data();
-        let layer = from.place.map_or(Who::default(), |place| place.layer);
-        let sources = Sources::one(from.device, layer, place.count);
-        self.stats.followed(bio.sectors());
-        self.hit(bio, &sources)
+    /// Others may write to its memory while it is read, though it belongs to a page cache.
+    fn wants_privacy(&self, bio: &Bio<'_, Self>, place: &Place) -> bool {
+        place.stamp.is_some()
+            && !self.features.no_donate
+            && place.extent.is_whole()
+            && place.extent.pages().1 <= MOST_PRIVATE_PAGES
+            && self.member.key().is_some()
+            && matches!(bio.pages().next(), Some(FilledPages::Buffers(_)))
     }
 
-    /// Tries once more to serve a read, in a worker; as a whole, since it can't be divided any more.
-    fn once_more<'a>(&'a self, mut bio: Bio<'a, Self>, place: Place) -> Mapped {
-        let table = self.member.table();
-        let (first, count) = (place.first, place.count);
-        let mut why = None;
-        for pause in BUSY_US {
-            fsleep(Delta::from_micros(pause));
-            let served = copy::serve(table, &place.block, first, count, &mut bio.writer());
-            if served.pages == count && self.still_there(&place) {
-                return self.hit(bio, &served.sources);
-            }
-            why = served.why;
-            if !matches!(why, Some(Unserved::Busy | Unserved::Reading(_))) {
-                break;
-            }
+    /// Has a read come from the disk by way of pages of our own.
+    fn fetch_privately<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
+        let (sector, disk) = (bio.sector(), self.thin.device().bdev());
+        let (owner, sectors) = (bio.data().owner, bio.sectors());
+        let traced = self.traced(sector, sectors);
+        match read_privately(bio, self, disk, sector, || {
+            self.stats.miss(Miss::NoRecord, owner, sectors);
+            trace!(miss, traced, Miss::NoRecord.reason());
+        }) {
+            Ok(mapped) => mapped,
+            Err(bio) => self.missed(bio, Miss::NoRecord),
         }
-        let Some(since) = bio.data().busy else {
+    }
+
+    /// A read goes on that has followed another's.
+    pub(crate) fn followed<'a>(&'a self, mut bio: Bio<'a, Self>, why: Wake) -> Mapped {
+        let Some(place) = bio.data().place else {
             return self.missed(bio, Miss::Left);
         };
-        // The rest of the donor's folio is on its way.
-        if let Some(Unserved::Reading(device)) = why {
-            if since.over(Since::now(), PATIENCE_MS) {
-                table.givers.in_vain(device);
-            } else if !self.in_a_ring(&bio, device, since) && table.givers.worth_waiting(device) {
-                return self.member.flights().later(bio, self);
-            }
+        // As a whole, since it can't be divided any more.
+        let served = self.copy_to(&mut bio, &place);
+        if served.pages != place.extent.pages().1 {
+            return self.missed(bio, Miss::Left);
         }
-        self.missed(bio, Miss::Busy)
-    }
-
-    /// A read that waits for the rest of one of `device` may be what others wait for, and so for
-    /// itself.
-    ///
-    /// A read comes here in parts, and its folios are locked until the last part has ended. Everybody
-    /// in such a ring waits for a folio that is on record and locked, so everybody has such, near the
-    /// part that waits; and somebody's device comes before the one that it waits for, or is the same.
-    /// Who finds both of itself leaves, and the ring is none any more.
-    fn in_a_ring(&self, bio: &Bio<'_, Self>, device: u32, since: Since) -> bool {
-        if !since.over(Since::now(), RING_MS) || device < self.member.device {
-            return false;
+        if why == Wake::Landed {
+            self.stats.followed(bio.sectors());
         }
-        let directory = self.member.table().directory();
-        bio.pages().next().is_some_and(|pages| {
-            let near = pages.first().saturating_sub(READ_PAGES)..=pages.first() + READ_PAGES;
-            directory.any_being_read(pages.mapping(), near)
-        })
+        self.hit(bio, &served.sources)
     }
 
     /// A read's data is there: completes it. The target may be gone afterwards.
     fn hit<'a>(&'a self, mut bio: Bio<'a, Self>, sources: &Sources) -> Mapped {
         let (owner, sector, sectors) = (bio.data().owner, bio.sector(), bio.sectors());
+        bio.data().served = true;
         let account = || {
             self.stats.hit(owner, sectors, sources);
             trace!(hit, self.traced(sector, sectors), self.donor(sources));
@@ -283,8 +256,10 @@ impl Drr {
             .map_or(0, |source| source.layer.thin_id);
         let disk = self.thin.device().bdev();
         // What can't be compared isn't served.
-        read_again(bio, self, disk, sector, account)
-            .unwrap_or_else(|bio| self.missed(bio, Miss::Busy))
+        read_again(bio, self, disk, sector, account).unwrap_or_else(|mut bio| {
+            bio.data().served = false;
+            self.missed(bio, Miss::NoRecord)
+        })
     }
 
     /// What tracepoints tell of donors.
@@ -304,11 +279,12 @@ impl Drr {
 
     /// Takes only the first `pages` of a read; the rest comes as another.
     fn accept(&self, bio: &mut Bio<'_, Self>, place: &mut Place, pages: u32) {
-        if pages == 0 || pages >= place.count {
+        let len = place.extent.up_to(pages);
+        if len == 0 || len >= place.extent.len {
             return;
         }
-        bio.accept(pages * PAGE_SECTORS);
-        place.count = pages;
+        bio.accept(len >> SECTOR_SHIFT);
+        place.extent.len = len;
         bio.data().filled = Filled::by(bio);
         bio.data().place = Some(*place);
     }
@@ -333,12 +309,13 @@ impl Drr {
         );
         let layer = self.layer();
         let table = self.member.table();
-        let epoch = table.epochs.now(layer, block);
+        let mut stamp = self.member.pool.changes.stamp(layer.thin_id(), block);
         let binding = self.thin.thin().binding();
-        let kept = table
-            .mappings
-            .get(layer, block, self.block_sectors, epoch, binding);
-        let mapping = if let Some(mapping) = kept {
+        let keeps = |stamp| {
+            let mappings = &table.mappings;
+            mappings.get(layer, block, self.block_sectors, stamp, binding)
+        };
+        let mapping = if let Some(mapping) = stamp.and_then(keeps) {
             mapping
         } else {
             let memory = self.memory_of(layer, block);
@@ -347,29 +324,31 @@ impl Drr {
                 let (_, owner) = self.member.tree().owner(layer, u32::MAX);
                 return (owner, Err(Miss::Unshared));
             }
-            match self.look_up(sector, layer, block, epoch, &memory) {
+            match self.look_up(sector, layer, block, &mut stamp, &memory) {
                 Ok(mapping) => mapping,
                 Err(miss) => return (None, Err(miss)),
             }
         };
         let (serial, owner) = self.member.tree().owner(layer, mapping.time);
         let place = || {
-            let aligned = (at | sectors) % PAGE_SECTORS == 0;
-            if !aligned || sectors == 0 || at + sectors > self.block_sectors {
+            if sectors == 0 || sectors > self.block_sectors - at {
                 return Err(Miss::Layout);
             }
             if !mapping.shared && Guard::Shared.on() {
                 return Err(Miss::Unshared);
             }
             Ok(Place {
-                block: Block::new(mapping.pool, mapping.block).ok_or(Miss::Layout)?,
-                first: at >> PAGE_SECTORS_SHIFT,
-                count: sectors >> PAGE_SECTORS_SHIFT,
+                block: Block::of(&mapping).ok_or(Miss::Layout)?,
+                extent: Extent {
+                    // No overflow: dm-thin's blocks are no longer than 1 GiB.
+                    at: at << SECTOR_SHIFT,
+                    len: sectors << SECTOR_SHIFT,
+                },
                 layer: Who {
                     serial,
                     thin_id: mapping.thin_id,
                 },
-                epoch,
+                stamp,
                 binding: mapping.binding,
             })
         };
@@ -382,14 +361,15 @@ impl Drr {
         self.member.table().unshared.at(layer, block, binding)
     }
 
-    /// Looks up where `sector` is mapped, in virtual block `block` of `layer`, whose epoch was taken
-    /// before, as was what is known of it; and keeps what comes of it.
+    /// Looks up where `sector` is mapped, in virtual block `block` of `layer`, whose stamp was taken
+    /// before, as was what is known of it; and keeps what comes of it. Takes the stamp away if it doesn't
+    /// tell of all changes.
     fn look_up(
         &self,
         sector: u64,
         layer: Layer,
         block: u64,
-        epoch: Epoch,
+        stamp: &mut Option<Stamp>,
         memory: &Memory<'_>,
     ) -> Result<Mapping, Miss> {
         let mapping = self
@@ -398,23 +378,30 @@ impl Drr {
             .lookup(sector)
             .map_err(|error| match error {
                 EAGAIN => Miss::Metadata,
+                ESTALE => Miss::Stale,
                 _ => Miss::Unshared,
             })?;
         self.check_layer(layer, &mapping)?;
+        *stamp = stamp.filter(|_| self.member.pool.settles(&mapping));
         if mapping.shared {
-            let mappings = &self.member.table().mappings;
-            mappings.keep(layer, block, epoch, &mapping);
+            if let Some(stamp) = *stamp {
+                let mappings = &self.member.table().mappings;
+                mappings.keep(layer, block, stamp, &mapping);
+            }
         } else if Guard::Shared.on() {
             memory.keep();
         }
         Ok(mapping)
     }
 
-    /// The epoch is good for `layer` only; the thin device's table may have been replaced.
+    /// The stamp is good for `layer` only; the thin device's table may have been replaced.
     fn check_layer(&self, layer: Layer, mapping: &Mapping) -> Result<(), Miss> {
         let now = Layer::new(mapping.pool, mapping.thin_id);
         if mapping.block_sectors != self.block_sectors {
             return Err(Miss::Layout);
+        }
+        if mapping.pool != self.member.pool.id {
+            return Err(Miss::Changed);
         }
         if now != layer {
             self.layer.store(now.number(), Relaxed);
@@ -423,12 +410,12 @@ impl Drr {
         Ok(())
     }
 
-    /// The mapping that `place` was looked up in is still the reader's.
-    ///
-    /// In this order: what can make a record for new content of the block, before the binding
-    /// says that the thin device has gone, is seen by the epoch's full ordering.
+    /// The mapping of `place` has been left alone since it was looked up, and the thin device's table is the
+    /// same.
     pub(crate) fn still_there(&self, place: &Place) -> bool {
-        self.member.table().epochs.is_now(place.epoch)
+        place
+            .stamp
+            .is_some_and(|stamp| self.member.pool.changes.unchanged(stamp))
             && (self.thin.thin().binding() == place.binding || !Guard::Binding.on())
     }
 }

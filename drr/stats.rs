@@ -8,7 +8,7 @@ use kernel::prelude::*;
 
 use dm::{counters::Counters, folio::PAGE_SECTORS};
 
-use crate::{copy::Sources, heat::Heat, layer::Who};
+use crate::{access::Counted, copy::Sources, heat::Heat, layer::Who};
 
 /// Why a read went to the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,11 +20,11 @@ pub(crate) enum Miss {
     Metadata,
     /// It has no donors, or not enough in a row.
     NoRecord,
-    /// It has donors, but none could be copied at this moment.
-    Busy,
-    /// Its mapping changed meanwhile.
+    /// The thin device below has another table.
     Changed,
-    /// It doesn't start or end at a page of the block, or its data is encrypted on the way.
+    /// The pool's metadata was rolled back, so that nothing known of it holds.
+    Stale,
+    /// It spans blocks, or its data is encrypted on the way.
     Layout,
     /// It followed a read of the same that failed, or took too long, or was told not to wait.
     Left,
@@ -32,7 +32,7 @@ pub(crate) enum Miss {
 
 /// The reasons, by their numbers, as status and traces name them.
 const MISSES: [&str; 7] = [
-    "unshared", "metadata", "norecord", "busy", "changed", "layout", "left",
+    "unshared", "metadata", "norecord", "changed", "stale", "layout", "left",
 ];
 
 impl Miss {
@@ -48,6 +48,11 @@ impl Miss {
 enum Count {
     FollowedSectors,
     RecordedSectors,
+    /// Copies of donors' pages that didn't have the digest.
+    UnprovenPages,
+    /// Pages from the disk that were compared with what is known of the same content, and that differed.
+    ComparedPages,
+    DifferedPages,
     /// Writes in whose place a whole block was written.
     WholeWrites,
     /// Second reads of paranoid mode that gave a verdict, and those that gave a bad one.
@@ -105,9 +110,23 @@ impl Stats {
         self.add(Count::FollowedSectors, sectors.into());
     }
 
-    /// Pages of a read can donate now.
+    /// Pages of a read that was served can donate now.
     pub(crate) fn recorded(&self, pages: u32) {
         self.add(Count::RecordedSectors, sectors_of(pages));
+    }
+
+    /// Pages of a read that came from the disk can donate now, or were compared.
+    pub(crate) fn read(&self, counted: Counted) {
+        self.recorded(counted.recorded);
+        self.add(Count::ComparedPages, counted.compared.into());
+        self.add(Count::DifferedPages, counted.differed.into());
+    }
+
+    /// Copies of donors' pages were in vain.
+    pub(crate) fn unproven(&self, pages: u32) {
+        if pages != 0 {
+            self.add(Count::UnprovenPages, pages.into());
+        }
     }
 
     /// A whole block was written in the place of a part of it.
@@ -147,6 +166,9 @@ impl Stats {
         }
         write!(out, " followed_sectors={}", of(Count::FollowedSectors))?;
         write!(out, " recorded_sectors={}", of(Count::RecordedSectors))?;
+        write!(out, " unproven_pages={}", of(Count::UnprovenPages))?;
+        write!(out, " compared_pages={}", of(Count::ComparedPages))?;
+        write!(out, " differed_pages={}", of(Count::DifferedPages))?;
         write!(out, " whole_writes={}", of(Count::WholeWrites))
     }
 
@@ -166,17 +188,24 @@ mod tests {
 
     #[test]
     fn prints_and_resets() -> Result {
-        let mut buffer = [0; 300];
+        let mut buffer = [0; 400];
         let stats = Stats::new()?;
-        stats.miss(Miss::Busy, None, 8);
+        stats.miss(Miss::Stale, None, 8);
         stats.hit(None, 128, &Sources::default());
-        stats.recorded(3);
+        stats.recorded(2);
+        stats.unproven(5);
+        stats.read(Counted {
+            recorded: 1,
+            compared: 4,
+            differed: 2,
+        });
         stats.whole_write();
         assert_eq!(
             printed(&mut buffer, |out| stats.print_reads(out))?,
             &b" reads=2 read_sectors=136 hits=1 hit_sectors=128 miss_unshared=0 \
-               miss_metadata=0 miss_norecord=0 miss_busy=1 miss_changed=0 miss_layout=0 \
-               miss_left=0 followed_sectors=0 recorded_sectors=24 whole_writes=1"[..]
+               miss_metadata=0 miss_norecord=0 miss_changed=0 miss_stale=1 miss_layout=0 \
+               miss_left=0 followed_sectors=0 recorded_sectors=24 unproven_pages=5 \
+               compared_pages=4 differed_pages=2 whole_writes=1"[..]
         );
         stats.verified(true);
         stats.verified(false);

@@ -4,15 +4,15 @@
 //!
 //! ```text
 //! read:   map -> thin lookup -> (not shared | no metadata: forward)
-//!                -> access table -> copy engine -> hits: complete, and come again with the rest
-//!                                               -> misses, up to the next hits: forward
-//!         end_io -> success: record the pages read; error: end what is known of them
+//!                -> access table -> copy engine -> proven: complete, and come again with the rest
+//!                                               -> no donors, up to the next that have some:
+//!                                                  follow who reads the same, or forward
+//!         end_io -> success: record the pages read, with their digests
 //! write, discard, write zeroes:
-//!         map -> whoever reads these blocks right now must notice
-//!                -> part of a shared block, donors have the rest: write all of the block
+//!         map -> part of a shared block, donors have the rest: write all of the block
 //!                -> else forward
-//! flush and everything else: forward
-//! page events, pool events: see dm::directory and crate::access
+//! empty flush: forward, before anything else; everything else, too
+//! page events, pool events: see dm::directory, crate::access and crate::pool
 //! ```
 //!
 //! A hit is completed in `map`, which brings it to `end_io` like a read from the disk: both end
@@ -23,19 +23,20 @@ use core::fmt::Write;
 use kernel::{
     prelude::*,
     sync::{
-        atomic::{Acquire, Atomic, Full, Relaxed},
+        atomic::{Atomic, Relaxed},
         Arc,
     },
 };
 
 use dm::{
-    bio::{Bio, EndedBio, Filled, Mapped, Op},
+    bio::{Bio, EndedBio, Mapped, Op, SECTOR_SHIFT},
     device::Device,
-    directory::{End, ReadRange},
-    folio::{ReadPages, PAGE_SECTORS_SHIFT},
+    directory::{CachedPages, Digest},
+    folio::{BufferPage, FilledPages, PageWords, ReadPages, PAGE_SHIFT},
     guard::Guard,
-    inflight::Lent,
+    inflight::{Follow, Wake},
     printer::Printer,
+    private_read::PrivateReads,
     sched::may_warn,
     target::{Constructor, OwnDevice, StatusType, Target},
     thin::{OpenError, ThinDevice},
@@ -44,15 +45,23 @@ use dm::{
 };
 
 use crate::{
+    access::{Counted, Holder},
     args::{Args, Features},
     core::{Core, Membership},
-    donor, duplicates,
+    digest::Key,
+    duplicates,
     giver::Giver,
     layer::Layer,
     message::{Answer, Message},
     read::{Passage, Place},
     stats::Stats,
 };
+
+/// Most pages that are hashed in an interrupt; more are in a softirq.
+const MOST_HASHED: u32 = 4;
+
+/// Digests that are made before they are recorded.
+const BATCH: usize = 16;
 
 /// A `drr` target.
 pub(crate) struct Drr {
@@ -66,11 +75,6 @@ pub(crate) struct Drr {
     pub(crate) sectors: u64,
     /// [`Layer::number`] of the thin device; another only after its table was replaced.
     pub(crate) layer: Atomic<u64>,
-    /// Counts how often the device came to be claimed, and whether it was when last seen:
-    /// twice the count, plus one while it is.
-    claims: Atomic<u64>,
-    /// Pages of the block device's own may be recorded.
-    raw_records: Atomic<bool>,
     pub(crate) stats: Stats,
 }
 
@@ -131,10 +135,8 @@ impl Target for Drr {
         ctor.split_at(info.block_sectors)?;
         ctor.pass_flush_and_discard();
 
-        core.table
-            .expect_blocks_of(info.block_sectors >> PAGE_SECTORS_SHIFT);
         let member = core
-            .join(own.bdev(), &info, &args.features)
+            .join(&info, &args.features)
             .map_err(|error| ctor.fail(c"Cannot watch the pool", error))?;
         let target = Self {
             member,
@@ -144,27 +146,9 @@ impl Target for Drr {
             block_sectors: info.block_sectors,
             sectors: ctor.sectors(),
             layer: Atomic::new(Layer::new(info.pool, info.thin_id).number()),
-            claims: Atomic::new(0),
-            raw_records: Atomic::new(false),
             stats: Stats::new()?,
         };
         Ok(KBox::new(target, GFP_KERNEL)?)
-    }
-
-    fn landed<'a>(&'a self, bio: Bio<'a, Self>, lent: Option<Lent<'_, Self>>) -> Mapped {
-        match bio.op() {
-            Op::Change => self.change(bio),
-            _ => self.followed(bio, lent),
-        }
-    }
-
-    fn lends(&self, bio: &EndedBio<'_, Self>) -> bool {
-        let place = &bio.data().place;
-        !Guard::Lend.on() || place.is_some_and(|place| self.still_there(&place))
-    }
-
-    fn led_in_vain(&self) {
-        self.member.table().givers.in_vain(self.member.device);
     }
 
     /// Nobody has to wait for the suspended.
@@ -173,7 +157,9 @@ impl Target for Drr {
     }
 
     fn map<'a>(&'a self, bio: Bio<'a, Self>) -> Mapped {
-        self.watch_claims();
+        if bio.sectors() == 0 {
+            return bio.redirect(self.thin.device().bdev());
+        }
         match bio.op() {
             Op::Read => self.read(bio),
             Op::Change => self.change(bio),
@@ -181,26 +167,28 @@ impl Target for Drr {
         }
     }
 
+    /// To hash a page takes up to a microsecond.
+    fn takes_long(&self, bio: &EndedBio<'_, Self>) -> bool {
+        let passage = bio.data();
+        let len = passage.place.as_ref().map_or(0, |place| place.extent.len);
+        let many = !passage.served && len >> PAGE_SHIFT > MOST_HASHED;
+        many && matches!(
+            passage.filled.pages(bio).next(),
+            Some(FilledPages::Alone(_))
+        )
+    }
+
     fn end_io(&self, bio: &EndedBio<'_, Self>, ok: bool) {
         let passage = bio.data();
         if !passage.locked.is_empty() {
             return self.changed(passage.locked);
         }
-        if !ok && Guard::ReadError.on() {
-            // The folio doesn't become up to date, so its good pages will be read again, from
-            // wherever the file's blocks are then.
-            for pages in passage.filled.pages(bio) {
-                self.member.table().directory().read_failed(&pages);
+        if let Some(place) = passage.place.as_ref().filter(|_| ok) {
+            if passage.served {
+                self.inherit(bio, place);
+            } else if let Some(key) = self.member.key() {
+                self.record(bio, place, key);
             }
-            return;
-        }
-        if !bio.readahead() && Guard::Readahead.on() {
-            // On behalf of a write perhaps, which may change the page and then give up without
-            // making it dirty: a copy from user space that was cut short, and a fatal signal.
-            return self.forget(bio, &passage.filled);
-        }
-        if let Some(place) = &passage.place {
-            self.record(bio, place, &passage.filled);
         }
     }
 
@@ -218,12 +206,11 @@ impl Target for Drr {
                     let layer = self.layer();
                     pr_warn!(
                         "paranoid: mismatch: {} (thin {}) got wrong data from thin {}: \
-                         byte {at} of {} pages at page {} of {:?}; the disk's was used\n",
+                         byte {at} of {:?} of {:?}; the disk's was used\n",
                         self.own.name(),
                         layer.thin_id(),
                         passage.donor,
-                        place.count,
-                        place.first,
+                        place.extent,
                         place.block
                     );
                 }
@@ -297,10 +284,17 @@ impl Target for Drr {
         self.member.table().unshared.forget();
         let (givers, number) = (&self.member.table().givers, self.own.bdev().number());
         givers.with(self.member.device, |giver| giver.numbered(number));
-        // Not if the thin device is suspended itself; then `place` finds out.
+        // Not if the thin device is suspended itself; then `place_at` finds out.
         let Ok(info) = self.thin.thin().info() else {
             return Ok(());
         };
+        if info.pool != self.member.pool.id {
+            pr_err!(
+                "{}: the thin device is another pool's now: reload the table\n",
+                self.own.name()
+            );
+            return Err(EINVAL);
+        }
         if info.block_sectors != self.block_sectors {
             pr_err!(
                 "{}: blocks of the thin device are {} sectors now, not {}: reload the table\n",
@@ -318,7 +312,44 @@ impl Target for Drr {
 
     /// A thin block, so that readahead asks for whole blocks.
     fn optimal_io_bytes(&self) -> u32 {
-        self.block_sectors.saturating_mul(512)
+        self.block_sectors.saturating_mul(1 << SECTOR_SHIFT)
+    }
+}
+
+impl Follow for Drr {
+    fn resume_bio<'a>(&'a self, bio: Bio<'a, Self>, why: Wake) -> Mapped {
+        match bio.op() {
+            Op::Change => self.change(bio),
+            _ => self.followed(bio, why),
+        }
+    }
+
+    fn follow_timed_out(&self) {
+        self.member.table().givers.in_vain(self.member.device);
+    }
+}
+
+impl PrivateReads for Drr {
+    /// The record names the block device's page, to which this is copied next: whatever becomes of that page,
+    /// the digest is that of what came from the disk.
+    fn page_read(&self, passage: &Passage, page: &BufferPage<'_>, words: &PageWords) {
+        let (Some(place), Some(key)) = (&passage.place, self.member.key()) else {
+            return;
+        };
+        if !self.still_there(place) {
+            return;
+        }
+        let at = place.extent.pages().0 + page.offset();
+        let digest = [key.digest(words)];
+        match page.try_lock() {
+            Some(locked) => {
+                self.record_hashed(place, at, CachedPages::buffer(&locked), &digest);
+            }
+            None => {
+                let compared = self.member.table().compare(&place.block, at, &digest);
+                self.count(place, at, compared);
+            }
+        }
     }
 }
 
@@ -355,13 +386,13 @@ impl Drr {
         }
     }
 
-    /// What tracepoints tell of `pages` pages from page `page` of a block on.
+    /// What tracepoints tell of `pages` pages from page `page` of a block on, which are on record now.
     fn traced_pages(&self, place: &Place, page: u32, pages: u32) -> trace::Pages {
         trace::Pages {
             dev: self.own.bdev().number(),
             thin_id: place.layer.thin_id,
             pool: place.block.pool(),
-            block: place.block.content().1,
+            block: place.block.number(),
             page,
             pages,
         }
@@ -373,93 +404,124 @@ impl Drr {
         bio.remap(self.thin.device().bdev(), sector)
     }
 
-    /// Ends what is known of the folios that a read was for.
-    fn forget(&self, bio: &EndedBio<'_, Self>, filled: &Filled) {
-        for pages in filled.pages(bio) {
-            self.member.table().forget_folio(&pages);
+    fn holder(&self, place: &Place) -> Holder {
+        Holder {
+            device: self.member.device,
+            layer: place.layer,
         }
     }
 
-    /// Records what a read has filled.
-    fn record(&self, bio: &EndedBio<'_, Self>, place: &Place, filled: &Filled) {
-        if self.features.no_donate || !self.still_there(place) {
-            return;
-        }
-        let table = self.member.table();
-        let claims = self.claims.load(Acquire);
-        let (mut recorded, mut raw, mut partial) = (0, false, false);
-        let mut record = |range: ReadRange<'_>| {
-            let page = place.first + range.offset();
-            let pages = table.record(&place.block, page, range, self.member.device, place.layer);
-            recorded += pages;
-            trace!(record, self.traced_pages(place, page, pages));
-        };
-        let mut range: Option<ReadRange<'_>> = None;
-        for pages in filled.pages(bio) {
-            // Then the folio won't be up to date, and may become so without being read again.
-            if table.directory().may_be_incomplete(&pages) {
-                continue;
-            }
-            partial |= !pages.is_whole_folio();
-            // Of the same inode, whose rules hold for all of it; a claim since is noticed below.
-            if range.as_mut().is_some_and(|range| range.extend(&pages)) {
-                continue;
-            }
-            range.take().map(&mut record);
-            if !donor::recordable(&pages, self.own.bdev()) {
-                continue;
-            }
-            if pages.inode().is_block_device() {
-                raw = true;
-                // Before the record, so that whoever sees the device claimed looks for it.
-                self.raw_records.store(true, Relaxed);
-            }
-            range = Some(ReadRange::new(&pages));
-        }
-        range.take().map(&mut record);
-        self.stats.recorded(recorded);
-        // Changes, claims, failures and truncations end only what is on record by then: one that
-        // came just before is noticed here, once for the whole read. Nobody has been served from
-        // these records meanwhile, as the reader holds the folios' locks until the read completes.
-        let changed = !self.still_there(place);
-        let claimed = raw && self.claims.fetch_add(0, Full) != claims;
-        if !(changed || claimed || partial || table.givers.any_withheld()) {
-            return;
-        }
-        for pages in filled.pages(bio) {
-            let failed = partial && table.directory().may_be_incomplete(&pages);
-            if changed || claimed || failed || self.withholds(&pages) {
-                table.forget_folio(&pages);
-            }
-        }
-    }
-
-    /// The pages may be about to be zeroed in part.
-    fn withholds(&self, pages: &ReadPages<'_>) -> bool {
-        let (first, last) = pages.folio_range();
-        let givers = &self.member.table().givers;
-        givers.withholds(self.member.device, pages.mapping().number(), first, last)
-    }
-
-    /// Ends the records of the block device's own pages when somebody claims the device: a file
-    /// system may now change them unnoticed, and they would look the same when it is gone again.
+    /// Records what a read has filled from the disk, with the digests of its pages.
     ///
-    /// Between the claim and the first such change there is I/O, which comes through here; a
-    /// claim that does no I/O changes nothing.
-    fn watch_claims(&self) {
-        let claimed = self.own.bdev().claimed();
-        let seen = self.claims.load(Relaxed);
-        if claimed == (seen & 1 == 1) || !Guard::ClaimedDevice.on() {
+    /// It is the content that `place` names if the mapping has been left alone since before it was looked up.
+    fn record(&self, bio: &EndedBio<'_, Self>, place: &Place, key: &Key) {
+        if !place.extent.is_whole() && Guard::WholePages.on() || !self.still_there(place) {
             return;
         }
-        // Odd while claimed; whoever is first counts.
-        let counted = self.claims.cmpxchg(seen, seen + 1, Full).is_ok();
-        if counted && claimed && self.raw_records.load(Relaxed) {
-            self.raw_records.store(false, Relaxed);
-            self.member
-                .table()
-                .forget_device(self.member.device, End::Claimed);
+        let (first, count) = place.extent.pages();
+        // What can't be recorded is compared all the same.
+        let table = self.member.table();
+        let records = !self.features.no_donate && table.directory().has_room();
+        if !records && !table.knows(&place.block, first, count) {
+            return;
         }
+        for pages in bio.data().filled.pages(bio) {
+            if let FilledPages::Alone(pages) = pages {
+                self.record_pages(place, first + pages.offset(), &pages, key);
+            }
+        }
+    }
+
+    /// Records pages of a folio, the first of which is page `page` of the block.
+    fn record_pages(&self, place: &Place, page: u32, pages: &ReadPages<'_>, key: &Key) {
+        let mut rest = Some(CachedPages::read(pages));
+        let mut done = 0;
+        while let Some(cached) = rest {
+            // CAST: A small number.
+            let (now, later) = cached.split(BATCH as u32);
+            let mut digests = [Digest::from_bits(0); BATCH];
+            let count = now.count();
+            for (at, digest) in (done..done + count).zip(&mut digests) {
+                // There are so many words.
+                *digest = pages.words(at).map_or(*digest, |words| key.digest(words));
+            }
+            let digests = digests.get(..count as usize).unwrap_or_default();
+            self.record_hashed(place, page + done, now, digests);
+            done += count;
+            rest = later;
+        }
+    }
+
+    /// Records pages from page `page` of the block on, which have these digests.
+    fn record_hashed(&self, place: &Place, page: u32, pages: CachedPages<'_>, digests: &[Digest]) {
+        let table = self.member.table();
+        let counted = if self.features.no_donate {
+            table.compare(&place.block, page, digests)
+        } else {
+            table.record(&place.block, page, pages, digests, self.holder(place))
+        };
+        self.count(place, page, counted);
+    }
+
+    fn count(&self, place: &Place, page: u32, counted: Counted) {
+        self.stats.read(counted);
+        trace!(record, self.traced_pages(place, page, counted.recorded));
+        if counted.differed != 0 && may_warn() {
+            pr_err!(
+                "{}: {} pages from page {page} on of {:?} differ from what was read from the same block before: \
+                 the disk, or the machine's memory, isn't sound\n",
+                self.own.name(),
+                counted.differed,
+                place.block
+            );
+        }
+        #[cfg(DRR_MUTANTS)]
+        if counted.differed != 0 {
+            kernel::warn_on!(true);
+        }
+    }
+
+    /// Records what a read was served, under the digests that it was proven with.
+    fn inherit(&self, bio: &EndedBio<'_, Self>, place: &Place) {
+        if self.features.no_donate || !place.extent.is_whole() {
+            return;
+        }
+        let (first, _) = place.extent.pages();
+        let mut range: Option<(u32, CachedPages<'_>)> = None;
+        for pages in bio.data().filled.pages(bio) {
+            match pages {
+                FilledPages::Alone(pages) => {
+                    let (offset, cached) = (pages.offset(), CachedPages::read(&pages));
+                    let follows = match &mut range {
+                        Some((first, range)) => {
+                            *first + range.count() == offset && range.extend(&cached)
+                        }
+                        None => false,
+                    };
+                    if !follows {
+                        if let Some((offset, pages)) = range.replace((offset, cached)) {
+                            self.inherit_pages(place, first + offset, pages);
+                        }
+                    }
+                }
+                FilledPages::Buffers(page) => {
+                    if let Some(locked) = page.try_lock() {
+                        let pages = CachedPages::buffer(&locked);
+                        self.inherit_pages(place, first + page.offset(), pages);
+                    }
+                }
+            }
+        }
+        if let Some((offset, pages)) = range {
+            self.inherit_pages(place, first + offset, pages);
+        }
+    }
+
+    fn inherit_pages(&self, place: &Place, page: u32, pages: CachedPages<'_>) {
+        let (table, holder) = (self.member.table(), self.holder(place));
+        let recorded = table.inherit(&place.block, page, pages, holder);
+        self.stats.recorded(recorded);
+        trace!(record, self.traced_pages(place, page, recorded));
     }
 
     fn print_info(&self, out: &mut Printer<'_>) -> core::fmt::Result {
@@ -486,7 +548,7 @@ impl Drr {
         givers
             .with(self.member.device, |giver| giver.print(out))
             .transpose()?;
-        let (records, pages, bytes) = self.member.table().usage();
+        let (records, pages, bytes) = self.member.usage();
         write!(
             out,
             " records={records} tracked_pages={pages} table_bytes={bytes}"

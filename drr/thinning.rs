@@ -23,7 +23,7 @@ use kernel::{
 
 use dm::{
     bits,
-    directory::{Donor, Holders},
+    directory::Holders,
     folio::{EventFolio, FolioRef, Group, MappingId},
     hold,
     index::hash,
@@ -31,7 +31,7 @@ use dm::{
     tracepoint::FolioEvents,
 };
 
-use crate::access::{AccessTable, Stretch};
+use crate::access::{AccessTable, Holder, PageDonor, Stretch};
 
 /// Pages that may go for each one that reclaim takes.
 const RATE: u32 = 4;
@@ -155,12 +155,18 @@ impl Thinning {
     }
 
     /// Looks for folios of a stretch that may go; one copy of each page is to stay.
-    fn look_at(&self, holders: &Holders<'_, Stretch>, any: bool, found: &mut KVec<Candidate>) {
-        let mut copies: [Option<Donor<'_, Stretch>>; COPIES] = [None; COPIES];
+    fn look_at(
+        &self,
+        holders: &Holders<'_, Stretch, Holder>,
+        any: bool,
+        found: &mut KVec<Candidate>,
+    ) {
+        let mut copies: [Option<PageDonor<'_>>; COPIES] = [None; COPIES];
         let mut pages = [0; COPIES];
         let mut count = 0;
         for donor in holders.donors().take(COPIES) {
-            pages[count] = donor.pages();
+            // A record stays when its page is modified: what was is no copy.
+            pages[count] = unchanged(&donor);
             copies[count] = Some(donor);
             count += 1;
         }
@@ -169,7 +175,7 @@ impl Thinning {
             let others = (0..count).filter(|other| *other != at);
             let elsewhere = others.fold(0, |all, other| all | pages[other]);
             let Some(donor) = &copies[at] else { continue };
-            if pages[at] & elsewhere == 0 || self.keeps(donor.key().device) {
+            if pages[at] & elsewhere == 0 || self.keeps(donor.holder().device) {
                 continue;
             }
             pages[at] &= !self.look_through(donor, pages[at] & elsewhere, any, found);
@@ -185,7 +191,7 @@ impl Thinning {
     /// Returns these.
     fn look_through(
         &self,
-        donor: &Donor<'_, Stretch>,
+        donor: &PageDonor<'_>,
         extra: u32,
         any: bool,
         found: &mut KVec<Candidate>,
@@ -199,7 +205,7 @@ impl Thinning {
             };
             let (first, last) = folio.range();
             let pages = donor.pages_between(first, last);
-            left &= !pages;
+            left &= !(pages | bits::mask(page, 1));
             let group = folio.group();
             if pages & !extra != 0 || self.due(group).of(group) == 0 || !(any || folio.idle()) {
                 continue;
@@ -207,7 +213,7 @@ impl Thinning {
             let candidate = Candidate {
                 folio,
                 mapping: donor.mapping(),
-                device: donor.key().device,
+                device: donor.holder().device,
                 group,
                 // CAST: A folio has fewer pages than that.
                 pages: (last - first + 1) as u32,
@@ -253,7 +259,7 @@ impl Ticks for Thinning {
         let mut at = Some(begin);
         while let Some(from) = at.filter(|from| *from < end) {
             let directory = self.table.directory();
-            at = directory.each_key(from, end - from, |holders| {
+            at = directory.each_name(from, end - from, |holders| {
                 self.look_at(&holders, any, &mut found);
                 found.len() < BATCH / 2
             });
@@ -265,6 +271,26 @@ impl Ticks for Thinning {
             _ => self.walked(),
         }
     }
+}
+
+/// The pages that a donor has, and that nobody has modified or is about to, for all that their folios tell.
+fn unchanged(donor: &PageDonor<'_>) -> u32 {
+    let (mut left, mut unchanged) = (donor.pages(), 0);
+    while left != 0 {
+        let page = left.trailing_zeros();
+        let Some(folio) = donor.folio(page) else {
+            left &= !bits::mask(page, 1);
+            continue;
+        };
+        let (first, last) = folio.range();
+        let pages = donor.pages_between(first, last);
+        if folio.state().unchanged() {
+            unchanged |= left & pages;
+        }
+        // The page itself, too, should its folio have been another's by now.
+        left &= !(pages | bits::mask(page, 1));
+    }
+    unchanged
 }
 
 /// The page cache's events: for the table, and for what is done where memory is short.
@@ -292,9 +318,5 @@ impl FolioEvents for Watcher {
                 self.thinning.start();
             }
         }
-    }
-
-    fn dirtied(&self, folio: EventFolio<'_>) {
-        self.table.directory().dirtied(folio);
     }
 }

@@ -14,8 +14,8 @@
 //! - one that has ended before has changed the mapping: dm-thin breaks sharing before it completes
 //!   a write. The mapping is looked up with the lock taken, and the block isn't shared any more;
 //! - one that passes another target on the same thin device has the same lock;
-//! - one that passes no target changes the mapping as well, which the epoch tells until the whole
-//!   block is sent. After that nothing does. Whoever writes to the thin device below an active target
+//! - one that passes no target changes the mapping as well, which is seen until the whole
+//!   block is sent. After that nothing sees it. Whoever writes to the thin device below an active target
 //!   loses data in other ways, too: the page cache above doesn't know either.
 //!
 //! Should the write fail, then the mapping stays as it was, like all other parts of the block.
@@ -27,12 +27,12 @@ use kernel::sync::rcu;
 use dm::{
     bio::{Bio, Mapped},
     blocklock::{Blocks, Locked},
-    folio::PAGE_SECTORS,
+    folio::{PAGE_SECTORS, PAGE_SHIFT},
     hold, trace,
     whole::{most_sectors, WholeBlock},
 };
 
-use crate::{copy, target::Drr};
+use crate::{copy::Extent, target::Drr};
 
 impl Drr {
     /// A bio comes in that changes sectors, or comes again when it has waited.
@@ -47,14 +47,12 @@ impl Drr {
             // Not with the lock of those who wait, which completions take.
             bio.charge_submitter();
             let waits = || locks.exclusive(blocks);
-            match parked.park(bio, self, self.member.flights(), waits) {
+            match parked.park(bio, self, waits) {
                 Ok(mapped) => return mapped,
                 Err(again) => bio = again,
             }
         };
         self.stats.heat.written(bio.sectors());
-        // Whoever reads these blocks right now must notice.
-        self.member.table().epochs.change(self.layer(), start, end);
         if !self.may_complete(&bio, start) || !locks.make_exclusive(&mut bio.data().locked) {
             return self.forward(bio);
         }
@@ -117,16 +115,18 @@ impl Drr {
     fn whole(&self, bio: &mut Bio<'_, Self>, block: u64) -> Option<WholeBlock> {
         let (_, place) = self.place_at(self.sector_of(block), self.block_sectors);
         let place = place.ok()?;
+        let engine = self.member.engine()?;
         let at = u32::try_from(bio.sector() - self.sector_of(block)).ok()?;
         // Pages that it doesn't write, or not all of.
         let (head, tail) = (
             at.div_ceil(PAGE_SECTORS),
             (at + bio.sectors()) / PAGE_SECTORS,
         );
+        let (_, all) = place.extent.pages();
         let parts = if head < tail {
-            [(0, head), (tail, place.count - tail)]
+            [(0, head), (tail, all - tail)]
         } else {
-            [(0, place.count), (0, 0)]
+            [(0, all), (0, 0)]
         };
         let table = self.member.table();
         {
@@ -141,7 +141,12 @@ impl Drr {
         let disk = self.thin.device().bdev();
         let mut whole = WholeBlock::new(bio, disk, self.block_sectors)?;
         for (first, count) in parts {
-            let served = copy::serve(table, &place.block, first, count, &mut whole.writer(first));
+            let extent = Extent {
+                at: first << PAGE_SHIFT,
+                len: count << PAGE_SHIFT,
+            };
+            let served = engine.serve(&place.block, extent, &mut whole.writer(first));
+            self.stats.unproven(served.unproven);
             if served.pages != count {
                 return None;
             }

@@ -11,17 +11,13 @@
 
 use core::{marker::PhantomData, ptr::NonNull};
 
-use kernel::{
-    bindings::{bio, bio_vec, bvec_iter},
-    prelude::*,
-};
+use kernel::bindings::{bio, bio_vec, bvec_iter};
 
 use crate::{
     bindings,
     device::BlockDevice,
-    folio::{PageData, ReadPages, PAGE_SHIFT},
-    inflight::PerBio,
-    target::Target,
+    folio::{FilledPages, PAGE_SHIFT},
+    target::{per_bio, Target},
 };
 
 /// log2 of the size of a sector.
@@ -113,7 +109,7 @@ impl<'a, T: Target> Bio<'a, T> {
         unsafe { bindings::dm_rust_bio_is_transformed(self.bio.as_ptr()) }
     }
 
-    /// Page-cache pages that it is about to fill; others are passed over.
+    /// Whole pages of page caches that it is about to fill; others are passed over.
     pub fn pages(&self) -> Pages<'_> {
         // INVARIANT: The bio's own; it is borrowed, so it isn't completed.
         Pages {
@@ -124,7 +120,7 @@ impl<'a, T: Target> Bio<'a, T> {
         }
     }
 
-    /// First sector, counted from the target's start.
+    /// First sector, counted from the target's start. Not of an empty flush: it has the device's first.
     #[inline]
     pub fn sector(&self) -> u64 {
         let iter = self.raw().bi_iter;
@@ -160,11 +156,6 @@ impl<'a, T: Target> Bio<'a, T> {
 
     pub(crate) fn begin(&self) -> u64 {
         self.begin
-    }
-
-    /// It was submitted by readahead, see [`EndedBio::readahead`].
-    pub fn readahead(&self) -> bool {
-        self.raw().bi_opf & bindings::DM_RUST_READAHEAD != 0
     }
 
     /// Its submitter polls for its end.
@@ -204,6 +195,13 @@ impl<'a, T: Target> Bio<'a, T> {
         unsafe { bindings::dm_accept_partial_bio(self.bio.as_ptr(), sectors) };
     }
 
+    /// Sends it to `device` as it is: an empty flush, which has no place.
+    pub fn redirect(self, device: BlockDevice<'_>) -> Mapped {
+        // SAFETY: Valid and ours, by the type invariant.
+        unsafe { bindings::dm_rust_bio_set_dev(self.bio.as_ptr(), device.as_ptr()) };
+        Mapped(bindings::DM_RUST_MAPIO_REMAPPED as i32)
+    }
+
     /// Sends it to `device`, at `sector` there.
     pub fn remap(self, device: BlockDevice<'_>, sector: u64) -> Mapped {
         // SAFETY: Valid and ours, by the type invariant.
@@ -225,13 +223,7 @@ impl<'a, T: Target> Bio<'a, T> {
     }
 }
 
-/// What travels with a clone.
-pub(crate) fn per_bio<T: Target>(bio: *mut bio) -> *mut PerBio<T> {
-    // SAFETY: Only calculates: device-mapper puts it before the clone.
-    unsafe { bindings::dm_per_bio_data(bio, size_of::<PerBio<T>>()) }.cast()
-}
-
-/// The target's own part of it.
+/// The target's own part of what travels with a clone.
 ///
 /// # Safety
 ///
@@ -269,21 +261,20 @@ impl<'a, T: Target> EndedBio<'a, T> {
         unsafe { &*per_bio_data::<T>(self.bio.as_ptr()) }
     }
 
-    /// It was submitted by readahead: its page-cache pages are in folios that were made for it.
-    ///
-    /// Any other read may be on behalf of a write, by whoever has the folio locked.
-    pub fn readahead(&self) -> bool {
-        // SAFETY: Valid by the type invariant.
-        unsafe { self.bio.as_ref() }.bi_opf & bindings::DM_RUST_READAHEAD != 0
-    }
-
     fn vecs(&self) -> *const bio_vec {
         // SAFETY: Valid by the type invariant.
         unsafe { self.bio.as_ref() }.bi_io_vec
     }
 
-    pub(crate) fn as_ptr(&self) -> *mut bio {
-        self.bio.as_ptr()
+    /// Whole pages of page caches in `iter`, which is where the bio's data is; others are passed over.
+    pub(crate) fn pages(&self, iter: bvec_iter) -> Pages<'_> {
+        // INVARIANT: The bio's own; it doesn't complete.
+        Pages {
+            vecs: self.vecs(),
+            iter,
+            done: 0,
+            bio: PhantomData,
+        }
     }
 }
 
@@ -307,8 +298,8 @@ impl Filled {
         Self(NonNull::new(bio.raw().bi_io_vec).map(|vecs| (vecs, bio.iter())))
     }
 
-    /// Page-cache pages that `bio` was to fill and that are still being read; others are passed
-    /// over, and all of them if `self` is of another bio.
+    /// Whole pages of page caches that `bio` was to fill; others are passed over, and all of them if `self` is
+    /// of another bio.
     pub fn pages<'a, T: Target>(&self, bio: &'a EndedBio<'_, T>) -> Pages<'a> {
         let (vecs, iter) = match self.0 {
             Some((vecs, iter)) if core::ptr::eq(vecs.as_ptr(), bio.vecs()) => {
@@ -347,7 +338,7 @@ pub(crate) fn advance(vec: &bio_vec, iter: &mut bvec_iter, bytes: u32) {
     }
 }
 
-/// Iterates over the page-cache pages of a read.
+/// Iterates over the page-cache pages that a read fills as a whole.
 ///
 /// # Invariants
 ///
@@ -360,9 +351,9 @@ pub struct Pages<'a> {
 }
 
 impl<'a> Iterator for Pages<'a> {
-    type Item = ReadPages<'a>;
+    type Item = FilledPages<'a>;
 
-    fn next(&mut self) -> Option<ReadPages<'a>> {
+    fn next(&mut self) -> Option<FilledPages<'a>> {
         const PAGE_MASK: u32 = (1 << PAGE_SHIFT) - 1;
 
         while self.iter.bi_size != 0 {
@@ -378,8 +369,13 @@ impl<'a> Iterator for Pages<'a> {
             let page = vec.bv_page.wrapping_add((start >> PAGE_SHIFT) as usize);
             // SAFETY: The bio holds all pages of its data.
             let (count, pages) =
-                unsafe { ReadPages::new(page, len >> PAGE_SHIFT, self.done >> PAGE_SHIFT) };
-            advance(&vec, &mut self.iter, count << PAGE_SHIFT);
+                unsafe { FilledPages::new(page, len >> PAGE_SHIFT, self.done >> PAGE_SHIFT) };
+            if count == 0 {
+                // Memory of another kind, a direct reader's say; the rest is no page cache either.
+                self.iter.bi_size = 0;
+            } else {
+                advance(&vec, &mut self.iter, count << PAGE_SHIFT);
+            }
             self.done += count << PAGE_SHIFT;
             if pages.is_some() {
                 return pages;
@@ -424,25 +420,23 @@ impl Writer<'_> {
     }
 
     /// Copies `data`, as much as there is room for.
-    pub fn write(&mut self, data: &PageData<'_>) {
-        let mut from = data.as_ptr();
-        let mut left = data.len_bytes();
-        while left != 0 && self.iter.bi_size != 0 {
+    pub fn write(&mut self, data: &[u8]) {
+        let mut left = data;
+        while !left.is_empty() && self.iter.bi_size != 0 {
             // SAFETY: By the type invariant.
             let (vec, len) = unsafe { piece(self.vecs, &self.iter) };
-            let len = len.min(left as u32);
+            let (now, later) = left.split_at(left.len().min(len as usize));
             // SAFETY: The bio holds its pages, whose memory is contiguous in a bio_vec and
-            // always mapped; `from` is good for `left` bytes. The two don't overlap: the donor's
-            // folio is locked by us, and the reader's by the reader.
+            // always mapped. The two don't overlap: the data is ours.
             unsafe {
                 let to = bindings::dm_rust_page_address(vec.bv_page)
                     .cast::<u8>()
                     .add((vec.bv_offset + self.iter.bi_offset) as usize);
-                core::ptr::copy_nonoverlapping(from, to, len as usize);
-                from = from.add(len as usize);
+                core::ptr::copy_nonoverlapping(now.as_ptr(), to, now.len());
             }
-            advance(&vec, &mut self.iter, len);
-            left -= len as usize;
+            // CAST: Not more than `len`.
+            advance(&vec, &mut self.iter, now.len() as u32);
+            left = later;
         }
     }
 }

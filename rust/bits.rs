@@ -12,7 +12,7 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Full, Relaxed};
 
 /// Pages in a run.
-pub const PAGES: u32 = 32;
+pub const PAGES: u32 = 16;
 
 const DEAD: u64 = 1 << 63;
 
@@ -198,15 +198,21 @@ mod tests {
         Ok(())
     }
 
+    const RUN: u64 = PAGES as u64;
+    const LAST: u32 = 1 << (PAGES - 1);
+    const ALL: u32 = LAST | (LAST - 1);
+
     #[test]
     fn masks() -> Result {
         for (first, count, want) in [
             (0, 1, 1),
-            (0, 32, u32::MAX),
-            (31, 1, 1 << 31),
-            (31, 9, 1 << 31),
+            (0, PAGES, ALL),
+            (0, u32::MAX, ALL),
+            (PAGES - 1, 1, LAST),
+            (PAGES - 1, 9, LAST),
             (4, 3, 0b111_0000),
-            (32, 1, 0),
+            (PAGES, 1, 0),
+            (u32::MAX, 1, 0),
             (3, 0, 0),
         ] {
             assert_eq!(mask(first, count), want);
@@ -219,16 +225,16 @@ mod tests {
         let before = 5u64.wrapping_neg();
         for (base, first, last, want) in [
             (100, 100, 100, 1),
-            (100, 131, 131, 1 << 31),
-            (100, 132, 140, 0),
+            (100, 99 + RUN, 99 + RUN, LAST),
+            (100, 100 + RUN, 200, 0),
             (100, 0, 99, 0),
             (100, 0, 100, 1),
-            (100, 0, u64::from(u32::MAX), u32::MAX),
+            (100, 0, u64::from(u32::MAX), ALL),
             (100, 103, 104, 0b1_1000),
             (before, 0, 0, 1 << 5),
             (before, 0, 1, 0b11 << 5),
-            (before, 26, 26, 1 << 31),
-            (before, 27, 27, 0),
+            (before, RUN - 6, RUN - 6, LAST),
+            (before, RUN - 5, RUN - 5, 0),
         ] {
             assert_eq!(overlap(base, first, last), want);
         }
@@ -238,16 +244,16 @@ mod tests {
     #[test]
     fn a_run_is_found_from_each_of_its_pages() -> Result {
         for base in [
-            0u64,
+            0,
             1,
-            31,
-            32,
-            33,
+            RUN - 1,
+            RUN,
+            RUN + 1,
             1000,
             3u64.wrapping_neg(),
-            32u64.wrapping_neg(),
+            RUN.wrapping_neg(),
         ] {
-            for page in 0..u64::from(PAGES) {
+            for page in 0..RUN {
                 let index = base.wrapping_add(page);
                 let windows = [window(index), window(index).wrapping_sub(1)];
                 assert!(windows.contains(&window(base)));
@@ -279,7 +285,7 @@ mod tests {
 
     #[test]
     fn dead_stays_dead() -> Result {
-        let bits = PageBits::new(1 << 31);
+        let bits = PageBits::new(LAST);
         assert!(bits.clear(u32::MAX).died);
         assert_eq!(bits.pages(), 0);
         assert_eq!(bits.set(1), None);

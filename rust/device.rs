@@ -43,24 +43,11 @@ impl<'a> BlockDevice<'a> {
         self.0.as_ptr()
     }
 
-    /// A number that no other device has as long as this one is there.
-    pub fn id(self) -> u64 {
-        // CAST: Addresses fit.
-        self.0.as_ptr().addr() as u64
-    }
-
     /// Its major and minor number, as the kernel puts them together (`dev_t`); 0 for a mapped device
     /// whose first table is being made.
     pub fn number(self) -> u32 {
         // SAFETY: Valid by the type invariant; it is set before the device can do I/O.
         unsafe { (*self.0.as_ptr()).bd_dev }
-    }
-
-    /// Somebody has it open exclusively: a mounted file system, device-mapper, swap.
-    #[inline]
-    pub fn claimed(self) -> bool {
-        // SAFETY: Valid by the type invariant.
-        unsafe { bindings::dm_rust_bdev_claimed(self.0.as_ptr()) }
     }
 
     /// Size in sectors.

@@ -1,36 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A directory of page-cache pages by their content.
+//! A directory of page-cache pages by the name of their content.
 //!
-//! The directory says which pages of which page caches hold the content that a key stands for.
-//! It is exact, and it holds no reference on pages or inodes:
+//! The directory says which pages of which page caches have held a content, and the digest that
+//! the content's pages had when they came from the disk. It holds no reference on pages or inodes:
 //!
-//! > A page is in the directory only while it is the same page-cache page that the content was
-//! > read into, and has not been modified since.
+//! > A page is in the directory only while it is in the page cache that it is in the directory for.
 //!
-//! Pages are entered while the read that fills them has them locked, so that nothing can happen
-//! to them yet. The events that end their time in the directory ([`FolioEvents`]) come under a
-//! lock that is taken after the reader unlocked the folio:
+//! Pages are entered under their folio's lock while they are in the page cache, and taken out when
+//! they leave it, under that lock and `i_pages`' ([`crate::tracepoint::FolioEvents`]). So a page cache that is named by
+//! a record has a page, and its inode lives.
 //!
-//! - removal from the page cache, under the folio lock and `i_pages`' lock,
-//! - clean to dirty, under the folio lock; or without it when a page table entry is torn down,
-//!   but then after `page_mkwrite`, which took the folio lock and made the folio dirty.
+//! Nothing is promised of what a page holds *now*: whoever copies it compares the copy with the digest.
 //!
-//! A page that is zeroed in part and left clean is taken out before that ([`crate::truncation`]).
-//!
-//! So the entering happens before the event, and the event finds it.
-//!
-//! Pages are kept in runs: [`bits::PAGES`] consecutive pages of a file that hold consecutive
-//! parts of the content. Adding, finding and ending take no lock unless a run is made or dies;
-//! then it is the [index](crate::index)'s two.
+//! Pages are kept in runs: [`bits::PAGES`] consecutive pages of a file that were read from consecutive
+//! pages of the content. Adding, finding and ending take no lock unless a run is made or dies; then it
+//! is the [index](crate::index)'s two. All runs of a name share its digests, as far as they can: two
+//! that are made at the same moment may have digests of their own, which are the same.
 
-use core::{marker::PhantomData, ops::RangeInclusive};
+use core::{marker::PhantomData, num::NonZeroU64, ops::RangeInclusive};
 
 use kernel::{
     alloc::{flags::*, KVVec},
     prelude::*,
     sync::{
-        atomic::{Atomic, Relaxed},
+        atomic::{Atomic, Full, Relaxed},
         rcu,
     },
 };
@@ -38,10 +32,10 @@ use kernel::{
 use crate::{
     bits::{self, PageBits},
     cells::cells,
-    folio::{EventFolio, FolioRef, MappingId, ReadPages},
+    folio::{EventFolio, FolioRef, LockedBuffer, MappingId, ReadPages},
     guard::Guard,
     index::{hash, hash_near, Chain, Entry, Index, Keyed},
-    tracepoint::FolioEvents,
+    rcu_arc::{RcuArc, RcuPtr},
 };
 
 /// Why pages left the directory.
@@ -50,88 +44,108 @@ use crate::{
 pub enum End {
     /// They left the page cache.
     Removed,
-    /// They were modified.
-    Dirtied,
-    /// They are being read anew, or a read of them went wrong.
+    /// They were read anew, from elsewhere.
     Read,
-    /// Their content is another's from now on.
-    Content,
+    /// A copy of them didn't have the digest.
+    Changed,
     /// Who entered them is gone.
     Gone,
-    /// The device that they were read from is claimed.
-    Claimed,
-    /// What their key stands for is as it was before.
-    RolledBack,
-    /// A part of them is zeroed.
-    Zeroed,
+    /// Their content, read again, had another digest.
+    Differed,
 }
 
 impl End {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 5] = [
         Self::Removed,
-        Self::Dirtied,
         Self::Read,
-        Self::Content,
+        Self::Changed,
         Self::Gone,
-        Self::Claimed,
-        Self::RolledBack,
-        Self::Zeroed,
+        Self::Differed,
     ];
 }
 
-/// What stands for the content of a run, and says whose it is.
-pub trait Key: Copy + Send + Sync {
-    /// Where the ends of pages are noted down.
-    type Ledger: Send + Sync;
+/// The digest of a page's content; how it is made is the caller's business.
+///
+/// Digests are secret: they can't be printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Digest(NonZeroU64);
 
-    /// Pages of this key have left the directory, bit *n* for page *n*. Any context but NMI.
-    fn ended(&self, ledger: &Self::Ledger, why: End, pages: u32);
-    /// Two keys stand for the same content.
-    fn same(&self, other: &Self) -> bool;
-    /// Hash of the content that it stands for.
+/// Stands for the digest of a page that had two: nothing is recorded for it any more.
+const DISCORD: u64 = u64::MAX;
+
+impl Digest {
+    /// The digest with these bits; 1 for the two values that stand for something else.
+    #[inline]
+    pub fn from_bits(bits: u64) -> Self {
+        match NonZeroU64::new(bits) {
+            Some(digest) if bits != DISCORD => Self(digest),
+            _ => Self(NonZeroU64::MIN),
+        }
+    }
+}
+
+/// What names a content of [`bits::PAGES`] pages.
+pub trait Name: Copy + PartialEq + Send + Sync {
+    /// Hash of the name.
     fn hash(&self) -> u64;
 }
 
-/// Consecutive pages of a page cache that a read has filled, in one folio or several.
+/// Where it is noted down that pages have left the directory.
+pub trait Ledger<N>: Send + Sync {
+    /// Says whose page cache it is.
+    type Holder: Copy + Send + Sync;
+
+    /// Pages of this name, in this holder's page cache, have left the directory, bit *n* for page *n*.
+    /// Any context but NMI.
+    fn ended(&self, name: &N, holder: &Self::Holder, why: End, pages: u32);
+}
+
+/// Consecutive pages of a page cache, in one folio or several.
 ///
 /// # Invariants
 ///
-/// Each of them is one of some [`ReadPages`] that live for `'a`.
-pub struct ReadRange<'a> {
+/// For `'a`, all of them are in the page cache and their folios are locked. The page cache is one whose pages
+/// don't leave it without an event.
+pub struct CachedPages<'a> {
     mapping: MappingId,
     first: u64,
     count: u32,
-    offset: u32,
-    filled: PhantomData<&'a ()>,
+    locked: PhantomData<&'a ()>,
 }
 
-impl<'a> ReadRange<'a> {
-    /// These pages.
-    pub fn new(pages: &ReadPages<'a>) -> Self {
+impl<'a> CachedPages<'a> {
+    /// Pages that a read has filled, whose folio the reader has locked.
+    pub fn read(pages: &ReadPages<'a>) -> Self {
+        // INVARIANT: By that of `ReadPages`.
         Self {
             mapping: pages.mapping(),
             first: pages.first(),
             count: pages.count(),
-            offset: pages.offset(),
-            filled: PhantomData,
+            locked: PhantomData,
         }
     }
 
-    /// Takes in `pages` too if they follow in the page cache and in the read; returns whether so.
-    pub fn extend(&mut self, pages: &ReadPages<'a>) -> bool {
-        let follows = pages.mapping() == self.mapping
-            && pages.first() == self.first + u64::from(self.count)
-            && pages.offset() == self.offset + self.count;
+    /// A page of a block device's, whose folio we have locked.
+    pub fn buffer(page: &'a LockedBuffer) -> Self {
+        // INVARIANT: The folio is locked, and in the page cache.
+        Self {
+            mapping: page.mapping(),
+            first: page.index(),
+            count: 1,
+            locked: PhantomData,
+        }
+    }
+
+    /// Takes in `next` too if it follows in the page cache; returns whether so.
+    pub fn extend(&mut self, next: &Self) -> bool {
+        let follows =
+            next.mapping == self.mapping && next.first == self.first + u64::from(self.count);
         if follows {
-            self.count += pages.count();
+            // INVARIANT: Holds for both.
+            self.count += next.count;
         }
         follows
-    }
-
-    /// Pages of the read before the first of these.
-    pub fn offset(&self) -> u32 {
-        self.offset
     }
 
     /// Number of pages.
@@ -145,49 +159,93 @@ impl<'a> ReadRange<'a> {
         let rest = (count < self.count).then(|| Self {
             first: self.first + u64::from(count),
             count: self.count - count,
-            offset: self.offset + count,
             ..self
         });
         (Self { count, ..self }, rest)
     }
 }
 
-/// Consecutive pages of a page cache that hold the content of `key`.
-pub struct Run<K> {
-    key: K,
-    mapping: MappingId,
-    /// File index of the page that holds, or would hold, the key's first page; wraps.
-    base: u64,
-    bits: PageBits,
+/// What is known of a content: its name, and the digests of its pages.
+struct Content<N> {
+    name: N,
+    /// [`Digest`]s, 0 for none yet, or [`DISCORD`].
+    digests: [Atomic<u64>; bits::PAGES as usize],
 }
 
-impl<K: Key> Keyed for Run<K> {
+impl<N> Content<N> {
+    fn digest(&self, page: u32) -> Option<Digest> {
+        let bits = self.digests.get(page as usize)?.load(Relaxed);
+        NonZeroU64::new(bits)
+            .filter(|bits| bits.get() != DISCORD)
+            .map(Digest)
+    }
+}
+
+/// Consecutive pages of a page cache that were read from consecutive pages of a content.
+///
+/// # Invariants
+///
+/// The reference in `content` is counted until the run is removed from the index.
+pub struct Run<N, H> {
+    content: RcuPtr<Content<N>>,
+    mapping: MappingId,
+    /// File index of the page that holds, or would hold, the content's first page; wraps.
+    base: u64,
+    bits: PageBits,
+    holder: H,
+    hash: u32,
+}
+
+impl<N: Name, H: Copy + Send + Sync> Keyed for Run<N, H> {
+    /// The index is large where memory is, but a hash of half the bits does for it.
     fn forward(&self) -> u64 {
-        self.key.hash()
+        widen(self.hash)
     }
 
-    /// Files are read and dropped in order, as a rule.
+    /// Files are read and dropped in order.
     fn reverse(&self) -> u64 {
         hash_near(self.mapping.number(), bits::window(self.base))
     }
 }
 
-/// Hash of a window of a page cache, or of a folio; the page cache as [`MappingId::number`] has it.
-pub fn window_hash(mapping: u64, window: u64) -> u64 {
-    hash(mapping ^ hash(window))
+/// Half of a name's hash: what chooses a bucket is the upper bits, and the lowest three.
+fn half(hash: u64) -> u32 {
+    // CAST: Cut off on purpose.
+    (hash >> u32::BITS) as u32 & !7 | hash as u32 & 7
+}
+
+/// A hash that chooses the same bucket as the one that [`half`] was made of.
+fn widen(half: u32) -> u64 {
+    u64::from(half) << u32::BITS | u64::from(half & 7)
 }
 
 /// A run as a reader of the directory sees it.
-#[derive(Clone, Copy)]
-pub struct Donor<'g, K> {
-    run: &'g Run<K>,
+pub struct Donor<'g, N, H> {
+    run: &'g Entry<Run<N, H>>,
     guard: &'g rcu::Guard,
 }
 
-impl<'g, K: Key> Donor<'g, K> {
-    /// The key that the run was entered with.
-    pub fn key(&self) -> &'g K {
-        &self.run.key
+impl<N, H> Clone for Donor<'_, N, H> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<N, H> Copy for Donor<'_, N, H> {}
+
+impl<'g, N: Name, H: Copy + Send + Sync> Donor<'g, N, H> {
+    fn content(&self) -> &'g Content<N> {
+        content_of(self.run, self.guard)
+    }
+
+    /// The name of the content.
+    pub fn name(&self) -> &'g N {
+        &self.content().name
+    }
+
+    /// Whose page cache it is.
+    pub fn holder(&self) -> H {
+        self.run.holder
     }
 
     /// The page cache that holds it.
@@ -195,7 +253,7 @@ impl<'g, K: Key> Donor<'g, K> {
         self.run.mapping
     }
 
-    /// File index of the key's page `page`.
+    /// File index of the content's page `page`.
     pub fn index(&self, page: u32) -> u64 {
         self.run.base.wrapping_add(u64::from(page))
     }
@@ -203,14 +261,13 @@ impl<'g, K: Key> Donor<'g, K> {
     /// How many pages from `page` on are in the directory right now.
     #[inline]
     pub fn pages_from(&self, page: u32) -> u32 {
-        self.run
-            .bits
-            .pages()
+        self.pages()
             .checked_shr(page)
             .map_or(0, |pages| pages.trailing_ones())
     }
 
     /// The pages that are in the directory right now, bit *n* for page *n*.
+    #[inline]
     pub fn pages(&self) -> u32 {
         self.run.bits.pages()
     }
@@ -220,7 +277,14 @@ impl<'g, K: Key> Donor<'g, K> {
         bits::overlap(self.run.base, first, last)
     }
 
+    /// The digest that a copy of page `page` must have.
+    #[inline]
+    pub fn digest(&self, page: u32) -> Option<Digest> {
+        self.content().digest(page)
+    }
+
     /// Takes a reference to the folio that holds page `page`.
+    #[inline]
     pub fn folio(&self, page: u32) -> Option<FolioRef> {
         if self.pages_from(page) == 0 {
             return None;
@@ -232,34 +296,67 @@ impl<'g, K: Key> Donor<'g, K> {
     }
 }
 
-/// All runs of one key.
-pub struct Holders<'g, K> {
-    chain: Chain<'g, Run<K>>,
-    key: &'g K,
+/// The content of a run that was found under `guard`.
+#[inline]
+fn content_of<'g, N: Name, H: Copy + Send + Sync>(
+    run: &'g Run<N, H>,
+    guard: &'g rcu::Guard,
+) -> &'g Content<N> {
+    // SAFETY: Whoever finds a run by the index finds one that was linked since the guard was taken, so
+    // its reference wasn't released before.
+    unsafe { run.content.get(guard) }
+}
+
+/// All runs of one name.
+pub struct Holders<'g, N, H> {
+    chain: Chain<'g, Run<N, H>>,
+    name: &'g N,
     guard: &'g rcu::Guard,
 }
 
-impl<'g, K: Key> Holders<'g, K> {
-    /// The key, as the newest has it.
-    pub fn key(&self) -> &'g K {
-        self.key
+impl<'g, N: Name, H: Copy + Send + Sync> Holders<'g, N, H> {
+    /// The name.
+    pub fn name(&self) -> &'g N {
+        self.name
     }
 
     /// The runs, the newest first.
-    pub fn donors(&self) -> impl Iterator<Item = Donor<'g, K>> + use<'_, 'g, K> {
-        let same = |run: &&'g Entry<Run<K>>| run.key.same(self.key);
-        let guard = self.guard;
-        let runs = self.chain.clone().filter(same);
+    pub fn donors(&self) -> impl Iterator<Item = Donor<'g, N, H>> + use<'_, 'g, N, H> {
+        let (guard, name) = (self.guard, self.name);
+        let runs = self.chain.clone();
         runs.map(move |run| Donor { run, guard })
+            .filter(move |donor| donor.name() == name)
+    }
+}
+
+/// A reference to a content, which counts the contents down when it is the last.
+struct ContentRef<'d, N> {
+    content: Option<RcuArc<Content<N>>>,
+    contents: &'d Atomic<u64>,
+}
+
+impl<N> ContentRef<'_, N> {
+    fn get(&self) -> Option<&Content<N>> {
+        self.content.as_deref()
+    }
+
+    /// Leaves the reference to the run that was made with [`RcuArc::ptr`].
+    fn hand_over(mut self) {
+        core::mem::forget(self.content.take());
+    }
+}
+
+impl<N> Drop for ContentRef<'_, N> {
+    fn drop(&mut self) {
+        if self.content.take().is_some_and(RcuArc::put) {
+            self.contents.add(1u64.wrapping_neg(), Relaxed);
+        }
     }
 }
 
 const INTEREST: usize = 4096;
 
-/// Words of 64 bits.
-const FAILED: usize = 2048;
-
-/// Runs of one key that are known at the same time, about.
+/// Runs of one name that are known at the same time, about.
 const MOST_RUNS: u32 = 256;
 /// Of these, runs with the same pages.
 const MOST_ALIKE: u32 = 16;
@@ -271,28 +368,45 @@ fn count(counter: &Atomic<u64>) -> u64 {
     (counter.load(Relaxed) as i64).max(0) as u64
 }
 
-/// See the [module](self).
-pub struct Directory<K: Key> {
-    index: Index<Run<K>>,
-    /// Runs by hashed mapping: page caches that have none are passed over at the cost of a load.
-    interest: KVVec<Atomic<u32>>,
-    /// Marks of folios of which a part couldn't be read.
-    failed: KVVec<Atomic<u64>>,
-    runs: Atomic<u64>,
-    pages: Atomic<u64>,
-    ledger: K::Ledger,
+/// What became of pages that were to be entered, bit *n* for page *n* of the content.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Entered {
+    /// They are in the directory now.
+    pub pages: u32,
+    /// Their digest was known, and compared.
+    pub compared: u32,
+    /// And was another: nothing is recorded for these pages of the content any more.
+    pub differed: u32,
 }
 
-impl<K: Key> Directory<K> {
-    /// Makes a directory with 2^`bits` buckets for runs. Fails with `ENOMEM`.
-    pub fn new(bits: u32, ledger: K::Ledger) -> Result<Self> {
+/// See the [module](self).
+pub struct Directory<N: Name, L: Ledger<N>> {
+    index: Index<Run<N, L::Holder>>,
+    /// Runs by hashed mapping: page caches that have none are passed over at the cost of a load.
+    interest: KVVec<Atomic<u32>>,
+    runs: Atomic<u64>,
+    contents: Atomic<u64>,
+    pages: Atomic<u64>,
+    /// Bytes that runs and contents may take.
+    most_bytes: u64,
+    ledger: L,
+}
+
+impl<N: Name, L: Ledger<N>> Directory<N, L> {
+    const RUN_BYTES: u64 = Index::<Run<N, L::Holder>>::ENTRY_BYTES as u64;
+    const CONTENT_BYTES: u64 = RcuArc::<Content<N>>::BYTES as u64;
+
+    /// Makes a directory with 2^`bits` buckets for runs, which stays below `most_bytes` without these.
+    /// Fails with `ENOMEM`.
+    pub fn new(bits: u32, most_bytes: u64, ledger: L) -> Result<Self> {
         Ok(Self {
             ledger,
             index: Index::new(bits)?,
             interest: cells(INTEREST, || Atomic::new(0))?,
-            failed: cells(FAILED, || Atomic::new(0))?,
             runs: Atomic::new(0),
+            contents: Atomic::new(0),
             pages: Atomic::new(0),
+            most_bytes,
         })
     }
 
@@ -306,13 +420,16 @@ impl<K: Key> Directory<K> {
         count(&self.pages)
     }
 
+    /// Bytes of memory that the runs and their contents take.
+    fn record_bytes(&self) -> u64 {
+        self.runs() * Self::RUN_BYTES + count(&self.contents) * Self::CONTENT_BYTES
+    }
+
     /// Bytes of memory that the directory takes.
     pub fn bytes(&self) -> u64 {
         // CAST: Sizes fit.
-        let fixed = self.index.table_bytes()
-            + INTEREST * size_of::<Atomic<u32>>()
-            + FAILED * size_of::<Atomic<u64>>();
-        fixed as u64 + self.runs() * Index::<Run<K>>::ENTRY_BYTES as u64
+        let fixed = self.index.table_bytes() + INTEREST * size_of::<Atomic<u32>>();
+        fixed as u64 + self.record_bytes()
     }
 
     fn interest(&self, mapping: MappingId) -> &Atomic<u32> {
@@ -320,63 +437,182 @@ impl<K: Key> Directory<K> {
         &self.interest[(hash(mapping.number()) >> (u64::BITS - INTEREST.trailing_zeros())) as usize]
     }
 
-    /// The folio of `pages` couldn't be read as a whole: what is known of it ends, and of folios
-    /// like it only those that are read in one piece are entered from now on.
-    pub fn read_failed(&self, pages: &ReadPages<'_>) {
-        // Before the end: whoever enters other pages of the folio and is too late for it sees
-        // this.
-        let (first, last) = pages.folio_range();
-        bits::mark(&self.failed, window_hash(pages.mapping().number(), first));
-        self.end_range(pages.mapping(), first..=last, End::Read);
-    }
-
-    /// Other pages of the folio of `pages` may have failed to be read.
-    pub fn may_be_incomplete(&self, pages: &ReadPages<'_>) -> bool {
-        !pages.is_whole_folio() && {
-            let folio = window_hash(pages.mapping().number(), pages.folio_range().0);
-            bits::marked(&self.failed, folio)
-        }
-    }
-
-    /// Enters `pages`, the first of which holds page `page` of what `key` stands for.
+    /// Enters pages that came from the disk: the first of `pages` holds page `page` of what `name` names,
+    /// and `digests` has the digest of each.
     ///
-    /// What was known of the same pages under another key ends. Any context. Pages beyond the end
-    /// of a run are left out, and all of them if there is no memory: a directory may always know
-    /// less. Returns how many pages it knows now.
-    pub fn enter(&self, key: K, page: u32, pages: &ReadRange<'_>) -> u32 {
+    /// What is known of the same pages of the page cache under another name ends. Digests are compared with
+    /// those that the name has. Any context. Pages beyond the end of a run are left out. A directory may
+    /// always know less: if there is no memory, or if so many others have the pages already, they aren't entered.
+    pub fn enter(
+        &self,
+        name: N,
+        holder: L::Holder,
+        page: u32,
+        pages: &CachedPages<'_>,
+        digests: &[Digest],
+    ) -> Entered {
         let mask = bits::mask(page, pages.count);
-        if mask == 0 {
-            return 0;
+        let guard = rcu::read_lock();
+        let mut content = self.find_content(&guard, name);
+        if content.get().is_none() && self.has_room() {
+            content = self.new_content(name);
         }
+        let mut entered = Entered::default();
+        if let Some(content) = content.get() {
+            entered = self.learn(&guard, content, page, digests);
+        }
+        let fresh = mask & !entered.differed & self.known(content.get());
+        entered.pages = self.insert(&guard, content, holder, page, pages, fresh);
+        entered
+    }
+
+    /// Enters pages whose content was copied from pages of the directory, and proven: the digests are
+    /// those that the name has.
+    ///
+    /// Returns the pages that are known now. Otherwise as [`Self::enter`].
+    pub fn inherit(&self, name: N, holder: L::Holder, page: u32, pages: &CachedPages<'_>) -> u32 {
+        let guard = rcu::read_lock();
+        let content = self.find_content(&guard, name);
+        let mask = bits::mask(page, pages.count) & self.known(content.get());
+        self.insert(&guard, content, holder, page, pages, mask)
+    }
+
+    /// Compares digests of pages from `page` on, which came from the disk, with those that the name has,
+    /// and enters nothing. Any context.
+    pub fn compare(&self, name: N, page: u32, digests: &[Digest]) -> Entered {
+        let guard = rcu::read_lock();
+        let content = self.find_content(&guard, name);
+        let mut all = Entered::default();
+        let Some(content) = content.get() else {
+            return all;
+        };
+        for (at, digest) in (page..).zip(digests) {
+            if content.digest(at).is_some() {
+                let one = self.learn(&guard, content, at, core::slice::from_ref(digest));
+                all.compared |= one.compared;
+                all.differed |= one.differed;
+            }
+        }
+        all
+    }
+
+    /// Whether anything can be entered; if not, what is known can be compared still.
+    pub fn has_room(&self) -> bool {
+        self.record_bytes() < self.most_bytes
+    }
+
+    /// What a run of that name knows of it.
+    fn find_content(&self, guard: &rcu::Guard, name: N) -> ContentRef<'_, N> {
+        let content = self
+            .donors(guard, name)
+            // SAFETY: As in `content_of`.
+            .find_map(|donor| unsafe { donor.run.content.try_ref(guard) });
+        ContentRef {
+            content,
+            contents: &self.contents,
+        }
+    }
+
+    fn new_content(&self, name: N) -> ContentRef<'_, N> {
+        let content = Content {
+            name,
+            digests: core::array::from_fn(|_| Atomic::new(0)),
+        };
+        let content = RcuArc::new(content, GFP_ATOMIC | __GFP_NOWARN).ok();
+        self.contents.add(u64::from(content.is_some()), Relaxed);
+        ContentRef {
+            content,
+            contents: &self.contents,
+        }
+    }
+
+    /// The pages whose digest is known.
+    fn known(&self, content: Option<&Content<N>>) -> u32 {
+        content.map_or(0, |content| {
+            (0..bits::PAGES)
+                .filter(|at| content.digest(*at).is_some())
+                .fold(0, |known, at| known | 1 << at)
+        })
+    }
+
+    /// Compares digests, from page `page` on, with what is known, or adds them to it. Pages that differ
+    /// lose all that is known of them.
+    fn learn(
+        &self,
+        guard: &rcu::Guard,
+        content: &Content<N>,
+        page: u32,
+        digests: &[Digest],
+    ) -> Entered {
+        let mut entered = Entered::default();
+        for (at, digest) in (page..bits::PAGES).zip(digests) {
+            let new = digest.0.get();
+            let known = match content.digests[at as usize].cmpxchg(0, new, Full) {
+                Ok(_) => continue,
+                Err(known) => known,
+            };
+            if known != DISCORD {
+                entered.compared |= 1 << at;
+            }
+            if known != new {
+                content.digests[at as usize].store(DISCORD, Relaxed);
+                entered.differed |= 1 << at;
+            }
+        }
+        if entered.differed != 0 {
+            for donor in self.donors(guard, content.name) {
+                self.clear(donor.run, guard, entered.differed, End::Differed);
+            }
+        }
+        entered
+    }
+
+    /// Enters the pages of `mask`, and returns which of them are known now; ends what is known of `pages`
+    /// under other names.
+    fn insert(
+        &self,
+        guard: &rcu::Guard,
+        content: ContentRef<'_, N>,
+        holder: L::Holder,
+        page: u32,
+        pages: &CachedPages<'_>,
+        mask: u32,
+    ) -> u32 {
         let mapping = pages.mapping;
         let base = pages.first.wrapping_sub(u64::from(page));
-        let is_it = |run: &Run<K>| run.mapping == mapping && run.base == base && run.key.same(&key);
-        let mut known = false;
-
-        let guard = rcu::read_lock();
         let last = pages.first + u64::from(pages.count) - 1;
-        for run in self.runs_of(&guard, mapping, pages.first..=last) {
+        let name = content.get().map(|content| content.name);
+        let is_it = |run: &Run<N, L::Holder>| {
+            run.mapping == mapping && run.base == base && Some(content_of(run, guard).name) == name
+        };
+        let mut known = false;
+        for run in self.runs_of(guard, mapping, pages.first..=last) {
             if is_it(run) {
-                known = known || self.set(run, mask);
+                known = known || mask != 0 && self.set(run, mask);
             } else {
                 // Read again, from elsewhere: it was thrown away without having left the cache.
-                self.end(run, pages.first..=last, End::Read);
+                self.end(run, guard, pages.first..=last, End::Read);
             }
         }
         if known {
-            return mask.count_ones();
+            return mask;
         }
-        if self.has_enough(&guard, &key, mask) {
+        let Some((pointer, name)) = content.content.as_ref().map(RcuArc::ptr).zip(name) else {
+            return 0;
+        };
+        if mask == 0 || !self.has_room() || self.has_enough(guard, name, mask) {
             return 0;
         }
 
         // Counted before it can be found, so that an event can't miss it: the folio is locked.
         self.interest(mapping).add(1, Relaxed);
         let run = Run {
-            key,
+            content: pointer,
             mapping,
             base,
             bits: PageBits::new(mask),
+            holder,
+            hash: half(name.hash()),
         };
         let inserted = self
             .index
@@ -385,32 +621,31 @@ impl<K: Key> Directory<K> {
             });
         match inserted {
             Ok(true) => {
+                // INVARIANT: The reference is the run's now.
+                content.hand_over();
                 self.runs.add(1, Relaxed);
                 self.pages.add(u64::from(mask.count_ones()), Relaxed);
             }
             Ok(false) | Err(_) => self.interest(mapping).add(1u32.wrapping_neg(), Relaxed),
         }
-        inserted.map_or(0, |_| mask.count_ones())
+        inserted.map_or(0, |_| mask)
     }
 
-    /// There are runs enough with the pages of `mask`, or for the key at all.
+    /// There are runs enough with the pages of `mask`, or for the name at all.
     ///
     /// One content can be in any number of pages: thousands of page caches, or of files that
     /// share their blocks. Whoever looks for it walks them all.
-    fn has_enough(&self, guard: &rcu::Guard, key: &K, mask: u32) -> bool {
+    fn has_enough(&self, guard: &rcu::Guard, name: N, mask: u32) -> bool {
         let (mut runs, mut alike) = (0, 0);
-        self.index
-            .by_forward(guard, key.hash())
-            .filter(|run| run.key.same(key))
-            .any(|run| {
-                runs += 1;
-                alike += u32::from(run.bits.pages() & mask == mask);
-                runs == MOST_RUNS || alike == MOST_ALIKE
-            })
+        self.donors(guard, name).any(|donor| {
+            runs += 1;
+            alike += u32::from(donor.pages() & mask == mask);
+            runs == MOST_RUNS || alike == MOST_ALIKE
+        })
     }
 
     /// Adds pages to a run; false if it is dead.
-    fn set(&self, run: &Run<K>, mask: u32) -> bool {
+    fn set(&self, run: &Run<N, L::Holder>, mask: u32) -> bool {
         let new = run.bits.set(mask);
         if let Some(new) = new {
             self.pages.add(u64::from(new.count_ones()), Relaxed);
@@ -424,7 +659,7 @@ impl<K: Key> Directory<K> {
         guard: &'g rcu::Guard,
         mapping: MappingId,
         range: RangeInclusive<u64>,
-    ) -> impl Iterator<Item = &'g Entry<Run<K>>> {
+    ) -> impl Iterator<Item = &'g Entry<Run<N, L::Holder>>> {
         let first = bits::window(*range.start()).wrapping_sub(1);
         let count = bits::window(*range.end()).wrapping_sub(first);
         (0..=count)
@@ -437,23 +672,41 @@ impl<K: Key> Directory<K> {
     }
 
     /// Ends what a run knows of the pages in `range`; returns how many it knew.
-    fn end(&self, run: &Entry<Run<K>>, range: RangeInclusive<u64>, why: End) -> u32 {
+    fn end(
+        &self,
+        run: &Entry<Run<N, L::Holder>>,
+        guard: &rcu::Guard,
+        range: RangeInclusive<u64>,
+        why: End,
+    ) -> u32 {
         match bits::overlap(run.base, *range.start(), *range.end()) {
             0 => 0,
-            mask => self.clear(run, mask, why),
+            mask => self.clear(run, guard, mask, why),
         }
     }
 
-    fn clear(&self, run: &Entry<Run<K>>, mask: u32, why: End) -> u32 {
+    fn clear(
+        &self,
+        run: &Entry<Run<N, L::Holder>>,
+        guard: &rcu::Guard,
+        mask: u32,
+        why: End,
+    ) -> u32 {
         let cleared = run.bits.clear(mask);
         let gone = cleared.pages.count_ones();
         if gone != 0 {
             self.pages.add(u64::from(gone).wrapping_neg(), Relaxed);
-            run.key.ended(&self.ledger, why, cleared.pages);
+            let name = &content_of(run, guard).name;
+            self.ledger.ended(name, &run.holder, why, cleared.pages);
         }
         if cleared.died && self.index.remove(run) {
             self.interest(run.mapping).add(1u32.wrapping_neg(), Relaxed);
             self.runs.add(1u64.wrapping_neg(), Relaxed);
+            drop(ContentRef {
+                // SAFETY: The run was removed just now, which is done once.
+                content: Some(unsafe { run.content.release() }),
+                contents: &self.contents,
+            });
         }
         gone
     }
@@ -466,7 +719,7 @@ impl<K: Key> Directory<K> {
         }
         let guard = rcu::read_lock();
         self.runs_of(&guard, mapping, range.clone())
-            .map(|run| self.end(run, range.clone(), why))
+            .map(|run| self.end(run, &guard, range.clone(), why))
             .sum()
     }
 
@@ -479,64 +732,45 @@ impl<K: Key> Directory<K> {
         self.end_range(folio.mapping(), first..=last, End::Removed)
     }
 
-    /// Known pages in `range` (file indexes) of `mapping` are locked by a read, most likely. Any
-    /// context.
-    pub fn any_being_read(&self, mapping: MappingId, range: RangeInclusive<u64>) -> bool {
-        let guard = rcu::read_lock();
-        let (first, last) = (*range.start(), *range.end());
-        let mut runs = self.runs_of(&guard, mapping, range);
-        runs.any(|run| {
-            let mask = run.bits.pages() & bits::overlap(run.base, first, last);
-            let donor = Donor { run, guard: &guard };
-            let being_read = |page| {
-                let folio: Option<FolioRef> = donor.folio(page);
-                folio.is_some_and(|folio| folio.state().being_read())
-            };
-            // Reads have many pages: most of a run's are in the same state.
-            mask != 0 && (being_read(mask.trailing_zeros()) || being_read(mask.ilog2()))
-        })
+    /// Ends what is known of page `page` of a donor, since a copy of it didn't have the digest. Any context.
+    pub fn end_changed(&self, donor: &Donor<'_, N, L::Holder>, page: u32) {
+        self.clear(donor.run, donor.guard, bits::mask(page, 1), End::Changed);
     }
 
-    /// Ends every run whose key stands for the same content as `key`. Any context.
-    pub fn end_content(&self, key: &K) {
-        let guard = rcu::read_lock();
-        for run in self.index.by_forward(&guard, key.hash()) {
-            if run.key.same(key) {
-                self.clear(run, u32::MAX, End::Content);
-            }
-        }
-    }
-
-    /// Ends every run that is there all the while and for whose key `ends` is true. Process
-    /// context; walks the whole directory.
-    pub fn end_where(&self, why: End, ends: impl Fn(&K) -> bool) {
+    /// Ends every run that is there all the while and of which `ends` is true. Process context; walks the
+    /// whole directory.
+    pub fn end_where(&self, why: End, ends: impl Fn(&L::Holder) -> bool) {
         if self.runs() == 0 {
             return;
         }
-        self.index.for_each(|run| {
-            if ends(&run.key) {
-                self.clear(run, u32::MAX, why);
+        self.index.each_chain(0, usize::MAX, |guard, chain| {
+            for run in chain {
+                if ends(&run.holder) {
+                    self.clear(run, guard, u32::MAX, why);
+                }
             }
+            true
         });
     }
 
-    /// Calls `visit` for each key that has runs, from place `from` of the directory on and for `places`
+    /// Calls `visit` for each name that has runs, from place `from` of the directory on and for `places`
     /// of them, until it wants no more; returns the next place, unless that was the last. What comes
     /// and goes meanwhile may be missed. Process context.
-    pub fn each_key(
+    pub fn each_name(
         &self,
         from: usize,
         places: usize,
-        mut visit: impl FnMut(Holders<'_, K>) -> bool,
+        mut visit: impl FnMut(Holders<'_, N, L::Holder>) -> bool,
     ) -> Option<usize> {
         self.index.each_chain(from, places, |guard, chain| {
             let mut more = true;
             for (at, run) in chain.clone().enumerate() {
+                let name = &content_of(run, guard).name;
                 let mut before = chain.clone().take(at);
-                if !before.any(|other| other.key.same(&run.key)) {
+                if !before.any(|other| content_of(other, guard).name == *name) {
                     more &= visit(Holders {
                         chain: chain.clone(),
-                        key: &run.key,
+                        name,
                         guard,
                     });
                 }
@@ -545,35 +779,30 @@ impl<K: Key> Directory<K> {
         })
     }
 
-    /// The pages of `key` that somebody has.
-    pub fn known(&self, guard: &rcu::Guard, key: K) -> u32 {
-        self.donors(guard, key)
-            .fold(0, |pages, donor| pages | donor.run.bits.pages())
+    /// The pages of a content that somebody has.
+    pub fn pages_of(&self, guard: &rcu::Guard, name: N) -> u32 {
+        self.donors(guard, name)
+            .fold(0, |pages, donor| pages | donor.pages())
     }
 
-    /// Runs that hold the content of `key`, the newest first.
+    /// Runs that hold the content that `name` names, the newest first.
     #[inline]
     pub fn donors<'g>(
         &'g self,
         guard: &'g rcu::Guard,
-        key: K,
-    ) -> impl Iterator<Item = Donor<'g, K>> {
+        name: N,
+    ) -> impl Iterator<Item = Donor<'g, N, L::Holder>> {
+        let hash = name.hash();
         self.index
-            .by_forward(guard, key.hash())
-            .filter(move |run| run.key.same(&key))
+            .by_forward(guard, hash)
+            .filter(move |run| run.hash == half(hash))
             .map(move |run| Donor { run, guard })
+            .filter(move |donor| *donor.name() == name)
     }
 }
 
-impl<K: Key> FolioEvents for Directory<K> {
-    fn removed(&self, folio: EventFolio<'_>) {
-        self.folio_removed(&folio);
-    }
-
-    fn dirtied(&self, folio: EventFolio<'_>) {
-        if Guard::DirtyHook.on() {
-            let (first, last) = folio.range();
-            self.end_range(folio.mapping(), first..=last, End::Dirtied);
-        }
+impl<N: Name, L: Ledger<N>> Drop for Directory<N, L> {
+    fn drop(&mut self) {
+        self.end_where(End::Gone, |_| true);
     }
 }

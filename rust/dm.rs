@@ -8,14 +8,14 @@
 //! - [`target`], [`device`], [`bio`], [`printer`]: a device-mapper target and the I/O that
 //!   passes it,
 //! - [`thin`], [`event`]: where a thin device is mapped, and what happens to its mappings,
-//! - [`folio`], [`tracepoint`], [`truncation`]: page-cache pages, and the events that end what is
-//!   known of them,
-//! - [`bits`], [`index`], [`directory`]: an RCU-read directory of page-cache pages by content,
-//!   kept exact by those events,
+//! - [`folio`], [`tracepoint`]: page-cache pages, and the event that ends what is known of them,
+//! - [`bits`], [`index`], [`rcu_arc`], [`directory`]: an RCU-read directory of page-cache pages by what they
+//!   were read from,
+//! - [`scratch`], [`random`]: a page of our own for each CPU, and numbers that nobody can guess,
 //! - [`seqcell`]: words that are read together without a lock,
 //! - [`inflight`], [`parking`]: reads of the same data at the same time, and bios that wait,
-//! - [`verify`], [`whole`], [`blocklock`]: reads that are compared with the disk; writes of whole
-//!   blocks in the place of smaller ones, and what keeps others away meanwhile,
+//! - [`private_read`], [`verify`], [`whole`], [`blocklock`]: reads that go to pages of our own first, or are
+//!   compared with the disk; writes of whole blocks in the place of smaller ones, and what keeps others away meanwhile,
 //! - [`cells`]: tables of a fixed size,
 //! - [`counters`], [`spread`]: figures that CPUs count without getting in each other's way,
 //! - [`mod@trace`]: the module's own tracepoints,
@@ -44,7 +44,11 @@ pub mod inflight;
 mod own;
 pub mod parking;
 pub mod printer;
+pub mod private_read;
+pub mod random;
+pub mod rcu_arc;
 pub mod sched;
+pub mod scratch;
 pub mod seqcell;
 pub mod spread;
 pub mod target;
@@ -52,6 +56,5 @@ pub mod thin;
 pub mod ticker;
 pub mod trace;
 pub mod tracepoint;
-pub mod truncation;
 pub mod verify;
 pub mod whole;

@@ -15,12 +15,28 @@ pub struct Mapping {
     pub binding: u64,
     /// The thin device's id within the pool.
     pub thin_id: u32,
-    /// The pool's time when the block was mapped.
+    /// The pool's time when the block was mapped: with pool and block, it names the block's content for all
+    /// who see it as shared.
     pub time: u32,
     /// Size of a data block in sectors.
     pub block_sectors: u32,
     /// Other thin devices may map the block; it is never written in place.
     pub shared: bool,
+    /// A change of some mapping of the pool's was under way.
+    pub changing: bool,
+}
+
+/// A change of mappings. Changes of one pool don't overlap.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MappingChange {
+    /// The pool.
+    pub pool: u64,
+    /// The thin device's id.
+    pub thin_id: u32,
+    /// First virtual block.
+    pub begin: u64,
+    /// One past the last.
+    pub end: u64,
 }
 
 /// Something that happened in a pool (`enum dm_thin_event`).
@@ -44,25 +60,12 @@ pub enum Event {
         /// Its id.
         thin_id: u32,
     },
-    /// Virtual blocks `begin..end` no longer map the data blocks they did.
-    Unmapped {
-        /// Its pool.
-        pool: u64,
-        /// The thin device's id.
-        thin_id: u32,
-        /// First virtual block.
-        begin: u64,
-        /// One past the last.
-        end: u64,
-    },
-    /// A data block is about to be filled anew.
-    Allocated {
-        /// Its pool.
-        pool: u64,
-        /// The data block.
-        block: u64,
-    },
-    /// The metadata was rolled back: nothing known of the pool holds.
+    /// Virtual blocks `begin..end` are about to be mapped elsewhere, or nowhere.
+    MappingChanges(MappingChange),
+    /// They have been, or it failed. Nothing that waits for the change has been completed yet.
+    MappingChanged(MappingChange),
+    /// The metadata was rolled back, or is half changed: nothing known of the pool holds, and lookups fail from
+    /// now on.
     Aborted {
         /// The pool.
         pool: u64,

@@ -9,7 +9,7 @@ use core::{marker::PhantomData, ptr::NonNull};
 
 use kernel::{bindings::address_space, prelude::*, sync::rcu};
 
-use crate::{bindings, device::BlockDevice, guard::Guard};
+use crate::{bindings, guard::Guard};
 
 /// log2 of the page size.
 pub const PAGE_SHIFT: u32 = kernel::page::PAGE_SHIFT as u32;
@@ -17,6 +17,17 @@ pub const PAGE_SHIFT: u32 = kernel::page::PAGE_SHIFT as u32;
 pub const PAGE_SECTORS_SHIFT: u32 = PAGE_SHIFT - 9;
 /// Sectors in a page.
 pub const PAGE_SECTORS: u32 = 1 << PAGE_SECTORS_SHIFT;
+/// Words of 64 bits in a page.
+pub const PAGE_WORDS: usize = 1 << (PAGE_SHIFT - 3);
+
+/// The content of a page.
+pub type PageWords = [u64; PAGE_WORDS];
+
+/// The bytes of a page's content.
+pub fn bytes(words: &PageWords) -> &[u8] {
+    // SAFETY: As long as the words are, and all bit patterns are bytes.
+    unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
+}
 
 /// Names a page cache (`struct address_space`); no promise that it still exists.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,19 +54,19 @@ impl MappingId {
         NonNull::new(mapping).map(Self)
     }
 
-    /// Somebody holds the `invalidate_lock` exclusively, or waits for it.
+    /// The page cache has `folio` at file index `index`.
     ///
     /// # Safety
     ///
-    /// The page cache is alive.
-    pub(crate) unsafe fn invalidating(self) -> bool {
-        // SAFETY: By the safety requirements.
-        let shared = unsafe { bindings::dm_rust_invalidate_trylock_shared(self.0.as_ptr()) };
-        if shared {
-            // SAFETY: Just taken.
-            unsafe { bindings::dm_rust_invalidate_unlock_shared(self.0.as_ptr()) };
-        }
-        !shared
+    /// It was alive at some moment after `_guard` was taken.
+    unsafe fn holds(
+        self,
+        _guard: &rcu::Guard,
+        folio: NonNull<bindings::folio>,
+        index: u64,
+    ) -> bool {
+        // SAFETY: By the safety requirements its memory is there, as inodes are freed by RCU.
+        unsafe { bindings::dm_rust_mapping_holds(self.0.as_ptr(), folio.as_ptr(), index as usize) }
     }
 }
 
@@ -68,73 +79,22 @@ impl State {
         self.0 & bits != 0
     }
 
-    /// All of its pages hold valid data.
-    pub fn uptodate(self) -> bool {
+    /// It is in a state in which a page of it may be what was read into it, for all that its flags tell.
+    pub fn unchanged(self) -> bool {
         self.any(bindings::DM_RUST_FOLIO_UPTODATE)
+            && !self.any(bindings::DM_RUST_FOLIO_DIRTY | bindings::DM_RUST_FOLIO_WRITEBACK)
     }
 
-    /// A read that fills it is under way, as a rule.
-    pub fn being_read(self) -> bool {
-        self.any(bindings::DM_RUST_FOLIO_LOCKED) && !self.uptodate()
-    }
-
-    /// It is dirty, or its data is on the way to the disk.
-    pub fn dirty_or_writeback(self) -> bool {
-        self.any(bindings::DM_RUST_FOLIO_DIRTY | bindings::DM_RUST_FOLIO_WRITEBACK)
-    }
-
-    /// The hardware reported one of its pages broken.
-    pub fn poisoned(self) -> bool {
-        self.any(bindings::DM_RUST_FOLIO_POISONED)
-    }
-}
-
-/// What matters of the inode behind a page cache (`struct inode`).
-pub struct Inode<'a> {
-    raw: bindings::dm_rust_inode,
-    _alive: PhantomData<&'a ()>,
-}
-
-impl Inode<'_> {
-    /// # Safety
+    /// A read fills it, and nobody else can write to it: its reader has it locked, it isn't up to date, so
+    /// nobody has mapped it, and nobody has its pages for direct I/O.
     ///
-    /// The page cache `mapping` is an inode's that lives for `'a`.
-    pub(crate) unsafe fn of(mapping: MappingId) -> Self {
-        let mut raw = bindings::dm_rust_inode::default();
-        // SAFETY: By the safety requirements.
-        unsafe { bindings::dm_rust_mapping_inode(mapping.0.as_ptr(), &mut raw) };
-        Self {
-            raw,
-            _alive: PhantomData,
-        }
-    }
-
-    /// Name of the file system's type, as in `/proc/filesystems`.
-    pub fn fs_name(&self) -> &CStr {
-        // SAFETY: A file system's type outlives its inodes, and the inode is alive.
-        unsafe { CStr::from_char_ptr(self.raw.fs_name.cast()) }
-    }
-
-    /// log2 of the block size (`i_blkbits`).
-    pub fn block_bits(&self) -> u32 {
-        self.raw.blkbits
-    }
-
-    /// It is a block device's own inode.
-    pub fn is_block_device(&self) -> bool {
-        self.raw.is_bdev
-    }
-
-    /// Its pages are decrypted after they are read.
-    pub fn encrypted(&self) -> bool {
-        self.raw.encrypted
-    }
-
-    /// The block device that the file system is mounted from, or that the inode is.
-    pub fn device(&self) -> Option<BlockDevice<'_>> {
-        let bdev = NonNull::new(self.raw.bdev)?;
-        // SAFETY: A live inode keeps its super block's device, and its own.
-        Some(unsafe { BlockDevice::from_raw(bdev) })
+    /// Anonymous and swapped memory, slabs, huge pages of hugetlbfs and device memory are no such folios.
+    fn being_read(self) -> bool {
+        let reading = bindings::DM_RUST_FOLIO_LOCKED | bindings::DM_RUST_FOLIO_FILE;
+        let shared = bindings::DM_RUST_FOLIO_UPTODATE
+            | bindings::DM_RUST_FOLIO_MAPPED
+            | bindings::DM_RUST_FOLIO_PINNED;
+        self.0 & (reading | shared) == reading
     }
 }
 
@@ -161,36 +121,26 @@ impl<'a> Cached<'a> {
         // SAFETY: Valid by the type invariant.
         unsafe { bindings::dm_rust_folio_nr_pages(self.folio.as_ptr()) as u64 }
     }
-
-    fn state(self) -> State {
-        // SAFETY: Valid by the type invariant.
-        State(unsafe { bindings::dm_rust_folio_state(self.folio.as_ptr()) })
-    }
-
-    fn inode(self) -> Inode<'a> {
-        // SAFETY: By the type invariant the folio stays in the mapping, whose inode therefore
-        // stays alive.
-        unsafe { Inode::of(self.mapping) }
-    }
 }
 
-/// Consecutive pages of a page-cache folio that a read has filled or is about to.
-///
-/// # Invariants
-///
-/// The folio is in the page cache, locked by the reader and not yet up to date, and stays so
-/// until the read completes, which it doesn't during `'a`.
-pub struct ReadPages<'a> {
-    cached: Cached<'a>,
-    first: u64,
-    count: u32,
-    offset: u32,
+/// A part of the data of a read, in one folio.
+pub enum FilledPages<'a> {
+    /// Pages whose memory is nobody's but the read's.
+    Alone(ReadPages<'a>),
+    /// A page of a block device's page cache that has buffers: it is read under the lock of a buffer, and
+    /// others may write to other parts of it, or to the same without that lock.
+    Buffers(BufferPage<'a>),
 }
 
-impl<'a> ReadPages<'a> {
+impl<'a> FilledPages<'a> {
     /// Looks at `page` and those that follow in a bio, up to `max` pages, `offset` pages into the
-    /// read. Returns how many there are in the same folio, and the pages if they are the page
-    /// cache's and being read into it.
+    /// read. Returns how many there are in the same folio, or 0 if it isn't one of a page cache, and the
+    /// pages if they are either of the two.
+    ///
+    /// The rule for the first has four parts: the folio is one that [is being read](State::being_read);
+    /// it is in the page cache that it says it is in; that page cache's file system reads folios, and so
+    /// under the folio's lock (`read_folio`, which those lack whose pages are read in another way:
+    /// metadata of btrfs, f2fs and nilfs2, shared memory, swap, DAX); and it isn't the second.
     ///
     /// # Safety
     ///
@@ -211,38 +161,77 @@ impl<'a> ReadPages<'a> {
         };
         // CAST: Not more than `max`.
         let count = (pages - at).min(max as usize) as u32;
-
+        let guard = rcu::read_lock();
         // SAFETY: As above.
-        let state = unsafe { bindings::dm_rust_folio_state(folio) };
-        // A page-cache page that isn't up to date can't be mapped or written by anybody; locked,
-        // it can't leave the page cache either. What a direct read goes to is either no page of
-        // the page cache at all, or one that is mapped and therefore up to date.
-        let reading = bindings::DM_RUST_FOLIO_LOCKED | bindings::DM_RUST_FOLIO_FILE;
-        if state & (reading | bindings::DM_RUST_FOLIO_UPTODATE) != reading {
-            return (count, None);
+        let (state, mapping) = unsafe {
+            (
+                State(bindings::dm_rust_folio_state(folio)),
+                MappingId::new(bindings::dm_rust_folio_mapping(folio)),
+            )
+        };
+        let (Some(folio), Some(mapping)) = (NonNull::new(folio), mapping) else {
+            return (0, None);
+        };
+        if !state.any(bindings::DM_RUST_FOLIO_FILE) {
+            return (0, None);
         }
-        // SAFETY: As above.
-        let mapping = MappingId::new(unsafe { bindings::dm_rust_folio_mapping(folio) });
-        let pages = mapping.zip(NonNull::new(folio)).map(|(mapping, folio)| {
-            // INVARIANT: Checked above; the reader unlocks the folio when the read completes.
-            let cached = Cached {
-                folio,
-                mapping,
+        // SAFETY: The folio was in that page cache since the guard was taken, so its inode was alive,
+        // which is freed by RCU.
+        if unsafe { bindings::dm_rust_folio_has_buffers(mapping.0.as_ptr(), folio.as_ptr()) } {
+            let page = BufferPage {
+                page,
+                offset,
                 _alive: PhantomData,
             };
-            Self {
-                first: cached.index() + at as u64,
-                cached,
-                count,
-                offset,
-            }
-        });
-        (count, pages)
+            return (1, Some(Self::Buffers(page)));
+        }
+        if !state.being_read() && Guard::Alone.on() {
+            return (count, None);
+        }
+        // SAFETY: As above, and the bio holds the page.
+        let (first, reads_folios) = unsafe {
+            (
+                bindings::dm_rust_folio_index(folio.as_ptr()) as u64,
+                bindings::dm_rust_mapping_reads_folios(mapping.0.as_ptr()),
+            )
+        };
+        // SAFETY: As above.
+        let there = unsafe { mapping.holds(&guard, folio, first) };
+        if !there || !reads_folios {
+            return (count, None);
+        }
+        // INVARIANT: Checked above; the reader unlocks the folio when the read completes.
+        let pages = ReadPages {
+            page,
+            mapping,
+            first: first + at as u64,
+            count,
+            offset,
+            _alive: PhantomData,
+        };
+        (count, Some(Self::Alone(pages)))
     }
+}
 
+/// Consecutive pages of a page-cache folio that a read has filled or is about to.
+///
+/// # Invariants
+///
+/// For `'a`, the folio is in the page cache, locked by the reader and not yet up to date; nobody else
+/// writes to the pages, which start with `page`.
+pub struct ReadPages<'a> {
+    page: *mut bindings::page,
+    mapping: MappingId,
+    first: u64,
+    count: u32,
+    offset: u32,
+    _alive: PhantomData<&'a ()>,
+}
+
+impl<'a> ReadPages<'a> {
     /// The page cache that they are in.
     pub fn mapping(&self) -> MappingId {
-        self.cached.mapping
+        self.mapping
     }
 
     /// File index of the first page.
@@ -260,25 +249,80 @@ impl<'a> ReadPages<'a> {
         self.offset
     }
 
-    /// The folio's state.
-    pub fn state(&self) -> State {
-        self.cached.state()
+    /// What the read has put into page `at` of these, once it has ended.
+    pub fn words(&self, at: u32) -> Option<&'a PageWords> {
+        // SAFETY: Consecutive pages of a folio, whose memory nobody writes any more before the read
+        // completes, by the type invariant.
+        (at < self.count).then(|| unsafe {
+            &*bindings::dm_rust_page_address(self.page.wrapping_add(at as usize)).cast()
+        })
+    }
+}
+
+/// A page of a block device's page cache that a read fills under the lock of a buffer.
+///
+/// # Invariants
+///
+/// For `'a`, `page` is held by a bio that doesn't complete.
+pub struct BufferPage<'a> {
+    page: *mut bindings::page,
+    offset: u32,
+    _alive: PhantomData<&'a ()>,
+}
+
+impl BufferPage<'_> {
+    /// Pages of the read before this.
+    pub fn offset(&self) -> u32 {
+        self.offset
     }
 
-    /// The inode that the page cache belongs to.
-    pub fn inode(&self) -> Inode<'a> {
-        self.cached.inode()
+    /// Locks its folio, if that isn't locked, and is in a block device's page cache with its buffers. Any
+    /// context.
+    pub fn try_lock(&self) -> Option<LockedBuffer> {
+        // SAFETY: The bio holds the page, and so does the reference that is taken.
+        let (folio, at) = unsafe {
+            let folio = bindings::dm_rust_page_folio(self.page);
+            bindings::dm_rust_folio_ref(folio);
+            (folio, bindings::dm_rust_folio_page_idx(folio, self.page))
+        };
+        // INVARIANT: The reference was taken above.
+        let folio = FolioRef(NonNull::new(folio)?);
+        // SAFETY: A reference is held.
+        let mapping = MappingId::new(unsafe { bindings::dm_rust_folio_mapping(folio.0.as_ptr()) })?;
+        let folio = folio.try_lock(mapping)?;
+        // SAFETY: The folio is locked and in that page cache, so its inode lives.
+        if !unsafe {
+            bindings::dm_rust_folio_has_buffers(mapping.0.as_ptr(), folio.folio.0.as_ptr())
+        } {
+            return None;
+        }
+        // INVARIANT: It has buffers, as just seen.
+        Some(LockedBuffer {
+            index: folio.folio.range().0 + at as u64,
+            folio,
+        })
+    }
+}
+
+/// A page of a locked folio of a block device's page cache, which tells of pages that leave it.
+///
+/// # Invariants
+///
+/// The folio has buffers and is in the page cache of a block device, at `index`.
+pub struct LockedBuffer {
+    folio: LockedFolio,
+    index: u64,
+}
+
+impl LockedBuffer {
+    /// The page cache that it is in.
+    pub fn mapping(&self) -> MappingId {
+        self.folio.mapping
     }
 
-    /// First and last file index of the whole folio.
-    pub fn folio_range(&self) -> (u64, u64) {
-        let index = self.cached.index();
-        (index, index + self.cached.pages() - 1)
-    }
-
-    /// They are all pages of the folio.
-    pub fn is_whole_folio(&self) -> bool {
-        u64::from(self.count) == self.cached.pages()
+    /// The page's file index.
+    pub fn index(&self) -> u64 {
+        self.index
     }
 }
 
@@ -300,25 +344,16 @@ pub struct EventFolio<'a>(Cached<'a>);
 impl EventFolio<'_> {
     /// # Safety
     ///
-    /// `folio` is valid and in the page cache `mapping` for `'a`.
-    pub(crate) unsafe fn new(
-        folio: *mut bindings::folio,
-        mapping: *mut address_space,
-    ) -> Option<Self> {
+    /// `folio` is valid and in the page cache that it names for `'a`.
+    pub(crate) unsafe fn in_own_mapping(folio: *mut bindings::folio) -> Option<Self> {
+        // SAFETY: By the safety requirements.
+        let mapping = MappingId::new(unsafe { bindings::dm_rust_folio_mapping(folio) })?;
         // INVARIANT: By the safety requirements.
         Some(Self(Cached {
             folio: NonNull::new(folio)?,
-            mapping: MappingId::new(mapping)?,
+            mapping,
             _alive: PhantomData,
         }))
-    }
-
-    /// # Safety
-    ///
-    /// As for [`Self::new`], with the folio's own mapping.
-    pub(crate) unsafe fn in_own_mapping(folio: *mut bindings::folio) -> Option<Self> {
-        // SAFETY: By the safety requirements.
-        unsafe { Self::new(folio, bindings::dm_rust_folio_mapping(folio)) }
     }
 
     /// The page cache that it is in.
@@ -367,23 +402,6 @@ impl FolioRef {
         NonNull::new(folio).map(Self)
     }
 
-    /// The same, where it matters that there is none: waits for who splits or migrates the folio.
-    ///
-    /// # Safety
-    ///
-    /// The mapping is alive for as long as `_guard` is held.
-    pub(crate) unsafe fn find_surely(
-        _guard: &rcu::Guard,
-        mapping: MappingId,
-        index: u64,
-    ) -> Option<FolioRef> {
-        // SAFETY: By the safety requirements.
-        let folio =
-            unsafe { bindings::dm_rust_folio_get_surely(mapping.0.as_ptr(), index as usize) };
-        // INVARIANT: `dm_rust_folio_get_surely()` took the reference.
-        NonNull::new(folio).map(Self)
-    }
-
     /// First and last file index; they don't change while there is a reference.
     pub fn range(&self) -> (u64, u64) {
         // SAFETY: A reference is held, so the folio isn't split either.
@@ -394,10 +412,32 @@ impl FolioRef {
         }
     }
 
+    /// It holds a file index; that doesn't change while there is a reference.
+    #[inline]
+    pub fn holds(&self, index: u64) -> bool {
+        let (first, last) = self.range();
+        (first..=last).contains(&index)
+    }
+
     /// The folio's state.
     pub fn state(&self) -> State {
         // SAFETY: A reference is held.
         State(unsafe { bindings::dm_rust_folio_state(self.0.as_ptr()) })
+    }
+
+    /// Copies the page at file index `index`, whatever it holds at this moment: somebody may be writing to
+    /// it, or it may be another file's by now. So the copy is to be trusted only if it is proven.
+    ///
+    /// Returns false if the folio doesn't hold the index, or the memory is broken.
+    #[inline]
+    pub fn copy_page(&self, index: u64, to: &mut PageWords) -> bool {
+        if !self.holds(index) {
+            return false;
+        }
+        // CAST: Less than the folio's pages.
+        let at = (index - self.range().0) as usize;
+        // SAFETY: A reference is held, and the folio has that page; `to` is a page, and ours.
+        unsafe { bindings::dm_rust_copy_page(to.as_mut_ptr().cast(), self.0.as_ptr(), at) }
     }
 
     /// Nobody has used it lately, as far as reclaim knows.
@@ -425,7 +465,13 @@ impl FolioRef {
         };
         // SAFETY: A reference is held.
         let now = unsafe { bindings::dm_rust_folio_mapping(locked.folio.0.as_ptr()) };
-        (now == mapping.0.as_ptr()).then_some(locked)
+        if now != mapping.0.as_ptr() {
+            return None;
+        }
+        let guard = rcu::read_lock();
+        // SAFETY: Locked, it is in that page cache still, so the inode lives.
+        let there = unsafe { mapping.holds(&guard, locked.folio.0, locked.first()) };
+        there.then_some(locked)
     }
 }
 
@@ -448,34 +494,8 @@ pub struct LockedFolio {
 }
 
 impl LockedFolio {
-    fn cached(&self) -> Cached<'_> {
-        // INVARIANT: Locked and in the mapping.
-        Cached {
-            folio: self.folio.0,
-            mapping: self.mapping,
-            _alive: PhantomData,
-        }
-    }
-
-    /// The folio's state.
-    pub fn state(&self) -> State {
-        self.cached().state()
-    }
-
-    /// The inode that the page cache belongs to.
-    pub fn inode(&self) -> Inode<'_> {
-        self.cached().inode()
-    }
-
-    /// Pages from file index `index` to the folio's end; 0 if it doesn't hold the index.
-    pub fn pages_from(&self, index: u64) -> u64 {
-        let first = self.cached().index();
-        let end = first + self.cached().pages();
-        if (first..end).contains(&index) {
-            end - index
-        } else {
-            0
-        }
+    fn first(&self) -> u64 {
+        self.folio.range().0
     }
 
     /// Takes the folio out of the page cache, as reclaim would: if it is clean and nobody else uses
@@ -487,65 +507,11 @@ impl LockedFolio {
             bindings::dm_rust_folio_drop(self.mapping.0.as_ptr(), self.folio.0.as_ptr(), unused)
         }
     }
-
-    /// The data of `count` pages from file index `index` on; nothing if the folio doesn't hold
-    /// all of them.
-    pub fn data(&self, index: u64, count: u32) -> Option<PageData<'_>> {
-        if self.pages_from(index) < u64::from(count) {
-            return None;
-        }
-        // SAFETY: The folio is valid and holds the pages.
-        let base = unsafe { bindings::dm_rust_folio_address(self.folio.0.as_ptr()) };
-        let offset = ((index - self.cached().index()) as usize) << PAGE_SHIFT;
-        Some(PageData {
-            data: base.cast::<u8>().wrapping_add(offset),
-            len: (count as usize) << PAGE_SHIFT,
-            _locked: PhantomData,
-        })
-    }
 }
 
 impl Drop for LockedFolio {
     fn drop(&mut self) {
         // SAFETY: By the type invariant; the reference is dropped after this.
         unsafe { bindings::dm_rust_folio_unlock(self.folio.0.as_ptr()) };
-    }
-}
-
-/// Data of consecutive pages, to be copied.
-///
-/// Not a slice: user space may be reading it, or writing to it where the caller hasn't made sure
-/// that it doesn't.
-///
-/// # Invariants
-///
-/// `data` is valid for reads of `len` bytes for `'a`.
-pub struct PageData<'a> {
-    data: *const u8,
-    len: usize,
-    _locked: PhantomData<&'a ()>,
-}
-
-impl PageData<'_> {
-    /// # Safety
-    ///
-    /// As the type invariant says.
-    pub(crate) unsafe fn new(data: *const u8, len: usize) -> Self {
-        // INVARIANT: By the safety requirements.
-        Self {
-            data,
-            len,
-            _locked: PhantomData,
-        }
-    }
-
-    /// Where the data is.
-    pub(crate) fn as_ptr(&self) -> *const u8 {
-        self.data
-    }
-
-    /// Bytes of data.
-    pub fn len_bytes(&self) -> usize {
-        self.len
     }
 }

@@ -1,62 +1,48 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Switches for single guards of the record invariant.
+//! Switches for single guards: rules without which wrong bytes are served, or memory is used that was freed.
 //!
 //! In a normal build [`Guard::on`] is the constant `true` and costs nothing. A build with
 //! `MUTANTS=1` can switch guards off one by one, to show that a test notices.
 
-/// Something that keeps the record invariant, or keeps a wrong page from being copied.
+/// A rule.
 ///
 /// The number is the guard's bit in the `guards_off` module parameter of a test build.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Guard {
+    /// A copy is given away only if it has the digest.
+    Proof = 0,
+    /// A copy is proven before it is in the reader's memory.
+    ProofFirst = 1,
+    /// What is hashed is in memory that nobody else can write to.
+    Alone = 2,
+    /// Only pages that a bio has read as a whole are recorded.
+    WholePages = 3,
+    /// A change of the mapping since it was looked up voids the read's record.
+    Begun = 4,
+    /// So does one that was under way then.
+    Quiet = 5,
+    /// So does a change of the thin device's table.
+    Binding = 6,
+    /// The time of a mapping is a part of the content's name.
+    Time = 7,
+    /// Only blocks that dm-thin calls shared have names.
+    Shared = 8,
+    /// A lookup that was kept is used only if no mapping has changed since.
+    Kept = 9,
+    /// Lookups that were kept end when a pool's metadata is rolled back.
+    Rollback = 10,
     /// Records end when their page leaves the page cache.
-    RemovalHook = 0,
-    /// Records end when their page is dirtied.
-    DirtyHook = 1,
-    /// Only what readahead reads is recorded; another read ends what is known of its folio.
-    Readahead = 2,
-    /// A record is looked at again under the donor's locks.
-    Recheck = 3,
-    /// File systems with blocks smaller than a page don't donate.
-    BlockSize = 4,
-    /// Only file systems of the allow-list donate.
-    FileSystem = 5,
-    /// Encrypted inodes don't donate.
-    Encrypted = 6,
-    /// A claimed block device's own pages don't donate.
-    ClaimedDevice = 7,
-    /// Only what is mounted directly from the target's device donates.
-    DirectlyMounted = 8,
-    /// A change of the reader's own mapping voids the read's copy and record.
-    Epoch = 9,
-    /// A change of the thin device's table voids the read's record.
-    Binding = 10,
-    /// Records end when their data block is allocated anew.
-    Reallocation = 11,
+    RemovalHook = 11,
     /// Records of a device end with its target.
     Teardown = 12,
-    /// A failed read ends what is known of its pages, and records nothing.
-    ReadError = 13,
-    /// Only blocks that dm-thin calls shared are recorded and served.
-    Shared = 14,
-    /// Records of a pool end when its metadata is rolled back.
-    Rollback = 15,
-    /// Records end when a part of their page is zeroed that then stays clean.
-    Truncation = 16,
-    /// What is being read while it is zeroed in part isn't recorded.
-    Withhold = 17,
-    /// What is read for one is given to others only if it comes from where it was looked up.
-    Lend = 18,
     /// A write becomes one of a whole block only if no other to the block is in flight.
-    AloneBefore = 19,
+    AloneBefore = 13,
     /// Other writes to the block wait for one that has become one of the whole block.
-    AloneAfter = 20,
-    /// A lookup that was kept is used only in the epoch that it was made in.
-    Kept = 21,
+    AloneAfter = 14,
     /// A folio is dropped only if it is clean, and nobody else uses it.
-    Unused = 22,
+    Unused = 15,
 }
 
 #[cfg(DRR_MUTANTS)]

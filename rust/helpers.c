@@ -6,16 +6,17 @@
 #include <linux/blk-crypto.h>
 #include <linux/blk-integrity.h>
 #include <linux/blkdev.h>
+#include <linux/buffer_head.h>
 #include <linux/device-mapper.h>
 #include <linux/err.h>
 #include <linux/fs.h>
-#include <linux/ftrace.h>
 #include <linux/highmem.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
 #include <linux/percpu.h>
+#include <linux/preempt.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/tracepoint.h>
@@ -59,26 +60,24 @@ struct folio *dm_rust_folio_get(struct address_space *mapping, pgoff_t index)
 	return folio;
 }
 
-/*
- * With the retry: no folio means that there is none.  Who has frozen its
- * references, to split or to migrate it, holds i_pages' lock.
- */
-struct folio *dm_rust_folio_get_surely(struct address_space *mapping,
-				       pgoff_t index)
+void dm_rust_folio_ref(struct folio *folio)
 {
-	struct folio *folio;
+	folio_get(folio);
+}
 
-	for (;;) {
-		folio = xa_load(&mapping->i_pages, index);
-		if (!folio || xa_is_value(folio))
-			return NULL;
-		if (folio_try_get(folio)) {
-			if (folio == xa_load(&mapping->i_pages, index))
-				return folio;
-			folio_put(folio);
-		}
-		cpu_relax();
-	}
+/* To copy a page whose memory is broken would be a machine check. */
+bool dm_rust_copy_page(void *to, struct folio *folio, unsigned long at)
+{
+	struct page *page = folio_page(folio, at);
+
+	if (PageHWPoison(page))
+		return false;
+	/*
+	 * Anybody may write to the page meanwhile: what was copied counts only if
+	 * it has the digest that it should have.
+	 */
+	data_race(({ copy_page(to, page_address(page)); 0; }));
+	return true;
 }
 
 void dm_rust_folio_put(struct folio *folio)
@@ -128,15 +127,25 @@ static bool folio_unused(struct folio *folio)
  * it in no mapping once it has the lock, or reads what is there, which is valid.
  * Its buffers are only let go of if it is clean: a dirty one would be taken for
  * written then.  Only a test build drops folios that are in use.
+ *
+ * filemap_free_folio() looks at the mapping when the folio has left it.  If that
+ * was its last, nothing keeps the inode from being evicted by then, but RCU
+ * from being freed.  Nothing sleeps in there: the folio is neither mapped nor
+ * has private data any more.
  */
 bool dm_rust_folio_drop(struct address_space *mapping, struct folio *folio,
 			bool if_unused)
 {
+	bool removed;
+
 	if (if_unused &&
 	    (mapping_unevictable(mapping) || !folio_unused(folio) ||
 	     !filemap_release_folio(folio, 0) || !folio_unused(folio)))
 		return false;
-	return !generic_error_remove_folio(mapping, folio);
+	rcu_read_lock();
+	removed = !generic_error_remove_folio(mapping, folio);
+	rcu_read_unlock();
+	return removed;
 }
 
 /*
@@ -170,10 +179,13 @@ unsigned int dm_rust_folio_state(struct folio *folio)
 		state |= DM_RUST_FOLIO_DIRTY;
 	if (folio_test_writeback(folio))
 		state |= DM_RUST_FOLIO_WRITEBACK;
-	if (folio_contain_hwpoisoned_page(folio))
-		state |= DM_RUST_FOLIO_POISONED;
+	if (folio_mapped(folio))
+		state |= DM_RUST_FOLIO_MAPPED;
+	if (folio_maybe_dma_pinned(folio))
+		state |= DM_RUST_FOLIO_PINNED;
 	if (!folio_test_anon(folio) && !folio_test_swapcache(folio) &&
-	    !folio_test_hugetlb(folio) && !folio_test_slab(folio))
+	    !folio_test_hugetlb(folio) && !folio_test_slab(folio) &&
+	    !folio_is_zone_device(folio))
 		state |= DM_RUST_FOLIO_FILE;
 	return state;
 }
@@ -198,36 +210,27 @@ unsigned long dm_rust_folio_page_idx(struct folio *folio, struct page *page)
 	return folio_page_idx(folio, page);
 }
 
-void *dm_rust_folio_address(struct folio *folio)
-{
-	return folio_address(folio);
-}
-
 void *dm_rust_page_address(struct page *page)
 {
 	return page_address(page);
 }
 
-void dm_rust_mapping_inode(struct address_space *mapping,
-			   struct dm_rust_inode *info)
+bool dm_rust_mapping_holds(struct address_space *mapping, struct folio *folio,
+			   pgoff_t index)
 {
-	struct inode *inode = mapping->host;
-
-	info->fs_name = inode->i_sb->s_type->name;
-	info->is_bdev = sb_is_blkdev_sb(inode->i_sb);
-	info->bdev = info->is_bdev ? I_BDEV(inode) : inode->i_sb->s_bdev;
-	info->blkbits = inode->i_blkbits;
-	info->encrypted = IS_ENCRYPTED(inode);
+	return xa_load(&mapping->i_pages, index) == folio;
 }
 
-bool dm_rust_invalidate_trylock_shared(struct address_space *mapping)
+bool dm_rust_mapping_reads_folios(struct address_space *mapping)
 {
-	return filemap_invalidate_trylock_shared(mapping);
+	return READ_ONCE(mapping->a_ops)->read_folio;
 }
 
-void dm_rust_invalidate_unlock_shared(struct address_space *mapping)
+/* Only of a block device's pages is it known what their private data is. */
+bool dm_rust_folio_has_buffers(struct address_space *mapping,
+			       struct folio *folio)
 {
-	filemap_invalidate_unlock_shared(mapping);
+	return sb_is_blkdev_sb(mapping->host->i_sb) && folio_buffers(folio);
 }
 
 /* Whoever sends it down, it is the current task's cgroup that asks. */
@@ -275,12 +278,6 @@ struct page *dm_rust_alloc_page_nowait(void)
 void dm_rust_free_page(struct page *page)
 {
 	__free_page(page);
-}
-
-/* Claiming a partition claims the whole device too. */
-bool dm_rust_bdev_claimed(struct block_device *bdev)
-{
-	return READ_ONCE(bdev->bd_holder) || READ_ONCE(bdev_whole(bdev)->bd_holder);
 }
 
 sector_t dm_rust_bdev_sectors(struct block_device *bdev)
@@ -350,6 +347,21 @@ u64 dm_rust_counters_sum(u64 __percpu *counters, size_t at)
 void dm_rust_cond_resched(void)
 {
 	cond_resched();
+}
+
+void dm_rust_preempt_disable(void)
+{
+	preempt_disable();
+}
+
+void dm_rust_preempt_enable(void)
+{
+	preempt_enable();
+}
+
+bool dm_rust_in_hardirq(void)
+{
+	return in_hardirq();
 }
 
 void dm_rust_tracepoint_synchronize(void)
@@ -423,118 +435,19 @@ u64 dm_rust_jiffies(void)
 	return get_jiffies_64();
 }
 
-/*
- * With link-time optimisation a truncation could be inlined into its caller,
- * another file's.
- */
-#if defined(CONFIG_DYNAMIC_FTRACE_WITH_ARGS) && !defined(CONFIG_LTO)
-/* How a function names what it truncates. */
-struct truncater {
-	bool inode;	/* or the address_space */
-	bool last;	/* the last byte is an argument, too */
-	unsigned long functions[2];
-};
-
-static const struct truncater truncaters[] = {
-	{ true, false, { (unsigned long)truncate_setsize,
-			 (unsigned long)truncate_pagecache } },
-	{ true, true, { (unsigned long)truncate_pagecache_range } },
-	{ false, false, { (unsigned long)truncate_inode_pages } },
-	{ false, true, { (unsigned long)truncate_inode_pages_range } },
-};
-
-struct dm_rust_truncations {
-	struct ftrace_ops ops[ARRAY_SIZE(truncaters)];
-	dm_rust_truncates_fn truncates;
-	void *data;
-};
-
-static void truncates(unsigned long ip, unsigned long parent_ip,
-		      struct ftrace_ops *ops, struct ftrace_regs *regs)
+struct workqueue_struct *dm_rust_bh_queue_new(const char *name)
 {
-	struct dm_rust_truncations *watch = ops->private;
-	const struct truncater *truncater = &truncaters[ops - watch->ops];
-	unsigned long what = ftrace_regs_get_argument(regs, 0);
-	loff_t first = ftrace_regs_get_argument(regs, 1);
-	loff_t last = -1;
-
-	if (truncater->last)
-		last = ftrace_regs_get_argument(regs, 2);
-	/* Of all that there is no page is left; every inode ends like this. */
-	if (!first && last == -1)
-		return;
-	watch->truncates(watch->data,
-			 truncater->inode ? ((struct inode *)what)->i_mapping :
-					    (struct address_space *)what,
-			 first, last);
+	return alloc_workqueue("%s", WQ_BH | WQ_PERCPU, 0, name);
 }
 
-static int watch_functions(struct ftrace_ops *ops,
-			   const struct truncater *truncater)
+void dm_rust_bh_queue_work(struct workqueue_struct *queue,
+			   struct work_struct *work, work_func_t fn)
 {
-	unsigned int i;
-	int error;
-
-	for (i = 0; i < ARRAY_SIZE(truncater->functions); i++) {
-		if (!truncater->functions[i])
-			break;
-		error = ftrace_set_filter_ip(ops, truncater->functions[i], 0, 0);
-		if (error)
-			return error;
-	}
-	return register_ftrace_function(ops);
+	INIT_WORK(work, fn);
+	queue_work(queue, work);
 }
 
-struct dm_rust_truncations *dm_rust_watch_truncations(dm_rust_truncates_fn fn,
-						      void *data)
+void dm_rust_bh_queue_free(struct workqueue_struct *queue)
 {
-	struct dm_rust_truncations *watch = kzalloc_obj(*watch);
-	unsigned int i;
-	int error;
-
-	if (!watch)
-		return ERR_PTR(-ENOMEM);
-	watch->truncates = fn;
-	watch->data = data;
-	for (i = 0; i < ARRAY_SIZE(truncaters); i++) {
-		watch->ops[i].func = truncates;
-		watch->ops[i].private = watch;
-		/* sysctl kernel.ftrace_enabled doesn't switch it off */
-		watch->ops[i].flags = FTRACE_OPS_FL_PERMANENT;
-		error = watch_functions(&watch->ops[i], &truncaters[i]);
-		if (error)
-			goto fail;
-	}
-	return watch;
-
-fail:
-	ftrace_free_filter(&watch->ops[i]);
-	while (i--) {
-		unregister_ftrace_function(&watch->ops[i]);
-		ftrace_free_filter(&watch->ops[i]);
-	}
-	kfree(watch);
-	return ERR_PTR(error);
+	destroy_workqueue(queue);
 }
-
-void dm_rust_unwatch_truncations(struct dm_rust_truncations *watch)
-{
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(truncaters); i++) {
-		unregister_ftrace_function(&watch->ops[i]);
-		ftrace_free_filter(&watch->ops[i]);
-	}
-	kfree(watch);
-}
-#else
-struct dm_rust_truncations *dm_rust_watch_truncations(dm_rust_truncates_fn fn,
-						      void *data)
-{
-	return ERR_PTR(-EOPNOTSUPP);
-}
-
-void dm_rust_unwatch_truncations(struct dm_rust_truncations *watch)
-{
-}
-#endif

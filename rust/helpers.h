@@ -28,8 +28,10 @@ enum {
 	DM_RUST_OP_SECURE_ERASE = REQ_OP_SECURE_ERASE,
 	DM_RUST_OP_WRITE_ZEROES = REQ_OP_WRITE_ZEROES,
 	DM_RUST_OP_MASK = REQ_OP_MASK,
-	DM_RUST_READAHEAD = REQ_RAHEAD,
 	DM_RUST_POLLED = REQ_POLLED,
+	/* What holds for a read that is done in the place of another, too. */
+	DM_RUST_READ_FLAGS = REQ_SYNC | REQ_META | REQ_PRIO | REQ_RAHEAD | REQ_IDLE |
+			     REQ_BACKGROUND,
 	/* What holds for a write that is done in the place of another, too. */
 	DM_RUST_WRITE_FLAGS = REQ_SYNC | REQ_META | REQ_PRIO | REQ_IDLE | REQ_FUA | REQ_BACKGROUND,
 	/* And what makes that impossible, or not worth it. */
@@ -46,31 +48,15 @@ enum {
 	DM_RUST_FOLIO_UPTODATE = 1 << 1,
 	DM_RUST_FOLIO_DIRTY = 1 << 2,
 	DM_RUST_FOLIO_WRITEBACK = 1 << 3,
-	DM_RUST_FOLIO_POISONED = 1 << 4,
+	DM_RUST_FOLIO_MAPPED = 1 << 4,
+	DM_RUST_FOLIO_PINNED = 1 << 5,
 	DM_RUST_FOLIO_FILE = 1 << 6,
-};
-
-/**
- * struct dm_rust_inode - what matters of the inode behind a page cache
- * @fs_name:	name of the file system's type
- * @bdev:	the block device whose content the pages are: the one that the
- *		file system is mounted from, or the device itself
- * @blkbits:	log2 of the block size
- * @is_bdev:	the inode is a block device's own
- * @encrypted:	the file system decrypts its pages
- */
-struct dm_rust_inode {
-	const char *fs_name;
-	struct block_device *bdev;
-	u32 blkbits;
-	bool is_bdev;
-	bool encrypted;
 };
 
 struct folio *dm_rust_page_folio(struct page *page);
 struct folio *dm_rust_folio_get(struct address_space *mapping, pgoff_t index);
-struct folio *dm_rust_folio_get_surely(struct address_space *mapping,
-				       pgoff_t index);
+void dm_rust_folio_ref(struct folio *folio);
+bool dm_rust_copy_page(void *to, struct folio *folio, unsigned long at);
 void dm_rust_folio_put(struct folio *folio);
 bool dm_rust_folio_trylock(struct folio *folio);
 void dm_rust_folio_unlock(struct folio *folio);
@@ -84,12 +70,12 @@ struct address_space *dm_rust_folio_mapping(struct folio *folio);
 pgoff_t dm_rust_folio_index(struct folio *folio);
 unsigned long dm_rust_folio_nr_pages(struct folio *folio);
 unsigned long dm_rust_folio_page_idx(struct folio *folio, struct page *page);
-void *dm_rust_folio_address(struct folio *folio);
 void *dm_rust_page_address(struct page *page);
-void dm_rust_mapping_inode(struct address_space *mapping,
-			   struct dm_rust_inode *info);
-bool dm_rust_invalidate_trylock_shared(struct address_space *mapping);
-void dm_rust_invalidate_unlock_shared(struct address_space *mapping);
+bool dm_rust_mapping_holds(struct address_space *mapping, struct folio *folio,
+			   pgoff_t index);
+bool dm_rust_mapping_reads_folios(struct address_space *mapping);
+bool dm_rust_folio_has_buffers(struct address_space *mapping,
+			       struct folio *folio);
 
 void dm_rust_bio_charge_submitter(struct bio *bio);
 void dm_rust_bio_set_dev(struct bio *bio, struct block_device *bdev);
@@ -100,7 +86,6 @@ unsigned int dm_rust_bdev_max_sectors(struct block_device *bdev);
 struct page *dm_rust_alloc_page_nowait(void);
 void dm_rust_free_page(struct page *page);
 
-bool dm_rust_bdev_claimed(struct block_device *bdev);
 sector_t dm_rust_bdev_sectors(struct block_device *bdev);
 struct block_device *dm_rust_md_bdev(struct mapped_device *md);
 void dm_rust_format_dev(char buf[16], struct block_device *bdev);
@@ -108,6 +93,9 @@ void dm_rust_format_dev(char buf[16], struct block_device *bdev);
 unsigned long dm_rust_total_ram_pages(void);
 bool dm_rust_may_warn(void);
 void dm_rust_cond_resched(void);
+void dm_rust_preempt_disable(void);
+void dm_rust_preempt_enable(void);
+bool dm_rust_in_hardirq(void);
 void dm_rust_tracepoint_synchronize(void);
 
 u64 __percpu *dm_rust_counters_alloc(size_t count, bool may_sleep);
@@ -128,16 +116,10 @@ void dm_rust_ticker_queue(struct dm_rust_ticker *ticker,
 void dm_rust_ticker_free(struct dm_rust_ticker *ticker);
 u64 dm_rust_jiffies(void);
 
-struct dm_rust_truncations;
-typedef void (*dm_rust_truncates_fn)(void *data, struct address_space *mapping,
-				     loff_t first, loff_t last);
-
-/*
- * Calls fn on entry to the functions that truncate a part of a page cache,
- * more than once for a truncation; last is included, -1 is the end.
- */
-struct dm_rust_truncations *dm_rust_watch_truncations(dm_rust_truncates_fn fn,
-						      void *data);
-void dm_rust_unwatch_truncations(struct dm_rust_truncations *watch);
+/* A queue for work that is done in softirq context. */
+struct workqueue_struct *dm_rust_bh_queue_new(const char *name);
+void dm_rust_bh_queue_work(struct workqueue_struct *queue,
+			   struct work_struct *work, work_func_t fn);
+void dm_rust_bh_queue_free(struct workqueue_struct *queue);
 
 #endif /* _DM_RUST_HELPERS_H */

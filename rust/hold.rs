@@ -15,7 +15,7 @@
 pub enum Place {
     /// The mapping of the read's block is known; nothing else has been done.
     MappingKnown = 1,
-    /// A record was found, and its donor isn't locked yet. Under RCU.
+    /// A record was found, and its page isn't copied yet. Under RCU.
     RecordFound = 2,
     /// The pool has a new layer, and hasn't committed it yet.
     LayerCreated = 3,
@@ -23,6 +23,8 @@ pub enum Place {
     BlockFilled = 4,
     /// Copies that are one too many were found, and none has been dropped yet.
     CopiesFound = 5,
+    /// A copy that isn't proven is in the reader's memory, as it must never be.
+    Unproven = 6,
 }
 
 impl Place {
@@ -72,7 +74,7 @@ mod test_build {
             }
             match place {
                 // Others may have to wait for a grace period meanwhile.
-                Place::RecordFound => delay::udelay(Delta::from_millis(1)),
+                Place::RecordFound | Place::Unproven => delay::udelay(Delta::from_millis(1)),
                 _ => delay::fsleep(Delta::from_millis(1)),
             }
         }
@@ -89,6 +91,7 @@ mod test_build {
                     b"layer_created" => Place::LayerCreated,
                     b"block_filled" => Place::BlockFilled,
                     b"copies_found" => Place::CopiesFound,
+                    b"unproven" => Place::Unproven,
                     _ => return Some(Err(EINVAL)),
                 };
                 PASS.store(u32::from(rest == [c"second"]), Release);

@@ -10,16 +10,16 @@ use core::ptr::NonNull;
 
 use kernel::{
     alloc::{flags::*, KVec},
-    bindings::{bio, bvec_iter, page},
+    bindings::{bio, bio_vec, bvec_iter, page},
     ffi::c_void,
     prelude::*,
 };
 
 use crate::{
     bindings,
-    bio::{Bio, Mapped, Writer},
+    bio::{advance, piece, Bio, Mapped, Writer},
     device::BlockDevice,
-    folio::PAGE_SHIFT,
+    folio::{PageWords, PAGE_SHIFT},
     target::Target,
 };
 
@@ -104,6 +104,21 @@ impl OwnBio {
         }
     }
 
+    /// The page of its memory that starts at byte `at`, when it has ended; nothing if none starts there, or
+    /// isn't read as a whole.
+    pub(crate) fn words(&self, at: u32) -> Option<&PageWords> {
+        // SAFETY: Ours, by the type invariant.
+        let bytes = unsafe { self.bio.as_ref() }.bi_io_vec;
+        let page = self.pages.get((at >> PAGE_SHIFT) as usize)?;
+        // SAFETY: The bio has a vector for each page.
+        let len = unsafe { (*bytes.add((at >> PAGE_SHIFT) as usize)).bv_len };
+        if at % PAGE_SIZE != 0 || len != PAGE_SIZE {
+            return None;
+        }
+        // SAFETY: The page is ours, and the disk writes to it no more.
+        Some(unsafe { &*bindings::dm_rust_page_address(page.0.as_ptr()).cast() })
+    }
+
     /// A writer that starts at its page `first`.
     pub(crate) fn writer(&mut self, first: u32) -> Writer<'_> {
         // SAFETY: Ours, by the type invariant.
@@ -185,6 +200,35 @@ impl<T: Target> Errand<T> {
     pub(crate) fn target(&self) -> &T {
         // SAFETY: By the type invariant.
         unsafe { self.target.as_ref() }
+    }
+}
+
+/// Calls `visit` with each piece of the bio's data, which is contiguous in memory and in one page of our own, as
+/// its first byte in the data, its address, that of the same in our own pages, and its length; until that
+/// returns false.
+pub(crate) fn pieces<T: Target>(
+    errand: &Errand<T>,
+    mut visit: impl FnMut(u32, *mut u8, *const u8, usize) -> bool,
+) {
+    let (bio, mut iter) = errand.bio();
+    // SAFETY: The bio is ours until the errand is done.
+    let vecs: *const bio_vec = unsafe { bio.as_ref() }.bi_io_vec;
+    let mut done = 0u32;
+    while iter.bi_size != 0 {
+        // SAFETY: The extent is the bio's.
+        let (vec, len) = unsafe { piece(vecs, &iter) };
+        let len = len.min(PAGE_SIZE - done % PAGE_SIZE);
+        // SAFETY: Within the bio_vec.
+        let theirs = unsafe {
+            bindings::dm_rust_page_address(vec.bv_page)
+                .cast::<u8>()
+                .add((vec.bv_offset + iter.bi_offset) as usize)
+        };
+        if !visit(done, theirs, errand.own().address(done), len as usize) {
+            return;
+        }
+        done += len;
+        advance(&vec, &mut iter, len);
     }
 }
 

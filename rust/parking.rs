@@ -6,61 +6,52 @@
 //!
 //! Lock order: the list's lock is taken with interrupts off, and is a leaf.
 
-use core::{ptr, ptr::NonNull};
-
 use kernel::{prelude::*, static_lock_class, sync::SpinLockIrq};
 
 use crate::{
     bio::{Bio, Mapped},
-    inflight::{Head, InFlight, Leg, Part},
-    target::Target,
+    inflight::{Flight, FlightList, Follow, InFlight},
 };
 
 static PARKED: &CStr = c"dm_parked";
 
 /// The bios that wait. They keep their targets alive, as device-mapper destroys none with I/O in flight.
-pub struct Parking(Pin<KBox<SpinLockIrq<Head>>>);
+pub struct Parking(Pin<KBox<SpinLockIrq<FlightList>>>);
 
 impl Parking {
     /// Nobody waits. Fails with `ENOMEM`.
     pub fn new() -> Result<Self> {
-        let list = SpinLockIrq::new(Head(ptr::null_mut()), PARKED, static_lock_class!());
+        let list = SpinLockIrq::new(FlightList::EMPTY, PARKED, static_lock_class!());
         Ok(Self(KBox::pin_init(list, GFP_KERNEL)?))
     }
 
     /// Parks `bio` until the next [`Self::change`], if `waits` says so with the list locked, as changes
-    /// are made; else gives it back. So none comes between the two. It goes on by [`Target::landed`].
-    pub fn park<'a, T: Target>(
+    /// are made; else gives it back. So none comes between the two. It goes on by [`Follow::resume_bio`].
+    pub fn park<'a, T: Follow>(
         &self,
         bio: Bio<'a, T>,
         target: &'a T,
-        flights: &InFlight<T>,
         waits: impl FnOnce() -> bool,
     ) -> core::result::Result<Mapped, Bio<'a, T>> {
-        let mut head = self.0.lock();
+        let mut list = self.0.lock();
         if !waits() {
-            drop(head);
+            drop(list);
             return Err(bio);
         }
-        // SAFETY: The bio is ours, and nobody knows of its leg.
-        let leg = unsafe { Leg::begin(&bio, target, Part::NONE, flights) };
-        leg.next = head.0;
-        head.0 = leg;
+        // SAFETY: The bio is ours, and nobody knows of its flight.
+        unsafe { list.push(Flight::deferred(&bio, target)) };
         Ok(Mapped::submitted())
     }
 
     /// Does what others wait for, and has them go on. Any context.
-    pub fn change<T: Target>(&self, flights: &InFlight<T>, change: impl FnOnce()) {
-        let mut head = self.0.lock();
+    pub fn change<T: Follow>(&self, flights: &InFlight<T>, change: impl FnOnce()) {
+        let mut list = self.0.lock();
         change();
-        let mut next = core::mem::replace(&mut head.0, ptr::null_mut());
-        drop(head);
-        while let Some(leg) = NonNull::new(next) {
+        let mut waiting = list.take();
+        drop(list);
+        while let Some(flight) = waiting.pop() {
             // SAFETY: Taken from the list, so it is ours; once it goes on it may be gone.
-            unsafe {
-                next = leg.as_ref().next;
-                flights.go_on(leg);
-            }
+            unsafe { flights.go_on(flight) };
         }
     }
 }

@@ -4,11 +4,11 @@
 //!
 //! C header: [`include/linux/device-mapper.h`](srctree/include/linux/device-mapper.h)
 
-use core::{fmt::Write, marker::PhantomData, ptr::NonNull};
+use core::{fmt::Write, marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
 
 use kernel::{
     alloc::KVVec,
-    bindings::{blk_status_t, queue_limits},
+    bindings::{bio, blk_status_t, queue_limits, work_struct, workqueue_struct},
     error::{from_result, VTABLE_DEFAULT_ERROR},
     ffi::{c_char, c_int, c_uint, c_void},
     prelude::*,
@@ -18,10 +18,10 @@ use kernel::{
 
 use crate::{
     bindings,
-    bio::{per_bio, per_bio_data, Bio, EndedBio, Mapped},
+    bio::{Bio, EndedBio, Mapped},
     device::{BlockDevice, Device},
     folio::PAGE_SECTORS,
-    inflight::{self, Lent, PerBio, Role},
+    inflight::Flight,
     printer::Printer,
     verify::Verdict,
 };
@@ -67,15 +67,11 @@ pub trait Target: Sized + Send + Sync + 'static {
     /// Looks at a bio that has ended; any context.
     fn end_io(&self, bio: &EndedBio<'_, Self>, ok: bool);
 
-    /// Goes on with a bio that has followed another's read ([`crate::inflight`]): its data is in
-    /// `lent`, or nowhere. Process context; after the bio was completed, the target may be gone.
-    fn landed<'a>(&'a self, bio: Bio<'a, Self>, lent: Option<Lent<'_, Self>>) -> Mapped;
-
-    /// Others may have what a bio has read that they have followed; any context.
-    fn lends(&self, bio: &EndedBio<'_, Self>) -> bool;
-
-    /// Reads have followed one of the target's, which took too long. Takes no lock.
-    fn led_in_vain(&self);
+    /// [`Self::end_io`] of this bio, which has ended well, takes longer than an interrupt should: it is called
+    /// in a softirq then.
+    fn takes_long(&self, _bio: &EndedBio<'_, Self>) -> bool {
+        kernel::build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
     /// Learns what a second read showed ([`crate::verify::read_again`]); any context.
     fn verified(&self, data: &mut Self::PerBio, verdict: Verdict);
@@ -217,6 +213,59 @@ struct Type<T: Target> {
     // First, so that its address is the type's.
     raw: Opaque<bindings::target_type>,
     shared: Arc<T::Shared>,
+    later: SoftirqQueue,
+}
+
+/// A workqueue whose work is done in softirq context.
+///
+/// # Invariants
+///
+/// The queue is there until the value is dropped.
+struct SoftirqQueue(NonNull<workqueue_struct>);
+
+impl SoftirqQueue {
+    fn new(name: &'static CStr) -> Result<Self> {
+        // SAFETY: A C string.
+        let queue = unsafe { bindings::dm_rust_bh_queue_new(name.as_char_ptr()) };
+        // INVARIANT: Just made.
+        NonNull::new(queue).map(Self).ok_or(ENOMEM)
+    }
+}
+
+impl Drop for SoftirqQueue {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant; waits for work that is about to end.
+        unsafe { bindings::dm_rust_bh_queue_free(self.0.as_ptr()) };
+    }
+}
+
+/// How far a bio has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It is on its way.
+    Under,
+    /// It is, and others may follow it.
+    Leading,
+    /// It has ended, and been looked at.
+    Ended,
+}
+
+/// What travels with each bio of a `T`.
+#[repr(C)]
+pub(crate) struct PerBio<T: Target> {
+    // First, so that its address is the whole's.
+    work: Opaque<work_struct>,
+    /// For the work: the bio, and its target.
+    ended: MaybeUninit<(NonNull<bio>, NonNull<T>)>,
+    pub(crate) phase: Phase,
+    pub(crate) data: T::PerBio,
+    pub(crate) flight: MaybeUninit<Flight>,
+}
+
+/// What travels with a clone.
+pub(crate) fn per_bio<T: Target>(bio: *mut bio) -> *mut PerBio<T> {
+    // SAFETY: Only calculates: device-mapper puts it before the clone.
+    unsafe { bindings::dm_per_bio_data(bio, size_of::<PerBio<T>>()) }.cast()
 }
 
 /// A registered target type; unregistered when dropped.
@@ -268,7 +317,8 @@ impl<T: Target> Registration<T> {
             io_hints: Some(Callbacks::<T>::io_hints),
             ..Default::default()
         });
-        let this = KBox::new(Type { raw, shared }, GFP_KERNEL)?;
+        let later = SoftirqQueue::new(T::NAME)?;
+        let this = KBox::new(Type { raw, shared, later }, GFP_KERNEL)?;
         // SAFETY: The type is complete, and stays where it is until it is unregistered.
         kernel::error::to_result(unsafe { bindings::dm_register_target(this.raw.get()) })?;
         // INVARIANT: Just registered.
@@ -349,15 +399,12 @@ impl<T: Target> Callbacks<T> {
     /// # Safety
     ///
     /// As for `ctr`.
-    unsafe extern "C" fn map(
-        ti: *mut bindings::dm_target,
-        bio: *mut kernel::bindings::bio,
-    ) -> c_int {
+    unsafe extern "C" fn map(ti: *mut bindings::dm_target, bio: *mut bio) -> c_int {
         let slot = per_bio::<T>(bio);
         // SAFETY: There is room for a `PerBio<T>`, and nobody has looked at it.
         unsafe {
             (&raw mut (*slot).data).write(T::PerBio::default());
-            (&raw mut (*slot).role).write(Role::Alone);
+            (&raw mut (*slot).phase).write(Phase::Under);
         }
         // SAFETY: The bio is a clone that is now ours, and its data initialised.
         let bio = unsafe { Bio::from_raw(NonNull::new_unchecked(bio), (*ti).begin) };
@@ -370,30 +417,76 @@ impl<T: Target> Callbacks<T> {
     /// As for `ctr`.
     unsafe extern "C" fn end_io(
         ti: *mut bindings::dm_target,
-        bio: *mut kernel::bindings::bio,
+        bio: *mut bio,
         error: *mut blk_status_t,
     ) -> c_int {
+        let slot = per_bio::<T>(bio);
         // SAFETY: A clone that went through `map`, and completes when this has returned.
-        let (ended, ok) = unsafe {
+        let (ended, ok, phase) = unsafe {
             (
                 EndedBio::from_raw(NonNull::new_unchecked(bio)),
                 u32::from(*error) == bindings::DM_RUST_STS_OK,
+                (*slot).phase,
             )
         };
-        // SAFETY: Device-mapper's promise.
-        let target = unsafe { Self::target(ti) };
-        // SAFETY: Written in `map`, and changed only by whoever had the bio.
-        let role = unsafe { (*per_bio::<T>(bio)).role };
-        if role != Role::Landed {
-            target.end_io(&ended, ok);
-        }
-        // SAFETY: A leader, which ends for the first time.
-        if role == Role::Leader && unsafe { inflight::land(target, &ended, ok) } {
-            return bindings::DM_RUST_ENDIO_INCOMPLETE as c_int;
+        if phase != Phase::Ended {
+            // SAFETY: Device-mapper's promise.
+            let target = unsafe { Self::target(ti) };
+            // SAFETY: Only asks for the context.
+            let later = T::HAS_TAKES_LONG && ok && unsafe { bindings::dm_rust_in_hardirq() };
+            if later && target.takes_long(&ended) {
+                // SAFETY: The type is the first field of a `Type<T>`. The work is nobody's, and its queue there
+                // for as long as the type is registered.
+                unsafe {
+                    let pointers = (NonNull::new_unchecked(bio), NonNull::from(target));
+                    (*slot).ended.write(pointers);
+                    bindings::dm_rust_bh_queue_work(
+                        (*(*ti).type_.cast::<Type<T>>()).later.0.as_ptr(),
+                        Opaque::cast_into(&raw const (*slot).work),
+                        Some(Self::end_later),
+                    );
+                }
+                return bindings::DM_RUST_ENDIO_INCOMPLETE as c_int;
+            }
+            // SAFETY: It ends for the first time.
+            unsafe { Self::finish(target, slot, &ended, ok) };
         }
         // SAFETY: Initialised in `map`, and not used after this.
-        unsafe { per_bio_data::<T>(bio).drop_in_place() };
+        unsafe { (&raw mut (*slot).data).drop_in_place() };
         bindings::DM_RUST_ENDIO_DONE as c_int
+    }
+
+    /// Looks at a bio that has ended.
+    ///
+    /// # Safety
+    ///
+    /// `slot` is that of `ended`, which went through `map` and was not looked at.
+    unsafe fn finish(target: &T, slot: *mut PerBio<T>, ended: &EndedBio<'_, T>, ok: bool) {
+        target.end_io(ended, ok);
+        // SAFETY: The slot is the bio's, which is ours.
+        unsafe {
+            let leads = (*slot).phase == Phase::Leading;
+            (*slot).phase = Phase::Ended;
+            if leads {
+                Flight::land(NonNull::new_unchecked((*slot).flight.as_mut_ptr()), ok);
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the workqueue, with the work of a bio that `end_io` has put there.
+    unsafe extern "C" fn end_later(work: *mut work_struct) {
+        let slot = work.cast::<PerBio<T>>();
+        // SAFETY: `end_io` wrote them, and the bio keeps its target alive.
+        let (bio, ended, target) = unsafe {
+            let (bio, target) = (*slot).ended.assume_init();
+            (bio, EndedBio::from_raw(bio), target.as_ref())
+        };
+        // SAFETY: It ends for the first time.
+        unsafe { Self::finish(target, slot, &ended, true) };
+        // SAFETY: Ours, as `end_io` said that it isn't completed; not used after this.
+        unsafe { kernel::bindings::bio_endio(bio.as_ptr()) };
     }
 
     /// # Safety

@@ -23,11 +23,10 @@ use kernel::{
 use crate::{
     bindings,
     device::Device,
-    event::{Event, Events, Mapping},
+    event::{Event, Events, Mapping, MappingChange},
 };
 
-type OpenFn = unsafe extern "C" fn(*mut block_device) -> *mut bindings::dm_thin_handle;
-type CloseFn = unsafe extern "C" fn(*mut bindings::dm_thin_handle);
+type GetHandleFn = unsafe extern "C" fn(*mut block_device) -> *mut bindings::dm_thin_handle;
 type LookupFn = unsafe extern "C" fn(
     *mut bindings::dm_thin_handle,
     u64,
@@ -71,14 +70,13 @@ impl Drop for Symbol {
 ///
 /// The functions are those of the header, and stay as long as the symbols.
 struct Api {
-    open: OpenFn,
-    close: CloseFn,
+    get_handle: GetHandleFn,
     lookup: LookupFn,
     binding: BindingFn,
     info: InfoFn,
     register: NotifierFn,
     unregister: NotifierFn,
-    _symbols: [Symbol; 7],
+    _symbols: [Symbol; 6],
 }
 
 // SAFETY: Function addresses and names.
@@ -88,8 +86,7 @@ unsafe impl Sync for Api {}
 
 impl Api {
     fn get() -> Option<Self> {
-        let open = Symbol::get(c"dm_thin_open")?;
-        let close = Symbol::get(c"dm_thin_close")?;
+        let get_handle = Symbol::get(c"dm_thin_get_handle")?;
         let lookup = Symbol::get(c"dm_thin_lookup")?;
         let binding = Symbol::get(c"dm_thin_binding")?;
         let info = Symbol::get(c"dm_thin_get_info")?;
@@ -99,14 +96,15 @@ impl Api {
         // INVARIANT: The symbols are kept along.
         Some(unsafe {
             Self {
-                open: core::mem::transmute::<NonNull<c_void>, OpenFn>(open.address),
-                close: core::mem::transmute::<NonNull<c_void>, CloseFn>(close.address),
+                get_handle: core::mem::transmute::<NonNull<c_void>, GetHandleFn>(
+                    get_handle.address,
+                ),
                 lookup: core::mem::transmute::<NonNull<c_void>, LookupFn>(lookup.address),
                 binding: core::mem::transmute::<NonNull<c_void>, BindingFn>(binding.address),
                 info: core::mem::transmute::<NonNull<c_void>, InfoFn>(info.address),
                 register: core::mem::transmute::<NonNull<c_void>, NotifierFn>(register.address),
                 unregister: core::mem::transmute::<NonNull<c_void>, NotifierFn>(unregister.address),
-                _symbols: [open, close, lookup, binding, info, register, unregister],
+                _symbols: [get_handle, lookup, binding, info, register, unregister],
             }
         })
     }
@@ -146,7 +144,7 @@ pub struct Info {
 ///
 /// # Invariants
 ///
-/// `handle` was opened with `api`, on a device that its owner holds open.
+/// `handle` was got from `api`, for a device that its owner holds open.
 pub struct Thin {
     api: Api,
     handle: NonNull<bindings::dm_thin_handle>,
@@ -166,13 +164,14 @@ impl Thin {
     unsafe fn open(device: &Device) -> core::result::Result<Self, OpenError> {
         let api = Api::get().ok_or(OpenError::NoInterface)?;
         // SAFETY: The device is open.
-        let handle = from_err_ptr(unsafe { (api.open)(device.bdev().as_ptr()) }).map_err(
-            |error| match error {
-                EAGAIN => OpenError::Suspended,
-                error => OpenError::NotThin(error),
-            },
-        )?;
-        // INVARIANT: Just opened; `device` stays open by the safety requirements.
+        let handle =
+            from_err_ptr(unsafe { (api.get_handle)(device.bdev().as_ptr()) }).map_err(|error| {
+                match error {
+                    EAGAIN => OpenError::Suspended,
+                    error => OpenError::NotThin(error),
+                }
+            })?;
+        // INVARIANT: Just got; `device` stays open by the safety requirements.
         NonNull::new(handle)
             .map(|handle| Self { api, handle })
             .ok_or(OpenError::NotThin(EINVAL))
@@ -181,11 +180,12 @@ impl Thin {
     /// Where `sector` is mapped, without waiting for I/O. Process context.
     ///
     /// Fails with `EWOULDBLOCK` if metadata would have to be read, `ENODATA` if the sector is not
-    /// mapped, `ENXIO` while the device is suspended, and others if the metadata is broken.
+    /// mapped, `ENXIO` while the device is suspended, `ESTALE` once a roll-back of the pool's metadata, say, has
+    /// made that names aren't unique any more, and others if the metadata is broken.
     #[inline]
     pub fn lookup(&self, sector: u64) -> Result<Mapping> {
         let mut raw = bindings::dm_thin_mapping::default();
-        // SAFETY: Open, by the type invariant.
+        // SAFETY: Valid, by the type invariant.
         let result = unsafe { (self.api.lookup)(self.handle.as_ptr(), sector, false, &mut raw) };
         kernel::error::to_result(result)?;
         Ok(Mapping {
@@ -196,20 +196,21 @@ impl Thin {
             time: raw.time,
             block_sectors: raw.block_sectors,
             shared: raw.shared,
+            changing: raw.changing,
         })
     }
 
     /// The current activation of the device's table; any context.
     #[inline]
     pub fn binding(&self) -> u64 {
-        // SAFETY: Open, by the type invariant.
+        // SAFETY: Valid, by the type invariant.
         unsafe { (self.api.binding)(self.handle.as_ptr()) }
     }
 
     /// What the device is. Process context; may read metadata.
     pub fn info(&self) -> Result<Info> {
         let mut raw = bindings::dm_thin_info::default();
-        // SAFETY: Open, by the type invariant.
+        // SAFETY: Valid, by the type invariant.
         kernel::error::to_result(unsafe { (self.api.info)(self.handle.as_ptr(), &mut raw) })?;
         Ok(Info {
             pool: raw.pool_id,
@@ -219,13 +220,6 @@ impl Thin {
             created: raw.creation_time,
             block_sectors: raw.block_sectors,
         })
-    }
-}
-
-impl Drop for Thin {
-    fn drop(&mut self) {
-        // SAFETY: Open, by the type invariant.
-        unsafe { (self.api.close)(self.handle.as_ptr()) };
     }
 }
 
@@ -286,6 +280,12 @@ impl Event {
     fn new(event: c_ulong, data: &bindings::dm_thin_event_data) -> Option<Self> {
         let pool = data.pool_id;
         let thin_id = data.thin_id;
+        let change = MappingChange {
+            pool,
+            thin_id,
+            begin: data.begin,
+            end: data.end,
+        };
         // CAST: The enumeration is small.
         Some(match event as u32 {
             bindings::dm_thin_event_DM_THIN_CREATED
@@ -297,17 +297,8 @@ impl Event {
                 time: data.time,
             },
             bindings::dm_thin_event_DM_THIN_DELETED => Event::Deleted { pool, thin_id },
-            bindings::dm_thin_event_DM_THIN_SHARING_BROKEN
-            | bindings::dm_thin_event_DM_THIN_DISCARDED => Event::Unmapped {
-                pool,
-                thin_id,
-                begin: data.begin,
-                end: data.end,
-            },
-            bindings::dm_thin_event_DM_THIN_BLOCK_ALLOCATED => Event::Allocated {
-                pool,
-                block: data.data_block,
-            },
+            bindings::dm_thin_event_DM_THIN_MAPPING_CHANGES => Event::MappingChanges(change),
+            bindings::dm_thin_event_DM_THIN_MAPPING_CHANGED => Event::MappingChanged(change),
             bindings::dm_thin_event_DM_THIN_ABORTED => Event::Aborted { pool },
             _ => return None,
         })

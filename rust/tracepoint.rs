@@ -3,13 +3,12 @@
 //! Page-cache events, by way of the kernel's own tracepoints.
 //!
 //! C headers: [`include/linux/tracepoint.h`](srctree/include/linux/tracepoint.h),
-//! [`include/trace/events/filemap.h`](srctree/include/trace/events/filemap.h),
-//! [`include/trace/events/writeback.h`](srctree/include/trace/events/writeback.h)
+//! [`include/trace/events/filemap.h`](srctree/include/trace/events/filemap.h)
 
 use core::ptr::NonNull;
 
 use kernel::{
-    bindings::{address_space, folio, tracepoint},
+    bindings::{folio, tracepoint},
     ffi::{c_char, c_int, c_void},
     prelude::*,
     sync::Arc,
@@ -23,8 +22,6 @@ use crate::{bindings, folio::EventFolio};
 pub trait FolioEvents: Send + Sync {
     /// `folio` is about to leave the page cache; it is locked, and so is `i_pages`.
     fn removed(&self, folio: EventFolio<'_>);
-    /// `folio` was clean and is now dirty.
-    fn dirtied(&self, folio: EventFolio<'_>);
 }
 
 /// A probe on a tracepoint.
@@ -131,7 +128,7 @@ pub(crate) fn synchronize() {
 
 /// Sends page-cache events to a `T` for as long as it lives.
 pub struct Hooks<T: FolioEvents> {
-    probes: Option<[Probe; 2]>,
+    probe: Option<Probe>,
     _target: Arc<T>,
 }
 
@@ -143,27 +140,22 @@ unsafe impl<T: FolioEvents> Sync for Hooks<T> {}
 impl<T: FolioEvents> Hooks<T> {
     /// Starts sending events to `target`. Process context.
     ///
-    /// Fails with `ENOENT` if the kernel lacks one of the tracepoints, and with `ENOMEM`.
+    /// Fails with `ENOENT` if the kernel lacks the tracepoint, and with `ENOMEM`.
     pub fn new(target: Arc<T>) -> Result<Self> {
         let data = core::ptr::from_ref::<T>(&target)
             .cast_mut()
             .cast::<c_void>();
-        // SAFETY: The prototypes are those of the headers above; `target` is kept alive until
-        // `synchronize()` has returned in `drop`, or here.
-        let probes = unsafe {
-            let removed = Probe::on(
+        // SAFETY: The prototype is that of the header above; `target` is kept alive until `synchronize()`
+        // has returned in `drop`.
+        let probe = unsafe {
+            Probe::on(
                 c"mm_filemap_delete_from_page_cache",
                 Self::removed as *mut c_void,
                 data,
-            )?;
-            Probe::on(c"writeback_dirty_folio", Self::dirtied as *mut c_void, data)
-                .map(|dirtied| [removed, dirtied])
-        };
-        if probes.is_err() {
-            synchronize();
-        }
+            )
+        }?;
         Ok(Self {
-            probes: Some(probes?),
+            probe: Some(probe),
             _target: target,
         })
     }
@@ -179,27 +171,11 @@ impl<T: FolioEvents> Hooks<T> {
             target.removed(folio);
         }
     }
-
-    /// # Safety
-    ///
-    /// Called as a probe with the data of [`Self::new`].
-    unsafe extern "C" fn dirtied(
-        data: *mut c_void,
-        folio: *mut folio,
-        mapping: *mut address_space,
-    ) {
-        // SAFETY: `data` is a `T`, by the safety requirements.
-        let target = unsafe { &*data.cast::<T>() };
-        // SAFETY: The tracepoint fires under `i_pages`' lock with the folio in the mapping.
-        if let Some(folio) = unsafe { EventFolio::new(folio, mapping) } {
-            target.dirtied(folio);
-        }
-    }
 }
 
 impl<T: FolioEvents> Drop for Hooks<T> {
     fn drop(&mut self) {
-        self.probes = None;
+        self.probe = None;
         synchronize();
     }
 }

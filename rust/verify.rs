@@ -2,16 +2,13 @@
 
 //! Reads that are done again from the device below, to compare.
 
-use kernel::{
-    bindings::bio_vec,
-    ffi::{c_int, c_void},
-};
+use kernel::ffi::{c_int, c_void};
 
 use crate::{
     bindings,
-    bio::{advance, per_bio_data, piece, Bio, Mapped},
+    bio::{per_bio_data, Bio, Mapped},
     device::BlockDevice,
-    own::{Errand, OwnBio, PAGE_SIZE},
+    own::{pieces, Errand, OwnBio},
     target::Target,
 };
 
@@ -60,37 +57,9 @@ fn compared<T: Target>(second: &Errand<T>, ok: bool) {
     second.target().verified(data, verdict);
 }
 
-/// Calls `visit` with each stretch of the bio's data and the same stretch of the second read, until
-/// it returns false.
-fn stretches<T: Target>(
-    second: &Errand<T>,
-    mut visit: impl FnMut(u32, *mut u8, *const u8, usize) -> bool,
-) {
-    let (bio, mut iter) = second.bio();
-    // SAFETY: The bio is ours until the errand is done.
-    let vecs: *const bio_vec = unsafe { bio.as_ref() }.bi_io_vec;
-    let mut done = 0u32;
-    while iter.bi_size != 0 {
-        // SAFETY: The extent is the bio's.
-        let (vec, len) = unsafe { piece(vecs, &iter) };
-        let len = len.min(PAGE_SIZE - done % PAGE_SIZE);
-        // SAFETY: Within the bio_vec.
-        let ours = unsafe {
-            bindings::dm_rust_page_address(vec.bv_page)
-                .cast::<u8>()
-                .add((vec.bv_offset + iter.bi_offset) as usize)
-        };
-        if !visit(done, ours, second.own().address(done), len as usize) {
-            return;
-        }
-        done += len;
-        advance(&vec, &mut iter, len);
-    }
-}
-
 fn compare<T: Target>(second: &Errand<T>) -> Verdict {
     let mut verdict = Verdict::Same;
-    stretches(second, |done, ours, disk, len| {
+    pieces(second, |done, ours, disk, len| {
         // Byte by byte and volatile, as the reader of a direct read may write to its buffer.
         let same = |at: usize| {
             // SAFETY: Both are good for `len` bytes.
@@ -109,7 +78,7 @@ fn compare<T: Target>(second: &Errand<T>) -> Verdict {
 }
 
 fn take_disk<T: Target>(second: &Errand<T>) {
-    stretches(second, |_, ours, disk, len| {
+    pieces(second, |_, ours, disk, len| {
         // SAFETY: As in `compare`; they don't overlap.
         unsafe { core::ptr::copy_nonoverlapping(disk, ours, len) };
         true

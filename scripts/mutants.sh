@@ -6,38 +6,33 @@
 # off the table Documentation/testing/mutants.rst.
 #
 # usage: mutants.sh [GUARD]...	without arguments all; names as in rust/guard.rs
+#   KERNEL=debian in the environment: in its guests, not in User-mode Linux's
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 scripts=$DRR_TOP/scripts
 out=$DRR_TOP/build/mutants
+kernel=${KERNEL:-uml}
 
 # guard, then "suite:words of the cases' names", any of which may catch it.
 mutants() {
 	cat <<-'EOF'
-	RemovalHook	device-events:O_DIRECT write	page-events:rename over
-	DirtyHook	page-events:write, written back
-	Readahead	guards:write cut short	page-events:page read into a dirty folio
-	Recheck	held:record ends
-	BlockSize	filesystems:1 KiB blocks
-	FileSystem	guards:ext2
-	Encrypted	filesystems:fscrypt
-	ClaimedDevice	guards:raw reads of a mounted device
-	DirectlyMounted	device-events:dm-crypt above
-	Epoch	held:block changes hands	held:mapping moves
+	Proof	held:page changes before it is copied	page-events:write, written back
+	ProofFirst	held:unproven bytes
+	Alone	births:memory that others write to
+	WholePages	births:starts in the middle of a page
+	Begun	names:overlap	held:mapping moves
+	Quiet	names:overlap
 	Binding	held:table changes
-	Reallocation	block-reuse:
-	Teardown	device-events:donor removed by force
-	ReadError	guards:failed reads
+	Time	held:block changes hands
 	Shared	reads:unshared blocks
+	Kept	guards:kept lookups
 	Rollback	held:rolled back
-	Truncation	page-events:hole punch	guards:parts of raw
-	Withhold	guards:zeroed while they are read
-	Lend	held:a read that is followed
+	RemovalHook	device-events:O_DIRECT write	page-events:rename over
+	Teardown	device-events:donor removed by force
 	AloneBefore	held:earlier write
 	AloneAfter	held:later write
-	Kept	guards:kept lookups
 	Unused	held:copies are modified
 	EOF
 }
@@ -67,7 +62,7 @@ wanted() {
 catches() {
 	local suite=${3%%:*} words=${3#*:} options log=$out/$1.log
 	read -r -a options < <(sed -n 's/^# VM: //p' "$DRR_TOP/tools/testing/suites/$suite.sh")
-	MUTANTS=1 "$scripts/vm.sh" --name "mutant-$1" --timeout 600 "${options[@]}" \
+	MUTANTS=1 "$scripts/vm.sh" --kernel "$kernel" --name "mutant-$1" --timeout 600 "${options[@]}" \
 		--append "dm_drr.guards_off=$((1 << $2))" -- \
 		/usr/bin/env "ONLY=$words" "/drr/suites/$suite.sh" >"$log" 2>&1 || true
 	# a wrong byte tells more than a record left over at the end
@@ -88,8 +83,8 @@ write_table() {
 
 	Each guard of ``rust/guard.rs`` was switched off in a test build, and the case that is
 	named failed: a byte that was wrong, a mismatch with the disk, or a record that should
-	have ended. With the guard on it passes. Seconds are those of the whole run, the boot of
-	the guest under emulation included.
+	have ended. With the guard on it passes. Seconds are those of the whole run under
+	User-mode Linux, the boot included.
 
 	.. list-table::
 	   :header-rows: 1
@@ -117,7 +112,7 @@ for guard in "${only[@]}"; do
 done
 
 mkdir -p "$out"
-MUTANTS=1 "$scripts/modules.sh" debian >/dev/null
+MUTANTS=1 "$scripts/modules.sh" "$kernel" >/dev/null
 caught=0 missed=0
 rows=() lines=()
 while IFS=$'\t' read -r guard _; do
