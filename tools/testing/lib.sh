@@ -234,6 +234,7 @@ settle() {
 # block with a neighbour that NAME has changed: these blocks are not shared any more.
 donate() {
 	local before
+	settle "/mnt/$1/$2"
 	before=$(stat_of "$1" recorded_sectors)
 	same "/mnt/$1/$2" "$REF/$2"
 	expect_drr "pages of $2 that $1 can donate" \
@@ -242,9 +243,10 @@ donate() {
 }
 
 # receive NAME FILE RANGE: NAME's container reads a file; its data is that of the copy
-# made without DRR, and RANGE sectors of it came from donors.
+# made without DRR, and RANGE sectors of it came from donors. Metadata isn't counted.
 receive() {
 	local before
+	settle "/mnt/$1/$2"
 	before=$(stat_of "$1" hit_sectors)
 	same "/mnt/$1/$2" "$REF/$2"
 	expect_drr "sectors of $2 served to $1" $(($(stat_of "$1" hit_sectors) - before)) "$3"

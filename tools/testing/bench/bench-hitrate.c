@@ -61,7 +61,7 @@
 #define WRITES_BACK 16
 
 static const char *const reasons[] = {
-	"unshared", "metadata", "norecord", "busy", "changed", "layout", "left", "several",
+	"unshared", "metadata", "norecord", "stale", "changed", "layout", "left", "several",
 };
 
 #define REASONS (sizeof(reasons) / sizeof(*reasons))

@@ -154,7 +154,7 @@ stats_sane() {
 	for name in "${SIBLINGS[@]}"; do
 		figures_of "$name"
 		misses=0
-		for what in unshared metadata norecord busy changed layout left; do
+		for what in unshared metadata norecord changed stale layout left; do
 			misses=$((misses + ${FIGURES[miss_$what]}))
 		done
 		expect "$name: hits and misses" $((FIGURES[hits] + misses)) \

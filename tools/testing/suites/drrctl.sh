@@ -111,7 +111,10 @@ status_says() {
 	json_says '.devices[0].status.ended.removed' "$(stat_of one ended_removed)" status one
 	json_says '.devices[0].status | [.whole_writes, .followed_sectors] | add' \
 		$(($(stat_of one whole_writes) + $(stat_of one followed_sectors))) status one
+	json_says '.devices[0].status | [.unproven_pages, .compared_pages, .differed_pages] | join(" ")' \
+		"$(stat_of two unproven_pages) $(stat_of two compared_pages) 0" status two
 	shows "WHOLE WRITES" status two
+	shows "UNPROVEN" status two
 	json_says '.devices | length' 2 status
 	"$CTL" status | head -n 1 >/dev/null
 }
@@ -257,6 +260,9 @@ exported_as_text() {
 		"donor=\"$(thin_id one)\"")" $(($(sectors_from two one) * 512))
 	expect "misses of one" "$(metric "$WORK/out" drr_misses_total 'device="one"' \
 		'reason="norecord"')" "$(stat_of one miss_norecord)"
+	expect "pages that differed" "$(metric "$WORK/out" drr_differed_pages_total "${of_two[@]}")" 0
+	expect "useless copies" "$(metric "$WORK/out" drr_unproven_pages_total "${of_two[@]}")" \
+		"$(stat_of two unproven_pages)"
 	expect "known bytes" "$(metric "$WORK/out" drr_tracked_bytes)" $(($(tracked) * 4096))
 	expect "layers" "$(metric "$WORK/out" drr_layers 'state="live"')" \
 		"$("$CTL" layers --json | jq '.layers | map(select(.state == "live")) | length')"

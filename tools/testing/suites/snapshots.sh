@@ -95,6 +95,7 @@ two_images() {
 	expect_drr "sectors that blue1 got from red1" "$(sectors_from blue1 red1)" 1800..
 	# What was added serves within its image only, though file and place have one name.
 	same /mnt/red1/added "$REF/red"
+	settle /mnt/blue2/added
 	before=$(stat_of blue2 hit_sectors)
 	same /mnt/blue2/added "$REF/blue"
 	expect_drr "sectors that blue2 got of red's file" \

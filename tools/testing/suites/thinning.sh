@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# SHORT: uml
 #
 # Where memory is short, copies that others have go before last copies (drr/thinning.rs): what goes is
 # in nobody's use and not modified, of devices that don't keep theirs, and nothing while memory lasts.
