@@ -83,7 +83,7 @@ TRACE_EVENT(drr_hit,
 		  __entry->donor_thin_id, __entry->donors)
 );
 
-/* A read goes to the disk. */
+/* A read goes to the disk; reason is the word of the status after "miss_". */
 TRACE_EVENT(drr_miss,
 	TP_PROTO(u32 dev, u32 thin_id, u64 sector, u32 nr_sector,
 		 const char *reason, u32 reason_len),
@@ -140,7 +140,7 @@ TRACE_EVENT(drr_record,
 		  __entry->nr_pages)
 );
 
-/* Pages donate no longer. */
+/* Pages donate no longer; reason is the word of the status after "ended_". */
 TRACE_EVENT(drr_record_end,
 	TP_PROTO(u32 dev, u32 thin_id, u64 pool, u64 block, u32 page, u32 pages,
 		 const char *reason, u32 reason_len),

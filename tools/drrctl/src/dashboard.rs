@@ -90,6 +90,8 @@ fn the_dashboard_asks_for_what_there_is() {
     }
     for metric in [
         "drr_mismatches_total",
+        "drr_differed_pages_total",
+        "drr_unproven_pages_total",
         "drr_misses_total",
         "drr_whole_writes_total",
     ] {
@@ -105,7 +107,11 @@ fn the_alerts_ask_for_what_there_is() {
         .lines()
         .filter_map(|line| line.trim().strip_prefix("expr: "))
         .collect();
-    assert_eq!(queries.len(), 2);
+    assert_eq!(queries.len(), 3);
+    for metric in ["drr_mismatches_total", "drr_differed_pages_total", "drr_up"] {
+        let asks = |query: &&str| words(query).iter().any(|word| word == metric);
+        assert!(queries.iter().any(asks), "{metric} has no alert");
+    }
     for query in queries {
         check(query, &names);
     }

@@ -57,7 +57,7 @@ struct Figure {
 }
 
 /// Of a device, since it was made or reset.
-const COUNTERS: [Figure; 12] = [
+const COUNTERS: [Figure; 15] = [
     Figure {
         name: "drr_reads_total",
         help: "Reads, after splitting at data blocks and where donors begin or end",
@@ -92,6 +92,21 @@ const COUNTERS: [Figure; 12] = [
         name: "drr_recorded_bytes_total",
         help: "Bytes of the page cache that reads of the device made donors",
         of: |status| status.recorded_sectors * SECTOR,
+    },
+    Figure {
+        name: "drr_unproven_pages_total",
+        help: "Copies of donors' pages that didn't have the digest, and were of no use",
+        of: |status| status.unproven_pages,
+    },
+    Figure {
+        name: "drr_compared_pages_total",
+        help: "Pages from the disk that were compared with an earlier read of the same blocks",
+        of: |status| status.compared_pages,
+    },
+    Figure {
+        name: "drr_differed_pages_total",
+        help: "Pages from the disk that differed: the disk or the memory is faulty",
+        of: |status| status.differed_pages,
     },
     Figure {
         name: "drr_donated_bytes_total",
@@ -315,7 +330,7 @@ pub mod tests {
 
     use super::*;
     use crate::inventory::tests::sample;
-    use crate::status::tests::LINE;
+    use crate::status::tests::{LINE, OLD_LINE};
 
     fn found() -> Found {
         let odd = LINE.replace("1:12000,others:288", "1:8,1:16,7:1,others:3");
@@ -454,13 +469,17 @@ pub mod tests {
         assert_eq!(of("drr_hit_bytes_total", &[c2]), Some(12288.0 * 512.0));
         assert_eq!(of("drr_disk_read_bytes_total", &[c2]), Some(4096.0 * 512.0));
         assert_eq!(of("drr_whole_writes_total", &[c2]), Some(9.0));
+        assert_eq!(of("drr_unproven_pages_total", &[c2]), Some(6.0));
+        assert_eq!(of("drr_compared_pages_total", &[c2]), Some(32.0));
+        assert_eq!(of("drr_differed_pages_total", &[c2]), Some(0.0));
         assert_eq!(of("drr_mapped_bytes", &[c2]), Some(4096.0 * 512.0));
         assert_eq!(of("drr_mapped_bytes", &[("device", "c10")]), None);
         assert_eq!(of("drr_tracked_bytes", &[]), Some(512.0 * 4096.0));
         let reason = |name, reason| of(name, &[c2, ("reason", reason)]);
-        assert_eq!(reason("drr_misses_total", "norecord"), Some(15.0));
+        assert_eq!(reason("drr_misses_total", "norecord"), Some(13.0));
         assert_eq!(reason("drr_misses_total", "changed"), Some(0.0));
         assert_eq!(reason("drr_ended_pages_total", "removed"), Some(40.0));
+        assert_eq!(reason("drr_ended_pages_total", "changed"), Some(3.0));
         let donor = |donor| {
             of(
                 "drr_received_bytes_total",
@@ -474,6 +493,19 @@ pub mod tests {
         assert_eq!(of("drr_device_info", &info), Some(1.0));
         assert_eq!(of("drr_layers", &[("state", "deleted")]), Some(1.0));
         assert_eq!(of("drr_duplicate_bytes", &[("pool", "p")]), Some(8192.0));
+    }
+
+    #[test]
+    fn an_older_module_has_what_it_counts() {
+        let mut found = found();
+        found.devices[0].1 = Status::new("c", OLD_LINE).expect("understood");
+        let series = parse(&text(&found, true).expect("a text"));
+        let of = |name, more| value(&series, name, &[("device", "c2"), more]);
+        let pool = ("pool", "vg-pool-tpool");
+        assert_eq!(of("drr_misses_total", ("reason", "busy")), Some(3.0));
+        assert_eq!(of("drr_misses_total", ("reason", "stale")), None);
+        assert_eq!(of("drr_differed_pages_total", pool), Some(0.0));
+        assert_eq!(of("drr_whole_writes_total", pool), Some(9.0));
     }
 
     #[test]

@@ -180,6 +180,8 @@ pub fn status(devices: &[(&DrrDevice, Status)]) -> String {
     let mut why = vec![vec!["MISSES".to_string(), "REASONS (READS)".to_string()]];
     let heading = ["DONORS", "WHOLE WRITES", "FOLLOWED MIB", "RECORDED MIB"];
     let mut rows = vec![heading.map(str::to_string).to_vec()];
+    let proofs_heading = ["PAGES", "UNPROVEN", "COMPARED", "DIFFERED"];
+    let mut proofs = vec![proofs_heading.map(str::to_string).to_vec()];
     let mut ends = vec![vec!["ENDED".to_string(), "REASONS (PAGES)".to_string()]];
     for (device, status) in devices {
         let name = || device.name.clone();
@@ -190,19 +192,29 @@ pub fn status(devices: &[(&DrrDevice, Status)]) -> String {
             short_mib(status.followed_sectors),
             short_mib(status.recorded_sectors),
         ]);
+        proofs.push(vec![
+            name(),
+            status.unproven_pages.to_string(),
+            status.compared_pages.to_string(),
+            status.differed_pages.to_string(),
+        ]);
         ends.push(vec![name(), reasons(&status.ended)]);
     }
     if !devices.is_empty() {
-        for table in [columns(&why, 2), columns(&rows, 1), columns(&ends, 2)] {
+        for table in [
+            columns(&why, 2),
+            columns(&rows, 1),
+            columns(&proofs, 1),
+            columns(&ends, 2),
+        ] {
             text.push('\n');
             text.push_str(&table);
         }
     }
-    for (device, status) in devices.iter().filter(|(_, status)| status.mismatches > 0) {
-        text.push_str(&format!(
-            "\n{}: {} hits differed from the disk; see the kernel log\n",
-            device.name, status.mismatches
-        ));
+    for (device, status) in devices {
+        for fault in status.faults() {
+            text.push_str(&format!("\n{}: {fault}; see the kernel log\n", device.name));
+        }
     }
     text
 }
@@ -211,7 +223,7 @@ pub fn status(devices: &[(&DrrDevice, Status)]) -> String {
 mod tests {
     use super::*;
     use crate::inventory::tests::sample;
-    use crate::status::tests::LINE;
+    use crate::status::tests::{LINE, OLD_LINE};
 
     #[test]
     fn tables() {
@@ -221,17 +233,27 @@ mod tests {
             text.contains("c2    t2           7   vg-pool-tpool  1.0  no_donate"),
             "{text}"
         );
-        let status_of = || Status::new("c2", LINE).expect("understood");
-        let text = status(&[(&inventory.drr[0], status_of())]);
+        let text_of = |line: &str| {
+            let status_of = Status::new("c2", line).expect("understood");
+            status(&[(&inventory.drr[0], status_of)])
+        };
+        let text = text_of(LINE);
         assert!(text.contains("75.0%"), "{text}");
-        assert!(text.contains("norecord 15, unshared 5"), "{text}");
-        assert!(text.contains("removed 40, zeroed 3, dirtied 2"), "{text}");
-        let figures = |line: &str| line.split_whitespace().eq(["c2", "9", "0.50", "2.0"]);
-        assert!(text.lines().any(figures), "{text}");
+        assert!(text.contains("norecord 13, unshared 5, stale 2"), "{text}");
+        assert!(text.contains("removed 40, changed 3, read 2"), "{text}");
+        for figures in [["c2", "9", "0.50", "2.0"], ["c2", "6", "32", "0"]] {
+            let has = |line: &str| line.split_whitespace().eq(figures);
+            assert!(text.lines().any(has), "{text}");
+        }
+        assert!(!text.contains("kernel log"), "{text}");
         assert!(
             text.lines().all(|line| line.chars().count() <= 80),
             "{text}"
         );
+        let text = text_of(&LINE.replace("differed_pages=0", "differed_pages=4"));
+        assert!(text.contains("c2: pages that differed from an"), "{text}");
+        let text = text_of(OLD_LINE);
+        assert!(text.contains("norecord 12, unshared 5, busy 3"), "{text}");
     }
 
     #[test]
@@ -242,6 +264,7 @@ mod tests {
         let devices = [
             (&inventory.drr[0], status_of(LINE)),
             (&inventory.drr[1], status_of("- - thin=3 from=-")),
+            (&inventory.drr[1], status_of(OLD_LINE)),
         ];
         crate::schema::check("status", &status_json(&devices));
     }

@@ -16,7 +16,8 @@ pub struct From {
     pub sectors: u64,
 }
 
-/// Words that a newer module adds are skipped; new reasons show up by themselves.
+/// Words that a newer module adds are skipped, and numbers that a module doesn't have are 0. Reasons
+/// are those that the module has: new ones show up by themselves, and old ones go with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
     pub thin_id: Option<u64>,
@@ -30,6 +31,12 @@ pub struct Status {
     pub misses: BTreeMap<String, u64>,
     pub followed_sectors: u64,
     pub recorded_sectors: u64,
+    /// Copies of donors' pages that didn't have the digest.
+    pub unproven_pages: u64,
+    /// Pages read from the disk that were compared with an earlier read of the same content.
+    pub compared_pages: u64,
+    /// Of these, those that differed.
+    pub differed_pages: u64,
     pub whole_writes: u64,
     pub donated_sectors: u64,
     /// Pages, by reason: the word in the status without "ended_".
@@ -84,6 +91,9 @@ impl Status {
                 "hit_sectors" => &mut status.hit_sectors,
                 "followed_sectors" => &mut status.followed_sectors,
                 "recorded_sectors" => &mut status.recorded_sectors,
+                "unproven_pages" => &mut status.unproven_pages,
+                "compared_pages" => &mut status.compared_pages,
+                "differed_pages" => &mut status.differed_pages,
                 "whole_writes" => &mut status.whole_writes,
                 "donated_sectors" => &mut status.donated_sectors,
                 "thinned_pages" => &mut status.thinned_pages,
@@ -111,6 +121,24 @@ impl Status {
     pub fn hit_rate(&self) -> Option<f64> {
         (self.read_sectors > 0).then(|| self.hit_sectors as f64 / self.read_sectors as f64)
     }
+
+    /// Returns a sentence for each figure that stays 0 on a sound machine, and isn't 0 here.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.differed_pages > 0 {
+            faults.push(format!(
+                "pages that differed from an earlier read of the same blocks: {}",
+                self.differed_pages
+            ));
+        }
+        if self.mismatches > 0 {
+            faults.push(format!(
+                "hits that differed from the disk: {}",
+                self.mismatches
+            ));
+        }
+        faults
+    }
 }
 
 /// `ID:SECTORS,...,others:SECTORS`, or "-".
@@ -137,21 +165,31 @@ pub mod tests {
     use super::*;
 
     pub const LINE: &str = "4096 262143 thin=3 reads=120 read_sectors=16384 hits=100 \
-        hit_sectors=12288 miss_unshared=5 miss_metadata=0 miss_norecord=15 miss_busy=0 \
+        hit_sectors=12288 miss_unshared=5 miss_metadata=0 miss_norecord=13 miss_changed=0 \
+        miss_stale=2 miss_layout=0 miss_left=0 followed_sectors=1024 recorded_sectors=4096 \
+        unproven_pages=6 compared_pages=32 differed_pages=0 whole_writes=9 donated_sectors=256 \
+        ended_removed=40 ended_read=2 ended_changed=3 ended_dropped=0 ended_differed=0 \
+        thinned_pages=7 records=512 tracked_pages=512 table_bytes=65536 verified=0 mismatches=0 \
+        from=1:12000,others:288";
+
+    /// What the module printed before it proved its copies.
+    pub const OLD_LINE: &str = "4096 262143 thin=3 reads=120 read_sectors=16384 hits=100 \
+        hit_sectors=12288 miss_unshared=5 miss_metadata=0 miss_norecord=12 miss_busy=3 \
         miss_changed=0 miss_layout=0 miss_left=0 followed_sectors=1024 recorded_sectors=4096 \
         whole_writes=9 donated_sectors=256 ended_removed=40 ended_dirtied=2 ended_read=0 \
-        ended_reallocated=0 ended_dropped=0 ended_zeroed=3 thinned_pages=7 records=512 tracked_pages=512 \
-        table_bytes=65536 verified=0 mismatches=0 from=1:12000,others:288";
+        ended_reallocated=0 ended_dropped=0 ended_zeroed=3 thinned_pages=7 records=512 \
+        tracked_pages=512 table_bytes=65536 verified=0 mismatches=0 from=1:12000,others:288";
 
     #[test]
     fn is_taken_apart() {
         let status = Status::new("c1", LINE).expect("understood");
         assert_eq!(status.thin_id, Some(3));
-        assert_eq!(status.misses["norecord"], 15);
+        assert_eq!((status.misses["norecord"], status.misses["stale"]), (13, 2));
         assert_eq!(status.misses.len(), 7);
         assert_eq!((status.followed_sectors, status.whole_writes), (1024, 9));
-        assert_eq!((status.ended["removed"], status.ended["zeroed"]), (40, 3));
-        assert_eq!(status.ended.len(), 6);
+        assert_eq!((status.unproven_pages, status.compared_pages), (6, 32));
+        assert_eq!((status.ended["removed"], status.ended["changed"]), (40, 3));
+        assert_eq!(status.ended.len(), 5);
         assert_eq!(status.thinned_pages, 7);
         assert_eq!(status.disk_sectors(), 4096);
         assert_eq!(status.hit_rate(), Some(0.75));
@@ -165,6 +203,38 @@ pub mod tests {
         assert_eq!(status.mapped_sectors, None);
         assert_eq!(status.hit_rate(), None);
         assert!(status.from.is_empty());
+    }
+
+    #[test]
+    fn an_older_module_is_understood() {
+        let status = Status::new("c1", OLD_LINE).expect("understood");
+        assert_eq!((status.misses["busy"], status.ended["dirtied"]), (3, 2));
+        assert!(!status.misses.contains_key("stale") && !status.ended.contains_key("changed"));
+        let new = [
+            status.unproven_pages,
+            status.compared_pages,
+            status.differed_pages,
+        ];
+        assert_eq!(new, [0; 3]);
+        assert_eq!(status.table_bytes, 65536);
+    }
+
+    #[test]
+    fn faults_are_told() {
+        assert!(Status::new("c1", LINE)
+            .expect("understood")
+            .faults()
+            .is_empty());
+        let line = LINE.replace("differed_pages=0", "differed_pages=4");
+        let line = line.replace("mismatches=0", "mismatches=2");
+        let faults = Status::new("c1", &line).expect("understood").faults();
+        assert_eq!(
+            faults,
+            [
+                "pages that differed from an earlier read of the same blocks: 4",
+                "hits that differed from the disk: 2"
+            ]
+        );
     }
 
     #[test]

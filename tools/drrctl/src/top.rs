@@ -34,6 +34,8 @@ pub struct State {
     pub trouble: Option<String>,
     pub rates: Vec<Rates>,
     pub total: Rates,
+    /// What isn't sound, by device; counted since the counters were reset.
+    faults: Vec<String>,
     pub scroll: usize,
     colour: bool,
 }
@@ -99,6 +101,13 @@ impl State {
         let all = total.disk_mib + total.drr_mib;
         total.hit_rate = (all > 0.0).then(|| total.drr_mib / all);
         self.total = total;
+        self.faults = look
+            .iter()
+            .flat_map(|(name, status)| {
+                let faults = status.faults().into_iter();
+                faults.map(move |fault| format!("{name}: {fault}"))
+            })
+            .collect();
         self.last = look.into_iter().collect();
         self.scroll = self.scroll.min(self.rates.len().saturating_sub(1));
     }
@@ -119,7 +128,12 @@ impl State {
             self.total.drr_mib,
             percent(self.total.hit_rate)
         );
-        frame.render_widget(Paragraph::new(title).style(self.style(Color::Cyan)), head);
+        let mut lines = vec![Line::styled(title, self.style(Color::Cyan))];
+        if !self.faults.is_empty() {
+            let faults = format!("SEE THE KERNEL LOG: {}", self.faults.join(", "));
+            lines.push(Line::styled(faults, self.style(Color::Red)));
+        }
+        frame.render_widget(Paragraph::new(lines), head);
         if let Some(trouble) = &self.trouble {
             frame.render_widget(Paragraph::new(trouble.as_str()), devices);
         } else if self.rates.is_empty() {
@@ -202,7 +216,7 @@ fn most(misses: &BTreeMap<String, u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::tests::LINE;
+    use crate::status::tests::{LINE, OLD_LINE};
     use ratatui::backend::TestBackend;
     use ratatui::Terminal;
 
@@ -233,7 +247,7 @@ mod tests {
         later.reads += 100;
         later.read_sectors += 8 * 2048;
         later.hit_sectors += 6 * 2048;
-        *later.misses.entry("busy".into()).or_default() += 20;
+        *later.misses.entry("stale".into()).or_default() += 20;
         state.look(vec![("c1".into(), later), ("c2".into(), status())], 2.0);
         state
     }
@@ -244,7 +258,7 @@ mod tests {
         let rates = &state.rates[0];
         assert_eq!((rates.disk_mib, rates.drr_mib), (1.0, 3.0));
         assert_eq!((rates.hit_rate, rates.reads), (Some(0.75), 50.0));
-        assert_eq!(rates.misses["busy"], 20);
+        assert_eq!(rates.misses["stale"], 20);
         assert_eq!(state.rates[1].hit_rate, None);
         assert_eq!(state.total.drr_mib, 3.0);
     }
@@ -254,11 +268,44 @@ mod tests {
         let mut state = watched();
         let zero = Status::new(
             "c1",
-            "1 2 reads=8 read_sectors=16 hit_sectors=0 miss_busy=8",
+            "1 2 reads=8 read_sectors=16 hit_sectors=0 miss_stale=1",
         );
         state.look(vec![("c1".into(), zero.expect("understood"))], 1.0);
         assert_eq!(state.rates[0].reads, 8.0);
-        assert_eq!(state.rates[0].misses["busy"], 8);
+        assert_eq!(state.rates[0].misses["stale"], 1);
+    }
+
+    #[test]
+    fn the_module_may_be_replaced() {
+        let of = |line| {
+            vec![(
+                "c1".to_string(),
+                Status::new("c1", line).expect("understood"),
+            )]
+        };
+        let mut state = State::default();
+        for line in [OLD_LINE, LINE, OLD_LINE] {
+            state.look(of(line), 1.0);
+            assert_eq!(state.rates[0].reads, 0.0);
+        }
+        // it has counted these since it was loaded
+        assert_eq!(state.rates[0].misses["busy"], 3);
+        assert!(!state.rates[0].misses.contains_key("stale"));
+        screen(&state);
+    }
+
+    #[test]
+    fn faults_are_shown() {
+        assert!(!screen(&watched()).contains("KERNEL LOG"));
+        let mut state = State::default();
+        let line = LINE.replace("differed_pages=0", "differed_pages=4");
+        let faulty = Status::new("c2", &line).expect("understood");
+        state.look(vec![("c1".into(), status()), ("c2".into(), faulty)], 1.0);
+        let text = screen(&state);
+        assert!(
+            text.contains("SEE THE KERNEL LOG: c2: pages that differed"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -267,7 +314,7 @@ mod tests {
         for word in [
             "c1",
             "75.0%",
-            "busy 20",
+            "stale 20",
             "from drr 3.0 MiB/s",
             "q quit",
             "unshared",
