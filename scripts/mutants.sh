@@ -23,7 +23,7 @@ mutants() {
 	Alone	births:memory that others write to
 	WholePages	births:starts in the middle of a page
 	Begun	names:overlap	held:mapping moves
-	Quiet	names:overlap
+	Quiet	names:read between
 	Binding	held:table changes
 	Time	held:block changes hands
 	Shared	reads:unshared blocks

@@ -10,8 +10,8 @@
 # of a device has to be what its thin device gives, at that time.
 #
 # A byte stands for a data block's content. The test build of dm-thin has the parameters that these
-# cases need: changed_ms, for how long it sleeps between the change of a mapping and telling of it,
-# and fail_snap, which makes the next snapshot fail half-way.
+# cases need: changes_ms and changed_ms, for how long it sleeps between telling of a change of a mapping and the
+# change, and between the change and telling of that, and fail_snap, which makes the next snapshot fail half-way.
 
 # shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
@@ -163,6 +163,40 @@ write_overlaps_a_read() {
 	is "$(first_byte third)" $ORIGINAL
 	agree_cached third
 	agree donor receiver third
+}
+
+# dm-thin has told that donor's mapping is going to change, and sleeps. A read of donor's finds the old mapping,
+# and is held until the change is made: it comes back with the new block's data.
+read_between_the_telling_and_the_change() {
+	local writer reader name
+	up
+	[ "$DRR" != none ] || skip "nobody to be held"
+	thin_parameter changes_ms 0
+	thin_new base 1
+	fill t-base $ORIGINAL
+	for name in donor receiver; do
+		thin_snap $name base
+		drr_new $name
+	done
+	exec 7</dev/mapper/donor 8</dev/mapper/receiver
+	# a change that all targets are told of as a whole
+	fill t-donor $CHANGED 1
+	dd if=/dev/mapper/donor of=/dev/null bs=4k count=1 skip=16 iflag=direct status=none
+	thin_parameter changes_ms 3000
+	xfs_io -d -c "pwrite -q -b 64k -S $CHANGED 0 64k" /dev/mapper/t-donor &
+	writer=$!
+	sleep 1
+	hold mapping_known
+	dd if=/dev/mapper/donor of=/dev/null bs=64k count=1 status=none &
+	reader=$!
+	wait_for 20 held
+	[ -d /proc/$writer ] || flunk "the change was made too early"
+	wait $writer
+	let_go
+	wait $reader
+	thin_parameter changes_ms 0
+	is "$(first_byte receiver)" $ORIGINAL
+	agree donor receiver
 }
 
 # A write to a block that isn't shared is on its way to the disk when the block becomes shared: nobody
@@ -597,6 +631,7 @@ tables_reloaded() {
 [ "$DRR" = none ] || modprobe dm-drr
 run_case "write through drr overlaps a read" write_overlaps_a_read donor
 run_case "write past drr overlaps a read" write_overlaps_a_read t-donor
+run_case "read between the telling and the change" read_between_the_telling_and_the_change
 for writer in origin t-origin; do
 	run_case "snapshot while $writer is written" snapshot_while_written $writer
 	run_case "snapshot while $writer breaks sharing" snapshot_while_sharing_is_broken $writer
