@@ -1,109 +1,150 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Stand-in: a page cache of pages that hold a number each.
+//! Stand-in: a page cache of pages that hold a number each, as two words, so that a copy can be torn.
 //!
-//! Its rules are those that the directory rests on: a page is read into, removed, changed and
-//! copied from under its lock, and its events are told before it is gone or changed.
+//! Its rules are those that the directory rests on: a page is read into, added and removed under its
+//! lock, and its removal is told before it is gone. It is modified at any time, and nobody is told. The memory of a
+//! page that was removed is used again at once, whoever may hold a reference; the kernel is kinder.
 
-use core::{marker::PhantomData, ptr};
+use core::{array, cell::UnsafeCell, marker::PhantomData, ptr};
 
-use kernel::sync::{
-    atomic::{Acquire, Atomic, Relaxed, Release},
-    rcu,
+use kernel::{
+    bindings::{kvfree_call_rcu, kvfree_rcu_head},
+    prelude::*,
+    sync::{
+        atomic::{Acquire, Atomic, Relaxed, Release},
+        rcu,
+    },
 };
-
-use crate::tracepoint::FolioEvents;
 
 /// log2 of the page size.
 pub const PAGE_SHIFT: u32 = 12;
+/// Sectors in a page.
+pub const PAGE_SECTORS: u32 = 1 << (PAGE_SHIFT - 9);
+/// Words of 64 bits in a page.
+pub const PAGE_WORDS: usize = 1 << (PAGE_SHIFT - 3);
 
-/// What a page holds that is in no state to be copied.
+/// The content of a page.
+pub type PageWords = [u64; PAGE_WORDS];
+
+/// The bytes of a page's content.
+pub fn bytes(words: &PageWords) -> &[u8] {
+    // SAFETY: As long as the words are, and all bit patterns are bytes.
+    unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
+}
+
+/// What a page holds that isn't in use.
 pub const GARBAGE: u64 = u64::MAX;
+
+/// Words of a page that aren't zero.
+const WORDS: usize = 2;
+
+/// The words of a page that holds this number.
+pub fn words_of(content: u64) -> [u64; WORDS] {
+    [content, !content]
+}
+
+/// The number that a page holds, unless its words are of two.
+pub fn number_in(words: &PageWords) -> Option<u64> {
+    (words[..WORDS] == words_of(words[0])).then_some(words[0])
+}
 
 /// A page, and the folio that it is.
 struct Page {
     locked: Atomic<bool>,
     cached: Atomic<bool>,
-    uptodate: Atomic<bool>,
-    dirty: Atomic<bool>,
-    content: Atomic<u64>,
+    words: [Atomic<u64>; WORDS],
 }
 
-/// A file's page cache (`struct address_space`).
+impl Page {
+    fn new() -> Self {
+        Self {
+            locked: Atomic::new(false),
+            cached: Atomic::new(false),
+            words: words_of(GARBAGE).map(Atomic::new),
+        }
+    }
+
+    fn fill(&self, content: u64) {
+        for (word, value) in self.words.iter().zip(words_of(content)) {
+            word.store(value, Relaxed);
+        }
+    }
+
+    fn words(&self) -> [u64; WORDS] {
+        array::from_fn(|at| self.words[at].load(Relaxed))
+    }
+}
+
+/// A file's page cache (`struct address_space`), in its inode.
 pub struct PageCache {
     number: u64,
-    pages: Vec<Page>,
+    /// Never freed.
+    pages: &'static [Page],
+    rcu: UnsafeCell<kvfree_rcu_head>,
 }
 
 impl PageCache {
-    /// An empty one of file number `number`, which has `pages` pages; never freed, as its name
-    /// may stay.
+    /// An empty one of file number `number`, which has `pages` pages.
     pub fn new(number: u64, pages: usize) -> MappingId {
-        let page = || Page {
-            locked: Atomic::new(false),
-            cached: Atomic::new(false),
-            uptodate: Atomic::new(false),
-            dirty: Atomic::new(false),
-            content: Atomic::new(GARBAGE),
-        };
-        let cache = Box::leak(Box::new(Self {
+        let pages = (0..pages).map(|_| Page::new()).collect::<Vec<_>>();
+        let cache = Self {
             number,
-            pages: (0..pages).map(|_| page()).collect(),
-        }));
-        MappingId {
-            cache,
-            number: cache.number,
-        }
-    }
-
-    /// Tells of the event that comes before a page leaves, and has it leave.
-    fn drop_page(&self, locked: &LockedFolio, events: &impl FolioEvents) {
-        events.removed(EventFolio::of(locked));
-        let page = locked.page();
-        page.cached.store(false, Relaxed);
-        page.uptodate.store(false, Relaxed);
-        page.dirty.store(false, Relaxed);
-        page.content.store(GARBAGE, Relaxed);
+            pages: pages.leak(),
+            rcu: UnsafeCell::default(),
+        };
+        let raw = KBox::into_raw(KBox::new(cache, GFP_KERNEL).expect("memory"));
+        MappingId(raw.expose_provenance())
     }
 }
 
-/// Names a page cache.
+/// Names a page cache: as large as the module's.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct MappingId {
-    cache: *const PageCache,
-    number: u64,
-}
-
-// SAFETY: Only a name.
-unsafe impl Send for MappingId {}
-// SAFETY: As above.
-unsafe impl Sync for MappingId {}
+pub struct MappingId(usize);
 
 impl MappingId {
-    /// A number for hashing.
+    /// A number for hashing: the address, but in models, which have to do the same each time.
     pub fn number(self) -> u64 {
-        self.number
+        #[cfg(loom)]
+        return self.cache().number;
+        #[cfg(not(loom))]
+        return self.0 as u64;
     }
 
     /// A name of nothing, for what is never looked into.
+    #[cfg(not(loom))]
     pub fn made_up(number: u64) -> Self {
-        Self {
-            cache: ptr::null(),
-            number,
-        }
+        Self(number as usize)
     }
 
-    fn cache(self) -> &'static PageCache {
-        // SAFETY: Null, or a page cache that is never freed.
-        unsafe { self.cache.as_ref() }.expect("a page cache, not a made-up name")
+    fn cache(&self) -> &PageCache {
+        // SAFETY: A page cache that is there, or that a model keeps until the end of its run.
+        unsafe { &*core::ptr::with_exposed_provenance(self.0) }
+    }
+
+    /// The inode goes, all of whose pages have left; its memory, when nobody holds RCU any more who does now.
+    ///
+    /// # Safety
+    ///
+    /// Called once, and whoever uses the page cache from now on holds RCU since before.
+    pub unsafe fn evict(self) {
+        let cache = self.cache();
+        // SAFETY: Allocated by `KBox::new`, and given away once, by the safety requirements.
+        unsafe { kvfree_call_rcu(cache.rcu.get(), ptr::from_ref(cache).cast_mut().cast()) };
+    }
+
+    fn page(self, index: u64) -> Option<&'static Page> {
+        #[cfg(loom)]
+        assert!(!rcu::gone(self.cache()), "an inode is used that is gone");
+        debug_assert_ne!(self.cache().number, 0);
+        self.cache().pages.get(usize::try_from(index).ok()?)
     }
 }
 
-/// Consecutive pages that a read has filled or is about to, and their folio.
+/// Consecutive pages that a read has filled or is about to.
 #[derive(Clone, Copy)]
 pub struct ReadPages<'a> {
     mapping: MappingId,
-    folio: (u64, u64),
     first: u64,
     count: u32,
     offset: u32,
@@ -111,11 +152,10 @@ pub struct ReadPages<'a> {
 }
 
 impl ReadPages<'_> {
-    /// `count` pages from `first` on, which are a folio and come `offset` pages into the read.
+    /// `count` pages from `first` on, which come `offset` pages into the read.
     pub fn new(mapping: MappingId, first: u64, count: u32, offset: u32) -> Self {
         Self {
             mapping,
-            folio: (first, first + u64::from(count) - 1),
             first,
             count,
             offset,
@@ -138,16 +178,6 @@ impl ReadPages<'_> {
         self.count
     }
 
-    /// First and last file index of the whole folio.
-    pub fn folio_range(&self) -> (u64, u64) {
-        self.folio
-    }
-
-    /// They are all pages of the folio.
-    pub fn is_whole_folio(&self) -> bool {
-        u64::from(self.count) == self.folio.1 - self.folio.0 + 1
-    }
-
     /// Pages of the read before the first of these.
     pub fn offset(&self) -> u32 {
         self.offset
@@ -162,14 +192,6 @@ pub struct EventFolio<'a> {
 }
 
 impl EventFolio<'_> {
-    fn of(locked: &LockedFolio) -> Self {
-        Self {
-            mapping: locked.mapping,
-            range: (locked.index, locked.index),
-            _alive: PhantomData,
-        }
-    }
-
     /// A folio of a page cache that is only a name.
     pub fn made_up(mapping: MappingId, range: (u64, u64)) -> Self {
         Self {
@@ -190,22 +212,9 @@ impl EventFolio<'_> {
     }
 }
 
-/// State of a folio at one moment.
-pub struct State {
-    locked: bool,
-    uptodate: bool,
-}
-
-impl State {
-    /// A read that fills it is under way, as a rule.
-    pub fn being_read(self) -> bool {
-        self.locked && !self.uptodate
-    }
-}
-
 /// A folio that may be in the page cache.
 pub struct FolioRef {
-    mapping: MappingId,
+    page: &'static Page,
     index: u64,
 }
 
@@ -214,106 +223,100 @@ impl FolioRef {
     ///
     /// # Safety
     ///
-    /// The page cache is there.
+    /// The page cache was there at some moment after `_guard` was taken.
     pub unsafe fn find(_guard: &rcu::Guard, mapping: MappingId, index: u64) -> Option<Self> {
-        let page = mapping.cache().pages.get(usize::try_from(index).ok()?)?;
-        page.cached.load(Relaxed).then_some(Self { mapping, index })
+        let page = mapping.page(index)?;
+        page.cached.load(Relaxed).then_some(Self { page, index })
     }
 
-    /// The folio's state.
-    pub fn state(&self) -> State {
-        let page = &self.mapping.cache().pages[self.index as usize];
-        State {
-            locked: page.locked.load(Relaxed),
-            uptodate: page.uptodate.load(Acquire),
+    /// It holds a file index.
+    pub fn holds(&self, index: u64) -> bool {
+        index == self.index
+    }
+
+    /// Copies the page at file index `index`, whatever it holds at this moment, a word after the other.
+    pub fn copy_page(&self, index: u64, to: &mut PageWords) -> bool {
+        if !self.holds(index) {
+            return false;
         }
-    }
-
-    /// Locks the folio if it isn't locked and is still there.
-    pub fn try_lock(self, mapping: MappingId) -> Option<LockedFolio> {
-        let locked = LockedFolio::try_new(mapping, self.index)?;
-        locked.page().cached.load(Relaxed).then_some(locked)
+        let (words, rest) = to.split_at_mut(WORDS);
+        words.copy_from_slice(&self.page.words());
+        rest.fill(0);
+        true
     }
 }
 
 /// A locked folio, in the page cache or about to be.
 pub struct LockedFolio {
+    page: &'static Page,
     mapping: MappingId,
     index: u64,
 }
 
 impl LockedFolio {
-    /// Locks a page if it isn't locked.
+    /// Locks a page if it isn't locked. Its inode is there.
     pub fn try_new(mapping: MappingId, index: u64) -> Option<Self> {
-        let page = &mapping.cache().pages[index as usize];
+        let page = mapping.page(index)?;
         page.locked
             .cmpxchg(false, true, Acquire)
             .is_ok()
-            .then(|| Self { mapping, index })
-    }
-
-    fn page(&self) -> &Page {
-        &self.mapping.cache().pages[self.index as usize]
+            .then(|| Self {
+                page,
+                mapping,
+                index,
+            })
     }
 
     /// It is in the page cache.
     pub fn cached(&self) -> bool {
-        self.page().cached.load(Relaxed)
+        self.page.cached.load(Relaxed)
     }
 
-    /// It holds what it should, and what the disk has.
-    pub fn clean(&self) -> bool {
-        self.page().uptodate.load(Relaxed) && !self.page().dirty.load(Relaxed)
-    }
-
-    /// What it holds.
-    pub fn content(&self) -> u64 {
-        self.page().content.load(Relaxed)
-    }
-
-    /// Adds a page that isn't in the page cache to it, to be read.
-    pub fn add(&self) {
-        self.page().cached.store(true, Relaxed);
-    }
-
-    /// Whether a page is in the page cache, and has been read; without its lock.
-    pub(crate) fn peek(mapping: MappingId, index: u64) -> (bool, bool) {
-        let page = &mapping.cache().pages[index as usize];
-        (page.cached.load(Relaxed), page.uptodate.load(Acquire))
-    }
-
-    /// Zeroes a part of the page, without an event: other content, and clean.
-    pub fn zero_part(&self, content: u64) {
-        self.page().content.store(content, Relaxed);
-    }
-
-    /// A read: fills a page that isn't in the page cache, or has just been added, has `end_io` see it locked and not up to
-    /// date, and lets it be used.
+    /// A read: fills a page that isn't in the page cache, and has `end_io` see it, locked and in there.
     pub fn read(self, content: u64, end_io: impl FnOnce(ReadPages<'_>)) {
-        let page = self.page();
-        page.cached.store(true, Relaxed);
-        page.content.store(content, Relaxed);
+        self.page.cached.store(true, Relaxed);
+        self.page.fill(content);
         end_io(ReadPages::new(self.mapping, self.index, 1, 0));
-        page.uptodate.store(true, Release);
     }
 
-    /// Reclaim.
-    pub fn remove(self, events: &impl FolioEvents) {
-        self.mapping.cache().drop_page(&self, events);
+    /// Modifies a page that is in the page cache, without a word to anybody. That it has the lock only keeps a page from being
+    /// written to that is being read, which nobody can have mapped.
+    pub fn modify(&self, content: u64) {
+        self.page.fill(content);
     }
 
-    /// A write to it, and writeback: other content, and clean again.
-    pub fn change(self, content: u64, events: &impl FolioEvents) {
-        let page = self.page();
-        page.dirty.store(true, Relaxed);
-        events.dirtied(EventFolio::of(&self));
-        page.content.store(content, Relaxed);
-        page.dirty.store(false, Relaxed);
+    /// The page leaves the page cache, which is told before; its memory is somebody else's then.
+    pub fn remove(self, removed: impl FnOnce(EventFolio<'_>)) {
+        removed(EventFolio::made_up(self.mapping, (self.index, self.index)));
+        self.page.cached.store(false, Relaxed);
+        self.page.fill(GARBAGE);
+    }
+}
+
+/// A page of a block device's page cache, locked and in there.
+pub struct LockedBuffer(LockedFolio);
+
+impl LockedBuffer {
+    /// Locks a page that is in the page cache, if it isn't locked.
+    pub fn try_new(mapping: MappingId, index: u64) -> Option<Self> {
+        LockedFolio::try_new(mapping, index)
+            .filter(LockedFolio::cached)
+            .map(Self)
+    }
+
+    /// The page cache that it is in.
+    pub fn mapping(&self) -> MappingId {
+        self.0.mapping
+    }
+
+    /// The page's file index.
+    pub fn index(&self) -> u64 {
+        self.0.index
     }
 }
 
 impl Drop for LockedFolio {
     fn drop(&mut self) {
-        self.page().locked.store(false, Release);
+        self.page.locked.store(false, Release);
     }
 }

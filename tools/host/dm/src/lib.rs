@@ -7,8 +7,11 @@
 pub mod bits;
 #[path = "../../../../rust/blocklock.rs"]
 pub mod blocklock;
-#[path = "../../../../rust/cells.rs"]
+#[cfg_attr(not(loom), path = "../../../../rust/cells.rs")]
 pub mod cells;
+#[cfg(not(loom))]
+#[path = "../../../../rust/counters.rs"]
+pub mod counters;
 #[path = "../../../../rust/directory.rs"]
 pub mod directory;
 #[path = "../../../../rust/event.rs"]
@@ -19,31 +22,37 @@ pub mod guard;
 pub mod hold;
 #[path = "../../../../rust/index.rs"]
 pub mod index;
+#[cfg_attr(not(all(test, loom)), allow(dead_code))]
+#[path = "../../../../rust/inflight.rs"]
+pub mod inflight;
+#[cfg_attr(not(all(test, loom)), allow(dead_code))]
+#[path = "../../../../rust/parking.rs"]
+pub mod parking;
 #[path = "../../../../rust/printer.rs"]
 pub mod printer;
+#[path = "../../../../rust/random.rs"]
+pub mod random;
+#[path = "../../../../rust/rcu_arc.rs"]
+pub mod rcu_arc;
 #[path = "../../../../rust/sched.rs"]
 pub mod sched;
+#[path = "../../../../rust/scratch.rs"]
+pub mod scratch;
 #[path = "../../../../rust/seqcell.rs"]
 pub mod seqcell;
 #[path = "../../../../rust/spread.rs"]
 pub mod spread;
 
-mod bindings;
-pub mod device;
+/// Stand-ins. Some are for the models only, others for all but these.
+#[allow(dead_code)]
+pub mod bindings;
+#[cfg_attr(not(all(test, loom)), allow(dead_code))]
+pub mod bio;
 pub mod folio;
+#[cfg_attr(not(all(test, loom)), allow(dead_code))]
+pub mod target;
+pub mod thin;
 pub mod trace;
-pub mod tracepoint;
-pub mod truncation;
-
-/// Where the module has them.
-pub mod target {
-    pub use crate::printer::Printer;
-}
-
-/// Where the module has them.
-pub mod thin {
-    pub use crate::event::{Event, Events};
-}
 
 #[cfg(all(test, loom))]
 mod models;

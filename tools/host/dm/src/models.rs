@@ -10,19 +10,21 @@ use std::sync::Arc;
 use kernel::{
     prelude::*,
     sync::{
-        atomic::{Atomic, Relaxed},
-        rcu::{self, gone},
+        atomic::{Acquire, Atomic, Relaxed, Release},
+        rcu::{self, gone, given_away},
     },
 };
 
 use crate::{
     bits::PageBits,
     blocklock::{BlockLocks, Blocks},
-    directory::{Directory, End, Key, ReadRange},
-    folio::{LockedFolio, MappingId, PageCache},
     index::{hash, Index, Keyed},
+    rcu_arc::{RcuArc, RcuPtr},
     seqcell::SeqCell,
 };
+
+mod directory;
+mod inflight;
 
 // With only one thread beside the first, loom may find nothing to explore: who is looked at runs in a
 // thread of its own.
@@ -77,7 +79,7 @@ fn no_page_is_added_to_a_dead_run() {
 /// Words that are read are of one write, however many write.
 #[test]
 fn words_are_of_the_same_write() {
-    explore(None, || {
+    explore(Some(3), || {
         let cell = Arc::new(SeqCell::new());
         let write = |value| {
             let cell = cell.clone();
@@ -236,116 +238,91 @@ fn one_of_two_is_inserted() {
     });
 }
 
-#[derive(Clone, Copy)]
-struct Content(u64);
-
-impl Key for Content {
-    type Ledger = ();
-
-    fn ended(&self, (): &(), _: End, _: u32) {}
-
-    fn same(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-
-    fn hash(&self) -> u64 {
-        hash(self.0)
-    }
+/// A counted reference in something that readers come across, as long as it is linked.
+struct Linked {
+    value: RcuPtr<u64>,
+    linked: Atomic<bool>,
 }
 
-/// A directory, and the page cache that it is about.
-struct World {
-    directory: Directory<Content>,
-    cache: MappingId,
-}
+const VALUE: u64 = 7;
 
-const DISK: u64 = 7;
-const NEW: u64 = 8;
-
-impl World {
+impl Linked {
     fn new() -> Arc<Self> {
+        let value = RcuArc::new(VALUE, GFP_KERNEL).expect("memory");
+        let pointer = value.ptr();
+        // The reference is the pointer's.
+        core::mem::forget(value);
         Arc::new(Self {
-            directory: Directory::new(1, ()).expect("memory"),
-            cache: PageCache::new(1, 1),
+            value: pointer,
+            linked: Atomic::new(true),
         })
     }
 
-    /// Reads the page from the disk, if it isn't there.
-    fn read(&self) {
-        if let Some(folio) = LockedFolio::try_new(self.cache, 0) {
-            if !folio.cached() {
-                folio.read(DISK, |pages| {
-                    let range = ReadRange::new(&pages);
-                    self.directory.enter(Content(DISK), 0, &range);
-                });
-            }
-        }
-    }
-
-    fn remove(&self) {
-        if let Some(folio) = LockedFolio::try_new(self.cache, 0) {
-            if folio.cached() {
-                folio.remove(&self.directory);
-            }
-        }
-    }
-
-    fn change(&self) {
-        if let Some(folio) = LockedFolio::try_new(self.cache, 0) {
-            if folio.cached() {
-                folio.change(NEW, &self.directory);
-            }
-        }
-    }
-
-    /// As `drr/copy.rs`: find, lock, look again, copy.
-    fn copy(&self, look_again: bool) -> Option<u64> {
+    /// Looks at the value, and takes a reference if there is one to be had; returns whether it was the last.
+    fn read(&self) -> bool {
         let guard = rcu::read_lock();
-        let donor = self.directory.donors(&guard, Content(DISK)).next()?;
-        let folio = donor.folio(0)?.try_lock(donor.mapping())?;
-        if look_again && donor.pages_from(0) == 0 {
-            return None;
+        if !self.linked.load(Acquire) {
+            return false;
         }
-        folio.clean().then(|| folio.content())
+        // SAFETY: Linked since the guard was taken.
+        let value = unsafe { self.value.get(&guard) };
+        assert!(!gone(value), "a reader stands on freed memory");
+        assert_eq!(*value, VALUE);
+        // SAFETY: As above.
+        let Some(own) = (unsafe { self.value.try_ref(&guard) }) else {
+            return false;
+        };
+        // A reference is good without RCU.
+        drop(guard);
+        assert!(!gone(&*own), "who has a reference stands on freed memory");
+        own.put()
+    }
+
+    /// Looks at the value when the guard is gone.
+    fn read_late(&self) -> bool {
+        let guard = rcu::read_lock();
+        if !self.linked.load(Acquire) {
+            return false;
+        }
+        // SAFETY: Linked since the guard was taken.
+        let value = core::ptr::from_ref(unsafe { self.value.get(&guard) });
+        drop(guard);
+        assert!(!gone(value), "a reader stands on freed memory");
+        false
+    }
+
+    /// It is unlinked; returns whether the pointer's reference was the last.
+    fn unlink(&self) -> bool {
+        self.linked.store(false, Release);
+        // SAFETY: Left to the pointer, and nobody else takes it back.
+        unsafe { self.value.release() }.put()
     }
 }
 
-fn world_with(actor: fn(&World), look_again: bool) {
-    explore(Some(2), move || {
-        let world = World::new();
-        world.read();
-        let act = |what: fn(&World)| {
-            let world = world.clone();
-            thread::spawn(move || what(&world))
+fn linked_with(preemptions: Option<usize>, reader: fn(&Linked) -> bool) {
+    explore(preemptions, move || {
+        let linked = Linked::new();
+        let act = |what: fn(&Linked) -> bool| {
+            let linked = linked.clone();
+            thread::spawn(move || what(&linked))
         };
-        let threads = [act(actor), act(World::read)];
-        if let Some(content) = world.copy(look_again) {
-            assert_eq!(content, DISK, "a wrong page was served");
-        }
-        join(threads);
-        assert_eq!(world.directory.pages(), world.directory.runs());
-        // Whoever is left in the directory is right.
-        if let Some(content) = world.copy(true) {
-            assert_eq!(content, DISK, "a wrong page is on record");
-        }
+        let last = join([act(reader), act(reader), act(Linked::unlink)]);
+        assert_eq!(last.iter().filter(|last| **last).count(), 1);
+        assert_eq!(given_away(), 1, "what was freed");
     });
 }
 
+/// One of those who had a reference frees the value, and no reader stands on it then.
 #[test]
-fn a_page_goes_and_comes_while_it_is_copied() {
-    world_with(World::remove, true);
+fn the_last_reference_frees_once() {
+    linked_with(Some(3), Linked::read);
 }
 
+/// The model can fail.
 #[test]
-fn a_page_changes_while_it_is_copied() {
-    world_with(World::change, true);
-}
-
-/// Without the second look the model finds the wrong page: it can fail.
-#[test]
-#[should_panic(expected = "a wrong page was served")]
-fn without_a_second_look_a_changed_page_is_served() {
-    world_with(World::change, false);
+#[should_panic(expected = "a reader stands on freed memory")]
+fn without_rcu_a_reader_stands_on_freed_memory() {
+    linked_with(Some(3), Linked::read_late);
 }
 
 /// A block of two parts, and what its writers do with it.

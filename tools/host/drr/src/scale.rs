@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a look-up costs against the table's size.
+//! What a look-up costs against the table's size, and what the table takes.
 
 use std::{
     fs,
@@ -12,14 +12,13 @@ use std::{
 
 use dm::{
     bits,
-    directory::ReadRange,
+    directory::{CachedPages, Digest},
     folio::{EventFolio, MappingId, ReadPages},
-    tracepoint::FolioEvents,
 };
 use kernel::sync::rcu;
 
 use crate::{
-    access::{AccessTable, Block},
+    access::{AccessTable, Block, Holder},
     layer::Who,
     random::Random,
 };
@@ -27,7 +26,7 @@ use crate::{
 const THREADS: u64 = 64;
 
 /// Nanoseconds that this thread has had a CPU: others may want it too.
-fn cpu_ns() -> u64 {
+pub(crate) fn cpu_ns() -> u64 {
     let words = fs::read_to_string("/proc/thread-self/schedstat").expect("a kernel that counts");
     let word = words.split(' ').next().expect("three words");
     word.parse().expect("a number")
@@ -37,27 +36,39 @@ fn cpu_ns() -> u64 {
 /// pages.
 struct Filled {
     table: AccessTable,
-    /// Bytes of the empty table.
-    empty: u64,
     stretches: u64,
     donors: u64,
 }
 
-/// Bytes of a record in the kernel; here they are a few more.
-const RECORD_BYTES: u64 = 96;
-
 /// Stretches of a block of 64 KiB are one; the table doesn't care for a block's size.
 fn block(number: u64) -> Block {
-    Block::new(1, number).expect("small numbers")
+    Block::new(1, number, 0).expect("small numbers")
 }
 
-/// Which file of which layer holds a stretch: files of 4 MiB.
+/// Stretches of a file: files of 4 MiB.
+const FILE_RUNS: u64 = 64;
+/// Pages of a stretch.
+const RUN: u64 = bits::PAGES as u64;
+
+/// Which file of which layer holds a stretch.
 fn place(stretch: u64, donor: u64) -> (MappingId, u64) {
-    let runs_a_file = 32;
-    let file = stretch / runs_a_file * 16 + donor;
+    let file = stretch / FILE_RUNS * 16 + donor;
     // As far apart as inodes are.
     let mapping = MappingId::made_up(0xffff_8880_0000_0000 + file * 1_088);
-    (mapping, stretch % runs_a_file * u64::from(bits::PAGES))
+    (mapping, stretch % FILE_RUNS * RUN)
+}
+
+/// Records the first `pages` pages of a stretch.
+fn record(table: &AccessTable, stretch: u64, donor: u64, pages: u32) {
+    let (mapping, first) = place(stretch, donor);
+    let digests: [_; RUN as usize] =
+        core::array::from_fn(|at| Digest::from_bits(stretch * RUN + at as u64 + 1));
+    let holder = Holder {
+        device: donor as u32,
+        layer: Who::default(),
+    };
+    let pages = CachedPages::read(&ReadPages::new(mapping, first, pages, 0));
+    table.record(&block(stretch), 0, pages, &digests, holder);
 }
 
 impl Filled {
@@ -65,7 +76,6 @@ impl Filled {
     fn new(records: u64, donors: u64) -> (Self, f64) {
         let table = AccessTable::new().expect("memory");
         let it = Self {
-            empty: table.usage().2,
             table,
             stretches: records / donors,
             donors,
@@ -94,10 +104,7 @@ impl Filled {
     }
 
     fn record(&self, stretch: u64, donor: u64) {
-        let (mapping, first) = place(stretch, donor);
-        let range = ReadRange::new(&ReadPages::new(mapping, first, 16, 0));
-        self.table
-            .record(&block(stretch), 0, range, donor as u32, Who::default());
+        record(&self.table, stretch, donor, bits::PAGES);
     }
 
     /// Nanoseconds of a call, with all threads calling at once.
@@ -126,12 +133,12 @@ impl Filled {
 
     fn look_up(&self, stretch: u64) -> u32 {
         let guard = rcu::read_lock();
-        let (mut donors, at) = self.table.donors(&guard, &block(stretch), 0);
-        donors.next().map_or(0, |donor| donor.pages_from(at))
+        let mut donors = self.table.donors(&guard, &block(stretch), 0);
+        donors.next().map_or(0, |donor| donor.pages_from(0))
     }
 
     fn hit(&self, random: &mut Random) {
-        assert_eq!(self.look_up(random.below(self.stretches)), 16);
+        assert_eq!(self.look_up(random.below(self.stretches)), bits::PAGES);
     }
 
     fn miss(&self, random: &mut Random) {
@@ -139,20 +146,23 @@ impl Filled {
         assert_eq!(black_box(self.look_up(stretch)), 0);
     }
 
+    fn remove(&self, mapping: MappingId, first: u64, pages: u64) -> u32 {
+        let folio = EventFolio::made_up(mapping, (first, first + pages - 1));
+        self.table.directory().folio_removed(&folio)
+    }
+
     /// A page-cache event of a file that has records, for a page that has none.
     fn event(&self, random: &mut Random) {
         let stretch = random.below(self.stretches);
-        let (mapping, first) = place(stretch, random.below(self.donors));
-        let folio = EventFolio::made_up(mapping, (first + 20, first + 20));
-        self.table.directory().removed(folio);
+        let (mapping, _) = place(stretch, random.below(self.donors));
+        assert_eq!(self.remove(mapping, (FILE_RUNS + stretch % FILE_RUNS) * RUN, 1), 0);
     }
 
     /// A folio leaves, and is read again.
     fn replace(&self, random: &mut Random) {
         let (stretch, donor) = (random.below(self.stretches), random.below(self.donors));
         let (mapping, first) = place(stretch, donor);
-        let folio = EventFolio::made_up(mapping, (first, first + 15));
-        self.table.directory().removed(folio);
+        self.remove(mapping, first, RUN);
         self.record(stretch, donor);
     }
 }
@@ -161,8 +171,7 @@ impl Filled {
 fn row(gib: usize, records: u64, donors: u64, time: Duration) {
     dm::set_ram_pages(gib << 18);
     let (filled, fill) = Filled::new(records, donors);
-    // A bucket is 16 bytes, and what else there is are few.
-    let buckets = 1u64 << (filled.empty / 16).ilog2();
+    let buckets = 1u64 << ((gib << 18) / 32).ilog2();
     let mut figures = [[0.0; 3]; 4];
     for round in 0..3 {
         figures[0][round] = filled.time(time, Filled::hit);
@@ -174,7 +183,7 @@ fn row(gib: usize, records: u64, donors: u64, time: Duration) {
         rounds.sort_by(f64::total_cmp);
         format!("{:.0} ({:.0}-{:.0})", rounds[1], rounds[0], rounds[2])
     });
-    let bytes = filled.empty + records * RECORD_BYTES;
+    let (_, _, bytes) = filled.table.usage();
     println!(
         "{gib:>4} {buckets:>8} {records:>9} {donors:>6} {:>6.1} {:>5} {fill:>6.0}  {}",
         records as f64 / buckets as f64,
@@ -183,8 +192,37 @@ fn row(gib: usize, records: u64, donors: u64, time: Duration) {
     );
 }
 
-/// Prints the table, without the rows that have more than `most` records.
+/// Bytes of the table for each page on record, without what it takes when it is empty: `donors` have
+/// `pages` pages of each stretch.
+fn bytes_each(donors: u64, pages: u32) -> f64 {
+    const STRETCHES: u64 = 1000;
+
+    let table = AccessTable::new().expect("memory");
+    let (_, _, empty) = table.usage();
+    for stretch in 0..STRETCHES {
+        for donor in 0..donors {
+            record(&table, stretch, donor, pages);
+        }
+    }
+    let (records, all, bytes) = table.usage();
+    assert_eq!(records, STRETCHES * donors);
+    assert_eq!(all, records * u64::from(pages));
+    (bytes - empty) as f64 / all as f64
+}
+
+/// Prints how many bytes a page takes.
+fn print_bytes() {
+    println!("bytes for a page on record, in the kernel's slabs and without tables of a fixed size");
+    println!("{:>20}{:>10}{:>10}{:>10}", "donors", 1, 8, 16);
+    for pages in [bits::PAGES, bits::PAGES / 4, 1] {
+        let cells = [1, 8, 16].map(|donors| format!("{:>10.1}", bytes_each(donors, pages)));
+        println!("{pages:>7} of {} pages{}", bits::PAGES, cells.concat());
+    }
+}
+
+/// Prints the tables, without the rows that have more than `most` records.
 pub fn run(time: Duration, most: u64) {
+    print_bytes();
     println!("nanoseconds of a CPU, {THREADS} threads, median (range) of three rounds");
     println!(
         " GiB  buckets   records donors /bucket  MiB   fill  {:>20}{:>20}{:>20}{:>20}",
@@ -198,14 +236,28 @@ pub fn run(time: Duration, most: u64) {
         // As many containers have read the same; the table wants no more than 16 of them.
         (128, 1_000_000, 10),
         (128, 1_000_000, 16),
-        (128, 10_000_000, 1),
         (1024, 10_000_000, 1),
-        // Each page of the machine is a record: the longest chains that there can be.
-        (4, 1_000_000, 1),
-        (40, 10_000_000, 1),
+        // As many as the table takes in: its share of the machine's memory.
+        (4, 220_000, 1),
+        (4, 600_000, 16),
+        (128, 7_000_000, 1),
     ] {
         if records <= most {
             row(gib, records, donors, time);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A digest for each page must not cost more than that.
+    #[test]
+    fn a_page_takes_few_bytes() {
+        for (donors, pages, most) in [(1, bits::PAGES, 20.0), (8, bits::PAGES, 11.0)] {
+            let bytes = bytes_each(donors, pages);
+            assert!(bytes <= most, "{bytes} bytes a page with {donors} donors");
         }
     }
 }

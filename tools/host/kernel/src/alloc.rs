@@ -34,6 +34,8 @@ pub mod flags {
     pub const GFP_KERNEL: Flags = Flags;
     /// May not.
     pub const GFP_ATOMIC: Flags = Flags;
+    /// May not, and makes do with less.
+    pub const GFP_NOWAIT: Flags = Flags;
     /// Says nothing.
     pub const __GFP_NOWARN: Flags = Flags;
 }
@@ -127,6 +129,26 @@ impl<T> KVec<T> {
         let mut items = Vec::new();
         items.try_reserve_exact(capacity).map_err(|_| ENOMEM)?;
         Ok(Self(items))
+    }
+
+    /// Makes room for so many more. Fails with `ENOMEM`.
+    pub fn reserve(&mut self, more: usize, _flags: Flags) -> Result {
+        self.0.try_reserve(more).map_err(|_| ENOMEM)
+    }
+
+    /// Takes the last out.
+    pub fn pop(&mut self) -> Option<T> {
+        self.0.pop()
+    }
+
+    /// So many copies of `value`. Fails with `ENOMEM`.
+    pub fn from_elem(value: T, count: usize, flags: Flags) -> Result<Self>
+    where
+        T: Clone,
+    {
+        let mut items = Self::with_capacity(count, flags)?;
+        items.0.resize(count, value);
+        Ok(items)
     }
 
     /// Fails with `ENOMEM`.

@@ -15,8 +15,15 @@ pub mod code {
 
     /// No such entry.
     pub const ENOENT: Error = Error(libc::ENOENT);
+    /// Input or output failed.
+    pub const EIO: Error = Error(libc::EIO);
     /// Out of memory.
     pub const ENOMEM: Error = Error(libc::ENOMEM);
     /// Invalid argument.
     pub const EINVAL: Error = Error(libc::EINVAL);
+}
+
+/// A pointer that C returned, which here is never an error's.
+pub fn from_err_ptr<T>(pointer: *mut T) -> Result<*mut T> {
+    Ok(pointer)
 }

@@ -36,6 +36,12 @@ pub trait InPlaceInit<T>: Sized {
 
 /// A structure's initialiser.
 #[macro_export]
+macro_rules! pin_init {
+    ($($what:tt)*) => { $crate::try_pin_init!($($what)*) };
+}
+
+/// A structure's initialiser.
+#[macro_export]
 macro_rules! try_pin_init {
     ($name:ident { $($field:ident <- $init:expr),* $(,)? }) => {
         move || -> $crate::error::Result<$name> {

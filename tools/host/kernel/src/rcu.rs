@@ -117,10 +117,22 @@ mod imp {
         state.expire();
     }
 
-    /// Whether what is at this address has been freed.
+    /// Whether what is at this address, or holds it, has been freed.
     pub fn gone<T>(what: *const T) -> bool {
         let state = STATE.lock().expect("no holder panicked");
-        state.gone.contains(&what.addr())
+        state.gone.iter().any(|it| {
+            // SAFETY: Allocated by `KBox`; not given back before the end of the run.
+            let size = unsafe {
+                libc::malloc_usable_size(core::ptr::with_exposed_provenance_mut(*it))
+            };
+            (*it..*it + size).contains(&what.addr())
+        })
+    }
+
+    /// How many allocations have been given away to be freed, or are freed.
+    pub fn given_away() -> usize {
+        let state = STATE.lock().expect("no holder panicked");
+        state.gone.len() + state.waiting.len()
     }
 }
 

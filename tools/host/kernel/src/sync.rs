@@ -14,24 +14,50 @@ use crate::{
 use core::ffi::CStr;
 
 #[cfg(loom)]
-use loom::sync::{Mutex, MutexGuard};
+use loom::sync as imp;
 #[cfg(not(loom))]
-use std::sync::{Mutex, MutexGuard};
+use std::sync as imp;
+
+/// What holds a [`SpinLockIrq`].
+pub type SpinLockIrqGuard<'a, T> = imp::MutexGuard<'a, T>;
 
 /// A lock; there are no interrupts here. A mutex, since a spinlock among more threads than CPUs
 /// would wait for one that does not run.
-pub struct SpinLockIrq<T>(Mutex<T>);
+pub struct SpinLockIrq<T>(imp::Mutex<T>);
 
 impl<T> SpinLockIrq<T> {
     /// Initialises an unlocked one.
     pub fn new(value: T, _name: &'static CStr, _class: ()) -> impl PinInit<Self, Error> {
-        move || -> Result<Self> { Ok(Self(Mutex::new(value))) }
+        move || -> Result<Self> { Ok(Self(imp::Mutex::new(value))) }
     }
 
     /// Locks it.
-    pub fn lock(&self) -> MutexGuard<'_, T> {
+    pub fn lock(&self) -> SpinLockIrqGuard<'_, T> {
         self.0.lock().expect("no holder panicked")
     }
+}
+
+/// A lock whose holders may sleep.
+pub struct Mutex<T>(imp::Mutex<T>);
+
+impl<T> Mutex<T> {
+    /// Initialises an unlocked one.
+    pub fn new(value: T) -> impl PinInit<Self, Error> {
+        move || -> Result<Self> { Ok(Self(imp::Mutex::new(value))) }
+    }
+
+    /// Locks it.
+    pub fn lock(&self) -> imp::MutexGuard<'_, T> {
+        self.0.lock().expect("no holder panicked")
+    }
+}
+
+/// As in the kernel crate.
+#[macro_export]
+macro_rules! new_mutex {
+    ($value:expr, $name:literal) => {
+        $crate::sync::Mutex::new($value)
+    };
 }
 
 /// A counted reference.
@@ -41,6 +67,11 @@ impl<T> Arc<T> {
     /// Fails with `ENOMEM`.
     pub fn new(value: T, _flags: crate::alloc::Flags) -> crate::error::Result<Self> {
         Ok(Self(std::sync::Arc::new(value)))
+    }
+
+    /// Another, of std's.
+    pub fn to_std(&self) -> std::sync::Arc<T> {
+        self.0.clone()
     }
 }
 
@@ -55,5 +86,31 @@ impl<T> core::ops::Deref for Arc<T> {
 
     fn deref(&self) -> &T {
         &self.0
+    }
+}
+
+/// A value that is set once.
+pub struct SetOnce<T>(std::sync::OnceLock<T>);
+
+impl<T> SetOnce<T> {
+    /// Not yet.
+    pub const fn new() -> Self {
+        Self(std::sync::OnceLock::new())
+    }
+
+    /// Sets it; returns whether nobody else was first.
+    pub fn populate(&self, value: T) -> bool {
+        self.0.set(value).is_ok()
+    }
+
+    /// The value, once it is set.
+    pub fn as_ref(&self) -> Option<&T> {
+        self.0.get()
+    }
+}
+
+impl<T> Default for SetOnce<T> {
+    fn default() -> Self {
+        Self::new()
     }
 }

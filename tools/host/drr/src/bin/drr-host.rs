@@ -5,7 +5,8 @@
 //! ```text
 //! drr-host stress [SECONDS [SEED [THREADS]]]
 //! drr-host scale [TENTHS [MOST]]    tenths of a second for a measurement, of which there are 12 a
-//!                                   row; no rows of more than MOST records
+//!                                   row; no rows of more than MOST records; then as below
+//! drr-host copying                  what it costs to prove a page
 //! ```
 
 #![forbid(unsafe_code)]
@@ -33,14 +34,16 @@ fn main() {
             let time = Duration::from_secs(number(1, 10));
             let figures = drr::stress::run(threads, time, seed, true);
             println!("{figures:?}");
-            process::exit(i32::from(figures.wrong != 0));
+            process::exit(i32::from(!figures.right()));
         }
         Some("scale") => {
             let time = Duration::from_millis(number(1, 10) * 100);
             drr::scale::run(time, number(2, u64::MAX));
+            drr::copying::run();
         }
+        Some("copying") => drr::copying::run(),
         _ => {
-            eprintln!("drr-host: nothing to do : say stress or scale");
+            eprintln!("drr-host: nothing to do : say stress, scale or copying");
             process::exit(2)
         }
     }

@@ -71,6 +71,7 @@ pub trait AtomicType: Copy {
     /// The atomic.
     type Cell;
     /// Makes one.
+    #[cfg(loom)]
     fn cell(value: Self) -> Self::Cell;
     /// Loads.
     fn load(cell: &Self::Cell, order: Order) -> Self;
@@ -91,6 +92,7 @@ macro_rules! atomic_type {
         impl$(<$generic>)? AtomicType for $type {
             type Cell = imp::$cell$(<$generic>)?;
 
+            #[cfg(loom)]
             fn cell(value: Self) -> Self::Cell {
                 imp::$cell::new(value)
             }
@@ -137,30 +139,103 @@ atomic_type!(bool, AtomicBool);
 atomic_type!(*mut T, AtomicPtr, T);
 
 /// An atomic value.
-pub struct Atomic<T: AtomicType>(T::Cell);
+#[cfg(loom)]
+pub struct Atomic<T: AtomicType> {
+    initial: T,
+    cell: core::cell::OnceCell<T::Cell>,
+}
+
+#[cfg(loom)]
+std::thread_local! {
+    static LAZY: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
+}
+
+/// Makes something whose atomics are made for loom only when they are used first.
+///
+/// loom's atomics are costly to make, and of those in a large table few are used. But loom wants an atomic to be made
+/// before all uses, so a model has to use what its threads share before it makes them; it fails if it doesn't.
+#[cfg(loom)]
+pub fn lazily<T>(new: impl Fn() -> T) -> T {
+    LAZY.set(true);
+    let made = new();
+    LAZY.set(false);
+    made
+}
+
+// SAFETY: All of a model's threads are one of the machine's, and none gives way while a cell is made.
+#[cfg(loom)]
+unsafe impl<T: AtomicType> Send for Atomic<T> where T::Cell: Send {}
+// SAFETY: As above.
+#[cfg(loom)]
+unsafe impl<T: AtomicType> Sync for Atomic<T> where T::Cell: Sync {}
+
+/// An atomic value.
+///
+/// # Invariants
+///
+/// The cell is only used as a `T::Cell`, which has the layout of a `T`.
+#[cfg(not(loom))]
+pub struct Atomic<T: AtomicType>(core::cell::UnsafeCell<T>);
+
+// SAFETY: It is used as a `T::Cell`.
+#[cfg(not(loom))]
+unsafe impl<T: AtomicType> Send for Atomic<T> where T::Cell: Send {}
+// SAFETY: As above.
+#[cfg(not(loom))]
+unsafe impl<T: AtomicType> Sync for Atomic<T> where T::Cell: Sync {}
 
 impl<T: AtomicType> Atomic<T> {
     /// Makes one.
+    #[cfg(loom)]
     pub fn new(value: T) -> Self {
-        Self(T::cell(value))
+        let this = Self {
+            initial: value,
+            cell: core::cell::OnceCell::new(),
+        };
+        if !LAZY.get() {
+            this.cell();
+        }
+        this
+    }
+
+    /// Makes one.
+    #[cfg(not(loom))]
+    pub const fn new(value: T) -> Self {
+        const {
+            assert!(size_of::<T>() == size_of::<T::Cell>());
+            assert!(align_of::<T>() == align_of::<T::Cell>());
+        }
+        Self(core::cell::UnsafeCell::new(value))
+    }
+
+    #[cfg(loom)]
+    fn cell(&self) -> &T::Cell {
+        self.cell.get_or_init(|| T::cell(self.initial))
+    }
+
+    #[cfg(not(loom))]
+    #[inline]
+    fn cell(&self) -> &T::Cell {
+        // SAFETY: By the type invariant.
+        unsafe { &*self.0.get().cast() }
     }
 
     /// Loads it.
     #[inline]
     pub fn load<O: Ordering>(&self, _order: O) -> T {
-        T::load(&self.0, O::LOAD)
+        T::load(self.cell(), O::LOAD)
     }
 
     /// Stores to it.
     #[inline]
     pub fn store<O: Ordering>(&self, value: T, _order: O) {
-        T::store(&self.0, value, O::STORE);
+        T::store(self.cell(), value, O::STORE);
     }
 
     /// Exchanges it if it is `old`; returns what it was. Not ordered if it fails.
     #[inline]
     pub fn cmpxchg<O: Ordering>(&self, old: T, new: T, _order: O) -> Result<T, T> {
-        around::<O, _>(|| T::exchange(&self.0, old, new, O::BOTH))
+        around::<O, _>(|| T::exchange(self.cell(), old, new, O::BOTH))
     }
 }
 
@@ -168,13 +243,13 @@ impl<T: AtomicAdd> Atomic<T> {
     /// Adds to it.
     #[inline]
     pub fn add(&self, value: T, _order: Relaxed) {
-        T::fetch_add(&self.0, value, Order::Relaxed);
+        T::fetch_add(self.cell(), value, Order::Relaxed);
     }
 
     /// Adds to it; returns what it was.
     #[inline]
     pub fn fetch_add<O: Ordering>(&self, value: T, _order: O) -> T {
-        around::<O, _>(|| T::fetch_add(&self.0, value, O::BOTH))
+        around::<O, _>(|| T::fetch_add(self.cell(), value, O::BOTH))
     }
 }
 

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bios that follow others, or wait for something. A worker is whoever wakes them here: they go on at once.
+
+use core::ptr::NonNull;
+use std::sync::{
+    atomic::{AtomicUsize, Ordering},
+    Arc,
+};
+
+use kernel::{
+    bindings::bio,
+    prelude::*,
+    sync::atomic::{Atomic, Relaxed},
+};
+use loom::thread;
+
+use super::{explore, join};
+use crate::{
+    bindings::{self, JIFFIES},
+    bio::{Bio, Mapped},
+    inflight::{Entry, Follow, InFlight, PageRange, Wake, PATIENCE_MS},
+    parking::Parking,
+    target::{finish, PerBio, Target},
+};
+
+/// A target; what it is told.
+#[derive(Default)]
+struct Tester {
+    /// How often a leader of its was too slow.
+    timed_out: AtomicUsize,
+}
+
+impl Target for Tester {
+    /// Why it goes on.
+    type PerBio = Vec<Wake>;
+}
+
+impl Follow for Tester {
+    fn resume_bio<'a>(&'a self, mut bio: Bio<'a, Self>, why: Wake) -> Mapped {
+        bio.data().push(why);
+        bio.complete()
+    }
+
+    fn follow_timed_out(&self) {
+        self.timed_out.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A bio, with what travels with it.
+struct Request(NonNull<bio>);
+
+// SAFETY: As bios are; the models keep two from using one at the same time.
+unsafe impl Send for Request {}
+// SAFETY: As above.
+unsafe impl Sync for Request {}
+
+impl Request {
+    fn new() -> Self {
+        let per_bio = Box::into_raw(Box::new(PerBio::<Tester>::new(Vec::new())));
+        let bio = bio {
+            per_bio: per_bio.cast(),
+            sent: AtomicUsize::new(0),
+            completed: AtomicUsize::new(0),
+        };
+        Self(NonNull::from(Box::leak(Box::new(bio))))
+    }
+
+    /// The bio in the hands of its target.
+    fn bio(&self) -> Bio<'_, Tester> {
+        // SAFETY: The models hand it over once.
+        unsafe { Bio::from_raw(self.0, 0) }
+    }
+
+    fn raw(&self) -> &bio {
+        // SAFETY: There as long as this.
+        unsafe { self.0.as_ref() }
+    }
+
+    fn completed(&self) -> usize {
+        self.raw().completed.load(Ordering::Relaxed)
+    }
+
+    fn woken(&self) -> &[Wake] {
+        // SAFETY: There as long as this; asked when it is over.
+        unsafe { &(*self.raw().per_bio.cast::<PerBio<Tester>>()).data }
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        // SAFETY: Made in `new`, and nobody else's.
+        unsafe {
+            let bio = Box::from_raw(self.0.as_ptr());
+            drop(Box::from_raw(bio.per_bio.cast::<PerBio<Tester>>()));
+        }
+    }
+}
+
+/// Two targets, the table, and bios for pages of the same content.
+struct World {
+    flights: KBox<InFlight<Tester>>,
+    parking: Parking,
+    targets: [Tester; 2],
+    requests: [Request; 3],
+    /// What a leader's end leaves behind is there. Atomic so that nothing else orders it.
+    ended: Atomic<bool>,
+}
+
+impl World {
+    fn new() -> Arc<Self> {
+        JIFFIES.set(0);
+        Arc::new(Self {
+            flights: InFlight::new(c"model").expect("memory"),
+            parking: Parking::new().expect("memory"),
+            targets: Default::default(),
+            requests: [Request::new(), Request::new(), Request::new()],
+            ended: Atomic::new(false),
+        })
+    }
+
+    /// With the first bio leading, through the first target.
+    fn with_leader() -> Arc<Self> {
+        let world = Self::new();
+        assert!(world.come(0, 0), "nobody else leads");
+        world
+    }
+
+    /// A bio comes through a target: it leads (and true is returned), or follows, or completes by itself, if
+    /// a leader is known and it doesn't want to be the next.
+    fn come(&self, at: usize, target: usize) -> bool {
+        let (request, target) = (&self.requests[at], &self.targets[target]);
+        match self.flights.entry(range()) {
+            Entry::Vacant(vacant) => {
+                assert_eq!(vacant.pages(), range().count);
+                vacant.lead(&request.bio(), target, range().count);
+                true
+            }
+            Entry::Occupied(leader) => {
+                leader.follow(request.bio(), target);
+                false
+            }
+        }
+    }
+
+    /// As above, when the first bio leads already; never leads.
+    fn follow(&self, at: usize) {
+        match self.flights.entry(range()) {
+            Entry::Vacant(_) => {
+                let late = JIFFIES.get() > u64::from(PATIENCE_MS);
+                let left = self.ended.load(Relaxed);
+                assert!(late || left, "a leader is gone, and what it leaves isn't there");
+                self.requests[at].bio().complete();
+            }
+            Entry::Occupied(leader) => {
+                leader.follow(self.requests[at].bio(), &self.targets[1]);
+            }
+        }
+    }
+
+    /// A leader ends, and completes.
+    fn land(&self, at: usize) {
+        let request = &self.requests[at];
+        // SAFETY: It leads, and ends once.
+        unsafe { finish::<Tester>(request.0, || self.ended.store(true, Relaxed), true) };
+        request.bio().complete();
+    }
+
+    /// All bios of the list were completed, once.
+    fn check(&self, requests: core::ops::Range<usize>) {
+        for request in &self.requests[requests] {
+            assert_ne!(request.completed(), 0, "a bio is parked for ever");
+            assert_eq!(request.completed(), 1, "a bio was completed twice");
+            assert!(request.woken().len() <= 1);
+        }
+        // The next that comes finds nobody.
+        assert!(matches!(self.flights.entry(range()), Entry::Vacant(_)), "a leader is left over");
+    }
+}
+
+fn range() -> PageRange {
+    PageRange {
+        content: (1, 2),
+        first: 3,
+        count: 4,
+    }
+}
+
+fn spawn<T: 'static>(
+    world: &Arc<World>,
+    what: impl FnOnce(&World) -> T + 'static,
+) -> thread::JoinHandle<T> {
+    let world = world.clone();
+    thread::spawn(move || what(&world))
+}
+
+/// Two come while the leader lands.
+#[test]
+fn a_leader_lands_while_followers_come() {
+    explore(Some(3), || {
+        let world = World::with_leader();
+        let follow = |at: usize| spawn(&world, move |world| world.follow(at));
+        let threads = [follow(1), follow(2), spawn(&world, |world| world.land(0))];
+        join(threads);
+        world.check(0..3);
+        for request in &world.requests[1..] {
+            assert!(request.woken().is_empty() || request.woken() == [Wake::Landed]);
+        }
+    });
+}
+
+/// Whoever comes first leads, and the others follow, or lead when it has landed.
+#[test]
+fn all_come_at_once() {
+    explore(Some(3), || {
+        let world = World::new();
+        let come = |at: usize| {
+            spawn(&world, move |world| {
+                if world.come(at, 0) {
+                    world.land(at);
+                }
+            })
+        };
+        join([come(0), come(1), come(2)]);
+        world.check(0..3);
+    });
+}
+
+/// A device is suspended while its leader lands and a follower comes.
+fn released_while_it_lands(target: usize) {
+    explore(Some(3), move || {
+        let world = World::with_leader();
+        world.follow(1);
+        let threads = [
+            spawn(&world, move |world| world.flights.release(&world.targets[target])),
+            spawn(&world, |world| world.land(0)),
+            spawn(&world, |world| world.follow(2)),
+        ];
+        join(threads);
+        world.check(0..3);
+        let [first] = world.requests[1].woken() else {
+            panic!("not woken once");
+        };
+        assert_ne!(*first, Wake::Deferred);
+    });
+}
+
+#[test]
+fn the_leaders_device_is_suspended() {
+    released_while_it_lands(0);
+}
+
+#[test]
+fn the_followers_device_is_suspended() {
+    released_while_it_lands(1);
+}
+
+/// A leader is late, and lands while its followers are told to go on and another comes.
+#[test]
+fn a_late_leader_lands() {
+    explore(Some(3), || {
+        let world = World::with_leader();
+        world.follow(1);
+        JIFFIES.set(u64::from(PATIENCE_MS) + 1);
+        let threads = [
+            spawn(&world, |_| {
+                bindings::tick();
+            }),
+            spawn(&world, |world| world.land(0)),
+            spawn(&world, |world| world.follow(2)),
+        ];
+        join(threads);
+        world.check(0..3);
+        assert!(world.requests[2].woken().is_empty(), "somebody follows a late leader");
+        let left = usize::from(world.requests[1].woken() == [Wake::Left]);
+        assert_eq!(world.targets[0].timed_out.load(Ordering::Relaxed), left);
+    });
+}
+
+/// Who is parked goes on with the next change, or the change was made before.
+#[test]
+fn who_waits_for_a_change_goes_on() {
+    explore(Some(3), || {
+        let world = World::new();
+        // What they wait for; atomic so that nothing else orders it.
+        let waits = Arc::new(Atomic::new(true));
+        let park = |at: usize| {
+            let waits = waits.clone();
+            spawn(&world, move |world| {
+                let (bio, target) = (world.requests[at].bio(), &world.targets[0]);
+                if let Err(bio) = world.parking.park(bio, target, || waits.load(Relaxed)) {
+                    bio.complete();
+                }
+            })
+        };
+        let threads = [park(0), park(1)];
+        world.parking.change(&world.flights, || waits.store(false, Relaxed));
+        join(threads);
+        world.check(0..2);
+    });
+}
