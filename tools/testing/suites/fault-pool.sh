@@ -147,7 +147,7 @@ metadata_gone() {
 # A failed commit takes back what was mapped since the last: no record outlives that, and
 # what is read afterwards is what the disk has.
 rolled_back() {
-	local name
+	local name hits
 	pool_with "$1" 256
 	for name in a b; do
 		same "/mnt/$name/one" "$REF/one"
@@ -159,13 +159,14 @@ rolled_back() {
 	xfs_io -d -c "pwrite -q -b 64k -S 0xee 4m 1m" /dev/mapper/t-base || true
 	sync /dev/mapper/t-base || true
 	wait_for 30 pool_is ro
-	expect_drr "records after the roll-back" "$(stat_of a records)" 0
+	# Nothing is found by a name of this activation any more.
+	hits=$(stat_of b hit_sectors)
 	for name in a b; do
 		same "/mnt/$name/two" "$REF/two"
 		evict "/mnt/$name/one"
 		same "/mnt/$name/one" "$REF/one"
 	done
-	expect_drr "sectors served afterwards" "$(stat_of b hit_sectors)" 1024..
+	expect_drr "sectors served afterwards" $(($(stat_of b hit_sectors) - hits)) 0
 	out_of_service
 	repair "$2"
 	in_service "$1"
