@@ -69,7 +69,9 @@ pub(crate) unsafe fn dm_rust_counters_free(counters: *mut u64) {
     unsafe {
         let first = counters.sub(1);
         let count = *first as usize + 1;
-        drop(Box::from_raw(core::ptr::slice_from_raw_parts_mut(first, count)));
+        drop(Box::from_raw(core::ptr::slice_from_raw_parts_mut(
+            first, count,
+        )));
     }
 }
 

@@ -19,7 +19,11 @@ std::thread_local! {
 pub fn cells<T>(count: usize, new: impl Fn() -> T) -> Result<KVVec<T>> {
     let mut cells = KVVec::with_capacity(count, GFP_KERNEL)?;
     for _ in 0..count {
-        let cell = if count > MANY.get() { lazily(&new) } else { new() };
+        let cell = if count > MANY.get() {
+            lazily(&new)
+        } else {
+            new()
+        };
         cells.push(cell, GFP_KERNEL)?;
     }
     Ok(cells)

@@ -11,7 +11,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Acquire, Atomic, Relaxed, Release},
-        rcu::{self, gone, given_away},
+        rcu::{self, given_away, gone},
     },
 };
 

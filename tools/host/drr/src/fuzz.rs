@@ -522,7 +522,8 @@ impl Both {
     /// What is on record afterwards, and how many of the pages.
     fn insert(&mut self, part: &Read, wanted: impl Fn(u64) -> bool) -> u32 {
         let stretch = (part.name, part.page / RUN);
-        let known = |page: u64| matches!(self.digests.get(&(stretch, page)), Some(Known::Digest(_)));
+        let known =
+            |page: u64| matches!(self.digests.get(&(stretch, page)), Some(Known::Digest(_)));
         let pages: Vec<u64> = (part.page..part.page + part.count)
             .filter(|page| wanted(*page) && known(*page))
             .collect();
@@ -538,7 +539,9 @@ impl Both {
         let mut runs: HashMap<(u64, u64), HashSet<u64>> = HashMap::new();
         for (it, held) in &self.pages {
             if held.part() == stretch {
-                let run = runs.entry((it.0, it.1.wrapping_sub(held.page))).or_default();
+                let run = runs
+                    .entry((it.0, it.1.wrapping_sub(held.page)))
+                    .or_default();
                 run.insert(held.page);
             }
         }
@@ -592,7 +595,11 @@ impl Both {
                 }
             }
         }
-        assert_eq!(found, self.pages.len(), "a page that is known was not found");
+        assert_eq!(
+            found,
+            self.pages.len(),
+            "a page that is known was not found"
+        );
         let (records, pages, bytes) = self.table.usage();
         assert_eq!(pages, self.pages.len() as u64);
         let runs: HashSet<_> = self

@@ -160,9 +160,7 @@ impl World {
         let Some(stamp) = self.changes.stamp(THIN_ID, BLOCK) else {
             return;
         };
-        let kept = self
-            .mappings
-            .get(Self::layer(), BLOCK, 128, stamp, BINDING);
+        let kept = self.mappings.get(Self::layer(), BLOCK, 128, stamp, BINDING);
         if let Some(kept) = kept.filter(|_| known) {
             assert_eq!(kept.block, SECOND as u64, "a stale lookup was used");
         }
@@ -274,10 +272,7 @@ fn a_lookup_that_is_kept_while_it_changes_is_not_used_after_that() {
     explore_from(
         None,
         |_| (),
-        &[
-            |world| world.remap_and_complete(Told::Before),
-            World::keep,
-        ],
+        &[|world| world.remap_and_complete(Told::Before), World::keep],
         World::use_kept,
     );
 }

@@ -155,7 +155,10 @@ impl Filled {
     fn event(&self, random: &mut Random) {
         let stretch = random.below(self.stretches);
         let (mapping, _) = place(stretch, random.below(self.donors));
-        assert_eq!(self.remove(mapping, (FILE_RUNS + stretch % FILE_RUNS) * RUN, 1), 0);
+        assert_eq!(
+            self.remove(mapping, (FILE_RUNS + stretch % FILE_RUNS) * RUN, 1),
+            0
+        );
     }
 
     /// A folio leaves, and is read again.
@@ -212,7 +215,9 @@ fn bytes_each(donors: u64, pages: u32) -> f64 {
 
 /// Prints how many bytes a page takes.
 fn print_bytes() {
-    println!("bytes for a page on record, in the kernel's slabs and without tables of a fixed size");
+    println!(
+        "bytes for a page on record, in the kernel's slabs and without tables of a fixed size"
+    );
     println!("{:>20}{:>10}{:>10}{:>10}", "donors", 1, 8, 16);
     for pages in [bits::PAGES, bits::PAGES / 4, 1] {
         let cells = [1, 8, 16].map(|donors| format!("{:>10.1}", bytes_each(donors, pages)));

@@ -19,7 +19,9 @@ use dm::{
     bio::Writer,
     directory::{CachedPages, Digest, End},
     event::{Event, Mapping, MappingChange},
-    folio::{number_in, words_of, LockedFolio, MappingId, PageCache, PageWords, PAGE_SHIFT, PAGE_WORDS},
+    folio::{
+        number_in, words_of, LockedFolio, MappingId, PageCache, PageWords, PAGE_SHIFT, PAGE_WORDS,
+    },
     scratch::ScratchPages,
     thin::tell,
 };
@@ -283,7 +285,10 @@ impl World {
         let served = engine.serve(&place.name, extent, &mut Writer::new(&mut memory));
         self.count(Count::Unproven, served.unproven.into());
         if served.pages == 0 {
-            assert!(memory.iter().all(|byte| *byte == 0), "unproven bytes got out");
+            assert!(
+                memory.iter().all(|byte| *byte == 0),
+                "unproven bytes got out"
+            );
             return None;
         }
         let mut words: PageWords = [0; PAGE_WORDS];

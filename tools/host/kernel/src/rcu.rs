@@ -122,9 +122,8 @@ mod imp {
         let state = STATE.lock().expect("no holder panicked");
         state.gone.iter().any(|it| {
             // SAFETY: Allocated by `KBox`; not given back before the end of the run.
-            let size = unsafe {
-                libc::malloc_usable_size(core::ptr::with_exposed_provenance_mut(*it))
-            };
+            let size =
+                unsafe { libc::malloc_usable_size(core::ptr::with_exposed_provenance_mut(*it)) };
             (*it..*it + size).contains(&what.addr())
         })
     }

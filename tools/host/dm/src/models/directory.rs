@@ -35,7 +35,8 @@ impl Ledger<Content> for Arc<Ended> {
     type Holder = u32;
 
     fn ended(&self, _: &Content, _: &u32, _: End, pages: u32) {
-        self.0.fetch_add(pages.count_ones().into(), Ordering::Relaxed);
+        self.0
+            .fetch_add(pages.count_ones().into(), Ordering::Relaxed);
     }
 }
 
@@ -95,9 +96,9 @@ impl World {
                     let digests = [digest(content)];
                     // CAST: 0 or 1.
                     let page = index as u32;
-                    entered =
-                        self.directory
-                            .enter(Content(name), 0, page, &pages, &digests);
+                    entered = self
+                        .directory
+                        .enter(Content(name), 0, page, &pages, &digests);
                     let pages = entered.pages.count_ones().into();
                     self.entered.fetch_add(pages, Ordering::Relaxed);
                     let pages = entered.differed.count_ones().into();
@@ -202,7 +203,10 @@ impl World {
             }
             true
         });
-        assert_eq!((self.directory.runs(), self.directory.pages()), (runs, pages));
+        assert_eq!(
+            (self.directory.runs(), self.directory.pages()),
+            (runs, pages)
+        );
     }
 
     /// Whether a page of what `name` names is in the directory, and whether it can donate.
@@ -375,7 +379,11 @@ fn two_pages_of_a_run_are_entered_at_once() {
 fn two_pages_that_are_entered_at_once_donate() {
     two_pages_of_a_run(|world| {
         assert_eq!(world.state_of(DISK, 0), (true, true));
-        assert_eq!(world.state_of(DISK, 1), (true, true), "a page is on record, and can't donate");
+        assert_eq!(
+            world.state_of(DISK, 1),
+            (true, true),
+            "a page is on record, and can't donate"
+        );
     });
 }
 

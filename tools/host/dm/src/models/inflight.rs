@@ -149,7 +149,10 @@ impl World {
             Entry::Vacant(_) => {
                 let late = JIFFIES.get() > u64::from(PATIENCE_MS);
                 let left = self.ended.load(Relaxed);
-                assert!(late || left, "a leader is gone, and what it leaves isn't there");
+                assert!(
+                    late || left,
+                    "a leader is gone, and what it leaves isn't there"
+                );
                 self.requests[at].bio().complete();
             }
             Entry::Occupied(leader) => {
@@ -174,7 +177,10 @@ impl World {
             assert!(request.woken().len() <= 1);
         }
         // The next that comes finds nobody.
-        assert!(matches!(self.flights.entry(range()), Entry::Vacant(_)), "a leader is left over");
+        assert!(
+            matches!(self.flights.entry(range()), Entry::Vacant(_)),
+            "a leader is left over"
+        );
     }
 }
 
@@ -232,7 +238,9 @@ fn released_while_it_lands(target: usize) {
         let world = World::with_leader();
         world.follow(1);
         let threads = [
-            spawn(&world, move |world| world.flights.release(&world.targets[target])),
+            spawn(&world, move |world| {
+                world.flights.release(&world.targets[target])
+            }),
             spawn(&world, |world| world.land(0)),
             spawn(&world, |world| world.follow(2)),
         ];
@@ -271,7 +279,10 @@ fn a_late_leader_lands() {
         ];
         join(threads);
         world.check(0..3);
-        assert!(world.requests[2].woken().is_empty(), "somebody follows a late leader");
+        assert!(
+            world.requests[2].woken().is_empty(),
+            "somebody follows a late leader"
+        );
         let left = usize::from(world.requests[1].woken() == [Wake::Left]);
         assert_eq!(world.targets[0].timed_out.load(Ordering::Relaxed), left);
     });
@@ -294,7 +305,9 @@ fn who_waits_for_a_change_goes_on() {
             })
         };
         let threads = [park(0), park(1)];
-        world.parking.change(&world.flights, || waits.store(false, Relaxed));
+        world
+            .parking
+            .change(&world.flights, || waits.store(false, Relaxed));
         join(threads);
         world.check(0..2);
     });
