@@ -37,7 +37,7 @@ pub(crate) struct Stretch {
 }
 
 /// Whose page cache a stretch was read into.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Holder {
     /// The target that it passed.
     pub(crate) device: u32,

@@ -94,7 +94,7 @@ pub trait Name: Copy + PartialEq + Send + Sync {
 /// Where it is noted down that pages have left the directory.
 pub trait Ledger<N>: Send + Sync {
     /// Says whose page cache it is.
-    type Holder: Copy + Send + Sync;
+    type Holder: Copy + PartialEq + Send + Sync;
 
     /// Pages of this name, in this holder's page cache, have left the directory, bit *n* for page *n*.
     /// Any context but NMI.
@@ -360,6 +360,9 @@ const INTEREST: usize = 4096;
 const MOST_RUNS: u32 = 256;
 /// Of these, runs with the same pages.
 const MOST_ALIKE: u32 = 16;
+/// And with the same pages of one holder: a file system may have any number of files that share their blocks, and
+/// must not take the room of others.
+const MOST_OF_A_HOLDER: u32 = 4;
 
 /// Reads a counter that is below zero for a moment when something is ended by one CPU before
 /// another has counted it.
@@ -585,22 +588,22 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         let is_it = |run: &Run<N, L::Holder>| {
             run.mapping == mapping && run.base == base && Some(content_of(run, guard).name) == name
         };
-        let mut known = false;
+        let mut known = 0;
         for run in self.runs_of(guard, mapping, pages.first..=last) {
             if is_it(run) {
-                known = known || mask != 0 && self.set(run, mask);
+                known |= self.add(run, guard, holder, mask);
             } else {
                 // Read again, from elsewhere: it was thrown away without having left the cache.
                 self.end(run, guard, pages.first..=last, End::Read);
             }
         }
-        if known {
-            return mask;
+        if known != 0 {
+            return known;
         }
         let Some((pointer, name)) = content.content.as_ref().map(RcuArc::ptr).zip(name) else {
             return 0;
         };
-        if mask == 0 || !self.has_room() || self.has_enough(guard, name, mask) {
+        if mask == 0 || !self.has_room() || self.has_enough(guard, name, holder, mask) {
             return 0;
         }
 
@@ -631,17 +634,38 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         inserted.map_or(0, |_| mask)
     }
 
-    /// There are runs enough with the pages of `mask`, or for the name at all.
+    /// There are runs enough with the pages of `mask`, of all or of the holder, or for the name at all.
     ///
     /// One content can be in any number of pages: thousands of page caches, or of files that
     /// share their blocks. Whoever looks for it walks them all.
-    fn has_enough(&self, guard: &rcu::Guard, name: N, mask: u32) -> bool {
-        let (mut runs, mut alike) = (0, 0);
+    fn has_enough(&self, guard: &rcu::Guard, name: N, holder: L::Holder, mask: u32) -> bool {
+        let (mut runs, mut alike, mut own) = (0, 0, 0);
         self.donors(guard, name).any(|donor| {
+            let same = u32::from(donor.pages() & mask == mask);
             runs += 1;
-            alike += u32::from(donor.pages() & mask == mask);
-            runs == MOST_RUNS || alike == MOST_ALIKE
+            alike += same;
+            own += same * u32::from(donor.holder() == holder);
+            runs == MOST_RUNS || alike == MOST_ALIKE || own == MOST_OF_A_HOLDER
         })
+    }
+
+    /// Adds pages to a run, unless there are enough with those that it hasn't got; returns which of them it has.
+    fn add(
+        &self,
+        run: &Run<N, L::Holder>,
+        guard: &rcu::Guard,
+        holder: L::Holder,
+        mask: u32,
+    ) -> u32 {
+        let new = mask & !run.bits.pages();
+        let name = content_of(run, guard).name;
+        if new == 0 || self.has_enough(guard, name, holder, new) {
+            return mask & run.bits.pages();
+        }
+        match self.set(run, mask) {
+            true => mask,
+            false => 0,
+        }
     }
 
     /// Adds pages to a run; false if it is dead.

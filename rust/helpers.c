@@ -138,6 +138,9 @@ bool dm_rust_folio_drop(struct address_space *mapping, struct folio *folio,
 {
 	bool removed;
 
+	/* generic_error_remove_folio() leaves others alone. */
+	if (!S_ISREG(mapping->host->i_mode))
+		return false;
 	if (if_unused &&
 	    (mapping_unevictable(mapping) || !folio_unused(folio) ||
 	     !filemap_release_folio(folio, 0) || !folio_unused(folio)))

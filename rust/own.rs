@@ -60,7 +60,8 @@ pub(crate) struct OwnBio {
 
 impl OwnBio {
     /// To do what `flags` say with `bytes` bytes of `device`, for whom `bio` is for. Its memory isn't
-    /// initialised. Nothing if there is no memory.
+    /// initialised. Nothing if there is no memory, or if that is more than a bio
+    /// has room for.
     pub(crate) fn new<T: Target>(
         bio: &Bio<'_, T>,
         device: BlockDevice<'_>,
@@ -68,6 +69,9 @@ impl OwnBio {
         bytes: u32,
     ) -> Option<Self> {
         let count = bytes.div_ceil(PAGE_SIZE);
+        if count > bindings::DM_RUST_BIO_MAX_VECS {
+            return None;
+        }
         let nowait = GFP_NOWAIT | __GFP_NOWARN;
         let mut pages = KVec::with_capacity(count as usize, nowait).ok()?;
         for _ in 0..count {

@@ -164,13 +164,11 @@ impl Thin {
     unsafe fn open(device: &Device) -> core::result::Result<Self, OpenError> {
         let api = Api::get().ok_or(OpenError::NoInterface)?;
         // SAFETY: The device is open.
-        let handle =
-            from_err_ptr(unsafe { (api.get_handle)(device.bdev().as_ptr()) }).map_err(|error| {
-                match error {
-                    EAGAIN => OpenError::Suspended,
-                    error => OpenError::NotThin(error),
-                }
-            })?;
+        let handle = unsafe { (api.get_handle)(device.bdev().as_ptr()) };
+        let handle = from_err_ptr(handle).map_err(|error| match error {
+            EAGAIN => OpenError::Suspended,
+            error => OpenError::NotThin(error),
+        })?;
         // INVARIANT: Just got; `device` stays open by the safety requirements.
         NonNull::new(handle)
             .map(|handle| Self { api, handle })

@@ -234,13 +234,16 @@ pub fn run_bits(data: &[u8]) {
 }
 
 const DEVICES: u64 = 3;
-const MAPPINGS: u64 = 3;
+const MAPPINGS: u64 = 5;
 const BLOCKS: u64 = 3;
 const POOLS: u64 = 2;
 const TIMES: u64 = 2;
 /// Two stretches and a half.
 const BLOCK_PAGES: u64 = 40;
 const RUN: u64 = bits::PAGES as u64;
+/// Runs with the same pages that the table wants, of all devices and of one.
+const MOST_ALIKE: usize = 16;
+const MOST_OF_A_DEVICE: usize = 4;
 
 /// A page of a page cache: the page cache's number, the page's index.
 type CachePage = (u64, u64);
@@ -535,28 +538,33 @@ impl Both {
                 && range.contains(&it.1)
                 && !held.is(part.name, part.page + (it.1 - part.first))
         });
-        // Runs by page cache and where the block would begin in it.
-        let mut runs: HashMap<(u64, u64), HashSet<u64>> = HashMap::new();
-        for (it, held) in &self.pages {
-            if held.part() == stretch {
-                let run = runs
-                    .entry((it.0, it.1.wrapping_sub(held.page)))
-                    .or_default();
-                run.insert(held.page);
-            }
+        // Runs by page cache and where the block would begin in it: their device and pages.
+        let mut runs: HashMap<(u64, u64), (u32, HashSet<u64>)> = HashMap::new();
+        for (it, held) in self.pages.iter().filter(|(_, held)| held.part() == stretch) {
+            let run = runs.entry((it.0, it.1.wrapping_sub(held.page)));
+            let (_, its) = run.or_insert((held.device, HashSet::new()));
+            its.insert(held.page);
         }
-        let run = (part.mapping, part.first.wrapping_sub(part.page));
-        let alike = |run: &&HashSet<u64>| pages.iter().all(|page| run.contains(page));
-        let enough = runs.values().filter(alike).count() >= 16;
-        if pages.is_empty() || enough && !runs.contains_key(&run) {
-            return 0;
+        let its = runs.get(&(part.mapping, part.first.wrapping_sub(part.page)));
+        let new: Vec<u64> = match its {
+            Some((_, its)) => pages
+                .iter()
+                .filter(|it| !its.contains(it))
+                .copied()
+                .collect(),
+            None => pages.clone(),
+        };
+        let alike = runs
+            .values()
+            .filter(|(_, its)| new.iter().all(|page| its.contains(page)));
+        let own = alike.clone().filter(|(device, _)| *device == part.device);
+        let enough = alike.count() >= MOST_ALIKE || own.count() >= MOST_OF_A_DEVICE;
+        if new.is_empty() || enough {
+            return (pages.len() - new.len()) as u32;
         }
         // A run keeps the device that it was made for.
-        let mut its = self.pages.iter().filter(|(it, held)| {
-            held.part() == stretch && (it.0, it.1.wrapping_sub(held.page)) == run
-        });
-        let device = its.next().map_or(part.device, |(_, held)| held.device);
-        for page in &pages {
+        let device = its.map_or(part.device, |(device, _)| *device);
+        for page in &new {
             self.pages.insert(
                 place(*page),
                 Held {
