@@ -132,34 +132,6 @@ pub fn window(base: u64) -> u64 {
     ((base as i64) >> PAGES.trailing_zeros()) as u64
 }
 
-/// Sets the mark for a hash in `marks`, whose number is a power of two. Fully ordered.
-///
-/// Marks are never taken back: a mark stands for others, too.
-pub fn mark(marks: &[Atomic<u64>], hash: u64) {
-    let (word, bit) = mark_of(marks, hash);
-    merge(word, bit);
-}
-
-/// Whether the mark for a hash is set. Fully ordered.
-pub fn marked(marks: &[Atomic<u64>], hash: u64) -> bool {
-    let (word, bit) = mark_of(marks, hash);
-    word.fetch_add(0, Full) & bit != 0
-}
-
-/// Sets in `word` the bits of `bits`. Fully ordered.
-pub fn merge(word: &Atomic<u64>, bits: u64) {
-    let mut old = word.load(Relaxed);
-    while let Err(now) = word.cmpxchg(old, old | bits, Full) {
-        old = now;
-    }
-}
-
-fn mark_of(marks: &[Atomic<u64>], hash: u64) -> (&Atomic<u64>, u64) {
-    // CAST: Less than the number of marks.
-    let word = (hash >> u64::BITS / 2) as usize & (marks.len() - 1);
-    (&marks[word], 1 << (hash % u64::from(u64::BITS)))
-}
-
 /// Of `count` things, how many come before the first `worth` in a row that are `known`, or before
 /// fewer that are the last; `count` if there are no such.
 pub fn before_run(count: u32, worth: u32, mut known: impl FnMut(u32) -> bool) -> u32 {
