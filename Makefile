@@ -48,7 +48,7 @@ fuzz:
 check:
 	@scripts/check.sh
 
-# GUARDS="DirtyHook Recheck" takes only these
+# GUARDS="Proof Kept" takes only these
 mutants:
 	@scripts/mutants.sh $(GUARDS)
 
