@@ -135,8 +135,9 @@ impl Changes {
     /// They have changed.
     pub(crate) fn end(&self, thin_id: u32, begin: u64, end: u64) {
         self.each(thin_id, begin, end, |cell| {
-            // Whoever joins between the two isn't told of the first.
-            if cell.ended.load(Relaxed) == cell.begun.load(Relaxed) {
+            // Whoever joins between the two isn't told of the first. Acquire: of a change that is told at the same
+            // time, as a roll-back may be, the beginning is seen if the end is.
+            if cell.ended.load(Acquire) == cell.begun.load(Relaxed) {
                 cell.begun.fetch_add(1, Full);
             }
             cell.ended.fetch_add(1, Full);

@@ -16,9 +16,9 @@
 //! Pages are kept in runs: [`bits::PAGES`] consecutive pages of a file that were read from consecutive
 //! pages of the content. Adding, finding and ending take no lock unless a run is made or dies; then it
 //! is the [index](crate::index)'s two. All runs of a name share its digests, as far as they can: two
-//! that are made at the same moment may have digests of their own, which are the same.
+//! that are made at the same moment may have digests of their own, which are compared then.
 
-use core::{marker::PhantomData, num::NonZeroU64, ops::RangeInclusive};
+use core::{marker::PhantomData, num::NonZeroU64, ops::RangeInclusive, ptr};
 
 use kernel::{
     alloc::{flags::*, KVVec},
@@ -179,6 +179,42 @@ impl<N> Content<N> {
             .filter(|bits| bits.get() != DISCORD)
             .map(Digest)
     }
+
+    /// The pages whose digest is known.
+    fn known(&self) -> u32 {
+        (0..bits::PAGES)
+            .filter(|at| self.digest(*at).is_some())
+            .fold(0, |known, at| known | 1 << at)
+    }
+
+    /// Takes note of the digest of page `at`, which there is; returns what was known of it, 0 for nothing. Fully
+    /// ordered.
+    fn note(&self, at: u32, digest: u64) -> u64 {
+        let known = self.digests[at as usize].cmpxchg(0, digest, Full);
+        known.map_or_else(|known| known, |_| 0)
+    }
+
+    /// These pages have two digests. Fully ordered.
+    fn spoil(&self, pages: u32) {
+        for digest in pages_of(pages).map(|at| &self.digests[at as usize]) {
+            let mut old = digest.load(Relaxed);
+            while let Err(now) = digest.cmpxchg(old, DISCORD, Full) {
+                old = now;
+            }
+        }
+    }
+
+    /// Of these pages, those that have two digests. Fully ordered.
+    fn spoilt(&self, pages: u32) -> u32 {
+        pages_of(pages)
+            .filter(|at| self.digests[*at as usize].fetch_add(0, Full) == DISCORD)
+            .fold(0, |spoilt, at| spoilt | 1 << at)
+    }
+}
+
+/// The numbers of the pages of `mask`, as far as they are a run's.
+fn pages_of(mask: u32) -> impl Iterator<Item = u32> {
+    (0..bits::PAGES).filter(move |at| mask >> at & 1 != 0)
 }
 
 /// Consecutive pages of a page cache that were read from consecutive pages of a content.
@@ -464,8 +500,11 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         if let Some(content) = content.get() {
             entered = self.learn(&guard, content, page, digests);
         }
-        let fresh = mask & !entered.differed & self.known(content.get());
-        entered.pages = self.insert(&guard, content, holder, page, pages, fresh);
+        let fresh = mask & !entered.differed & content.get().map_or(0, Content::known);
+        let (known, differed) = self.insert(&guard, content, holder, page, pages, fresh);
+        entered.pages = known;
+        entered.compared |= differed;
+        entered.differed |= differed;
         entered
     }
 
@@ -476,8 +515,9 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     pub fn inherit(&self, name: N, holder: L::Holder, page: u32, pages: &CachedPages<'_>) -> u32 {
         let guard = rcu::read_lock();
         let content = self.find_content(&guard, name);
-        let mask = bits::mask(page, pages.count) & self.known(content.get());
-        self.insert(&guard, content, holder, page, pages, mask)
+        let mask = bits::mask(page, pages.count) & content.get().map_or(0, Content::known);
+        let (known, _) = self.insert(&guard, content, holder, page, pages, mask);
+        known
     }
 
     /// Compares digests of pages from `page` on, which came from the disk, with those that the name has,
@@ -529,15 +569,6 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         }
     }
 
-    /// The pages whose digest is known.
-    fn known(&self, content: Option<&Content<N>>) -> u32 {
-        content.map_or(0, |content| {
-            (0..bits::PAGES)
-                .filter(|at| content.digest(*at).is_some())
-                .fold(0, |known, at| known | 1 << at)
-        })
-    }
-
     /// Compares digests, from page `page` on, with what is known, or adds them to it. Pages that differ
     /// lose all that is known of them.
     fn learn(
@@ -550,28 +581,59 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         let mut entered = Entered::default();
         for (at, digest) in (page..bits::PAGES).zip(digests) {
             let new = digest.0.get();
-            let known = match content.digests[at as usize].cmpxchg(0, new, Full) {
-                Ok(_) => continue,
-                Err(known) => known,
-            };
-            if known != DISCORD {
-                entered.compared |= 1 << at;
-            }
-            if known != new {
-                content.digests[at as usize].store(DISCORD, Relaxed);
-                entered.differed |= 1 << at;
+            match content.note(at, new) {
+                0 => continue,
+                DISCORD => entered.differed |= 1 << at,
+                known => {
+                    entered.compared |= 1 << at;
+                    entered.differed |= u32::from(known != new) << at;
+                }
             }
         }
-        if entered.differed != 0 {
-            for donor in self.donors(guard, content.name) {
-                self.clear(donor.run, guard, entered.differed, End::Differed);
-            }
-        }
+        self.disagree(guard, content, entered.differed);
         entered
     }
 
-    /// Enters the pages of `mask`, and returns which of them are known now; ends what is known of `pages`
-    /// under other names.
+    /// Ends all that is known of pages that have two digests.
+    fn disagree(&self, guard: &rcu::Guard, content: &Content<N>, pages: u32) {
+        if pages == 0 {
+            return;
+        }
+        content.spoil(pages);
+        for donor in self.donors(guard, content.name) {
+            donor.content().spoil(pages);
+            self.clear(donor.run, guard, pages, End::Differed);
+        }
+    }
+
+    /// Has the contents of a name agree, when pages have been entered with one of them. Returns the pages on which they
+    /// don't, and of which nothing is known any more.
+    ///
+    /// Of two that enter a name at the same time each may have made a content. Then the one whose run is linked later
+    /// finds the other's here. And if a page is found to differ meanwhile, either its mark is seen here, or whoever
+    /// marks it finds the run.
+    fn settle(&self, guard: &rcu::Guard, content: &Content<N>, pages: u32) -> u32 {
+        let mut differ = 0;
+        for other in self
+            .donors(guard, content.name)
+            .map(|donor| donor.content())
+        {
+            if ptr::eq(other, content) {
+                continue;
+            }
+            for at in pages_of(pages) {
+                let own = content.digests[at as usize].load(Relaxed);
+                let known = other.note(at, own);
+                differ |= u32::from(known != 0 && known != own) << at;
+            }
+        }
+        differ |= content.spoilt(pages);
+        self.disagree(guard, content, differ);
+        differ
+    }
+
+    /// Enters the pages of `mask`, and returns which of them are known now, and which were found to differ;
+    /// ends what is known of `pages` under other names.
     fn insert(
         &self,
         guard: &rcu::Guard,
@@ -580,7 +642,11 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         page: u32,
         pages: &CachedPages<'_>,
         mask: u32,
-    ) -> u32 {
+    ) -> (u32, u32) {
+        let settle = |content: &Content<N>, known: u32| {
+            let differed = self.settle(guard, content, known);
+            (known & !differed, differed)
+        };
         let mapping = pages.mapping;
         let base = pages.first.wrapping_sub(u64::from(page));
         let last = pages.first + u64::from(pages.count) - 1;
@@ -597,15 +663,17 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
                 self.end(run, guard, pages.first..=last, End::Read);
             }
         }
-        if known != 0 {
-            return known;
+        if let Some(content) = content.get().filter(|_| known != 0) {
+            return settle(content, known);
         }
         let Some((pointer, name)) = content.content.as_ref().map(RcuArc::ptr).zip(name) else {
-            return 0;
+            return (0, 0);
         };
         if mask == 0 || !self.has_room() || self.has_enough(guard, name, holder, mask) {
-            return 0;
+            return (0, 0);
         }
+        // SAFETY: The reference is ours until the run is in the index.
+        let shared = unsafe { pointer.get(guard) };
 
         // Counted before it can be found, so that an event can't miss it: the folio is locked.
         self.interest(mapping).add(1, Relaxed);
@@ -631,7 +699,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
             }
             Ok(false) | Err(_) => self.interest(mapping).add(1u32.wrapping_neg(), Relaxed),
         }
-        inserted.map_or(0, |_| mask)
+        inserted.map_or((0, 0), |_| settle(shared, mask))
     }
 
     /// There are runs enough with the pages of `mask`, of all or of the holder, or for the name at all.

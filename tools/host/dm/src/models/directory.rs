@@ -375,7 +375,6 @@ fn two_pages_of_a_run_are_entered_at_once() {
 }
 
 #[test]
-#[ignore = "the digest is in a content that the run doesn't have"]
 fn two_pages_that_are_entered_at_once_donate() {
     two_pages_of_a_run(|world| {
         assert_eq!(world.state_of(DISK, 0), (true, true));
@@ -397,7 +396,6 @@ fn what_differs_donates_no_more() {
 }
 
 #[test]
-#[ignore = "a record that is made at the same time stays, without a digest"]
 fn what_differs_ends_the_page() {
     births(true, [DISK, OTHER], |world, entered| {
         assert_eq!(entered[1].differed, 1);
@@ -411,7 +409,6 @@ fn what_differs_ends_the_page() {
 
 /// Two that differ, and nothing was known: one of them is told.
 #[test]
-#[ignore = "each has a digest of its own, and nobody compares them"]
 fn one_of_two_that_differ_is_told() {
     births(false, [DISK, OTHER], |world, entered| {
         let differed = entered.iter().any(|it| it.differed != 0);
