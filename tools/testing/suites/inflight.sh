@@ -139,16 +139,19 @@ direct_follower() {
 }
 
 # The leader's read fails, in less than the second that it is waited for: the follower asks for
-# itself, and gets what is there by then.
+# itself, and gets what is there by then. The disk's table is replaced meanwhile: that waits for the
+# leader's read, which is slow below it, and holds the follower's back.
 leader_fails() {
 	[ "${DRR_SLOW:-1}" = 1 ] || skip "less than a second is too short on this kernel"
 	dmsetup create bad --table "0 $(sectors "/dev/$DATA_DISK") error"
 	on_exit "dmsetup remove --retry bad"
+	dmsetup create slow-bad --table "0 $(sectors "/dev/$DATA_DISK") delay /dev/mapper/bad 0 700"
+	on_exit "dmsetup remove --retry slow-bad"
 	settle /mnt/a/fails
 	settle /mnt/b/fails
 	LEFT=$(stat_of b miss_left)
 	on_exit data_healthy
-	data_table "0 $(sectors "/dev/$DATA_DISK") delay /dev/mapper/bad 0 700"
+	data_table "0 $(sectors "/dev/$DATA_DISK") linear /dev/mapper/slow-bad 0"
 	first_pages a fails &
 	LEADER=$!
 	sleep 0.2
