@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::config::{Config, Fs};
+use crate::config::Config;
 use crate::content::{fill, first_wrong, is_mixture, Key, PAGE, UNIT, WORDS};
 use crate::diagnose;
 use crate::kmsg;
@@ -133,17 +133,16 @@ impl<'a> Worker<'a> {
     /// of a day, and has the next sync or direct read of the file tell of it. The page's content is
     /// uncertain then.
     ///
-    /// Nor are xfs' direct reads kept apart from writes through a mapping: one that finds a block
-    /// that was just written and has no place on the disk yet fails, and iomap_dio_iter() says so
-    /// in the log.
+    /// Nor are direct reads kept apart from writes through a mapping, on any file system that
+    /// allocates late: a read that finds a block that was just written and has no place on the
+    /// disk yet fails, and iomap_dio_iter() says so in the log.
     fn collides(&self, error: Option<i32>) -> bool {
         if error != Some(libc::EIO) {
             return false;
         }
         let small = self.config.fs.block() < PAGE && STALE_PAGES.was_said();
         small
-            || matches!(self.config.fs, Fs::Xfs(_))
-                && self.operation.contains("O_DIRECT read")
+            || self.operation.contains("O_DIRECT read")
                 && kmsg::said("Direct I/O collision with buffered writes", COLLISIONS)
     }
 
