@@ -5,6 +5,8 @@
 //! C headers: [`include/linux/preempt.h`](srctree/include/linux/preempt.h),
 //! [`include/linux/smp.h`](srctree/include/linux/smp.h)
 
+use core::sync::atomic::{compiler_fence, Ordering};
+
 use kernel::{
     cpu::{nr_cpu_ids, CpuId},
     page::Page,
@@ -18,7 +20,7 @@ use crate::{bindings, folio::PageWords};
 #[repr(align(64))]
 struct Slot {
     page: Page,
-    /// Somebody on this CPU has the page in use.
+    /// The page is in use, by this CPU.
     busy: Atomic<bool>,
 }
 
@@ -70,11 +72,15 @@ impl ScratchPages {
         if slot.busy.load(Relaxed) {
             return None;
         }
+        // An interrupt of this CPU that finds the page free overwrites it. So the page is marked before its
+        // first use and released after the last, and the compiler mustn't move a use past either.
         slot.busy.store(true, Relaxed);
-        // SAFETY: The page is as large as the array, is aligned, and stays for as long as `self`. Whoever
-        // else comes by on this CPU finds it busy, and no other CPU uses it.
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: The page is as large as the array, is aligned, and stays for as long as `self`. Other
+        // callers on this CPU find it busy, and no other CPU uses it.
         let words = unsafe { &mut *bindings::dm_rust_page_address(slot.page.as_ptr()).cast() };
         let result = visit(words);
+        compiler_fence(Ordering::SeqCst);
         slot.busy.store(false, Relaxed);
         Some(result)
     }
