@@ -18,8 +18,8 @@
 //! is seen.
 //!
 //! A lookup that is kept for later reads ([`crate::mappings`]) stands for one that is made when a read comes,
-//! if the cell is quiet and unchanged *then*: had a change been completed before the read came, in the sense
-//! that somebody has been told, then the count would be seen, as dm-thin tells before it completes anything.
+//! if the cell is quiet and unchanged *then*. A change is complete when dm-thin completes the bio or the
+//! message that asked for it. It tells of the change before that, so a read that comes afterwards sees the count.
 //!
 //! Writes that pass the target need no count of their own. One that changes no mapping changes no shared
 //! block, and one that changes a mapping is told of.
@@ -135,7 +135,7 @@ impl Changes {
     /// They have changed.
     pub(crate) fn end(&self, thin_id: u32, begin: u64, end: u64) {
         self.each(thin_id, begin, end, |cell| {
-            // Whoever joins between the two isn't told of the first. Acquire: of a change that is told at the same
+            // A target that joins between the two isn't told of the first. Acquire: of a change that is told at the same
             // time, as a roll-back may be, the beginning is seen if the end is.
             if cell.ended.load(Acquire) == cell.begun.load(Relaxed) {
                 cell.begun.fetch_add(1, Full);

@@ -11,7 +11,7 @@
 //!    any more: the record ends, and the next is tried, four at most;
 //! 4. copy it from the page of our own to the reader.
 //!
-//! So bytes that aren't proven are in the page of our own only, and whoever can look at the reader's memory
+//! So bytes that aren't proven are in the page of our own only. A process that watches the reader's memory
 //! meanwhile sees what was there before, or the content of the block.
 
 use core::ops::Range;
@@ -108,7 +108,7 @@ impl Extent {
         self.at + self.len
     }
 
-    /// The first page of the block that it has a part of, and the number of such pages.
+    /// The first page of the block that the extent overlaps, and the number of pages that it overlaps.
     pub(crate) fn pages(self) -> (u32, u32) {
         let first = self.at >> PAGE_SHIFT;
         (first, self.end().div_ceil(1 << PAGE_SHIFT) - first)

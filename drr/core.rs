@@ -187,7 +187,7 @@ impl Membership {
     /// Draws the key, if it can be drawn by now.
     pub(crate) fn draw_key(&self) {
         if let Some(key) = Key::draw() {
-            // If somebody else has been faster, that will do.
+            // Fails if another CPU has stored a key meanwhile: all use that one.
             self.core.key.populate(key);
         }
     }

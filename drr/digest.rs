@@ -17,7 +17,7 @@
 //!
 //! # The bound
 //!
-//! Take any two different pages, chosen by somebody who doesn't know the key. The chance that they have
+//! Take any two different pages, chosen without knowledge of the key. The chance that they have
 //! the same digest is at most 2^-63, over all keys:
 //!
 //! - NH of the two is the same with a chance of at most 2^-64: Black, Halevi, Krawczyk, Krovetz, Rogaway,
@@ -32,8 +32,8 @@
 //!
 //! # Secrecy
 //!
-//! The bound holds as long as nobody learns the key, some pairs of a page and its digest give it away, and
-//! whoever has it can make others run their bytes. So neither is ever printed, traced or dumped: there
+//! The bound holds as long as the key is secret. Some pairs of a page and its digest give the key away, and an
+//! attacker who has the key can make other containers run bytes of their choice. So neither is ever printed, traced or dumped: there
 //! is no `Debug` for them. Whether a proof fails tells an attacker "different", which is what was to be
 //! expected; 10^5 attempts a second for a year find a collision with a chance of 2^-21.
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A read: from donors, after somebody who reads the same right now, or from the disk.
+//! Serves a read: from donors, from another read of the same data that is in flight, or from the disk.
 
 use kernel::{prelude::*, sync::atomic::Relaxed, sync::rcu};
 
@@ -120,7 +120,7 @@ impl Drr {
         served
     }
 
-    /// Gets the first `pages` of a read after somebody who reads them right now, or from the disk.
+    /// Has the first `pages` of a read wait for another read of them that is in flight, or sends them to the disk.
     fn fetch<'a>(
         &'a self,
         mut bio: Bio<'a, Self>,
@@ -153,8 +153,8 @@ impl Drr {
             Entry::Occupied(_) => None,
             Entry::Vacant(vacant) => Some(vacant),
         };
-        // Who was in flight when donors were looked for, and has ended before we looked here, is a
-        // donor by now.
+        // A read that was in flight when donors were looked for, and has ended before we looked here, has left
+        // records by now.
         if again != 0 && vacant.is_some() && self.donors_came(&place, first, pages) {
             drop(vacant);
             return self.serve(bio, place, again - 1);

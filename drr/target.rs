@@ -6,7 +6,7 @@
 //! read:   map -> thin lookup -> (not shared | no metadata: forward)
 //!                -> access table -> copy engine -> proven: complete, and come again with the rest
 //!                                               -> no donors, up to the next that have some:
-//!                                                  follow who reads the same, or forward
+//!                                                  follow a read of the same, or forward
 //!         end_io -> success: record the pages read, with their digests
 //! write, discard, write zeroes:
 //!         map -> part of a shared block, donors have the rest: write all of the block
@@ -361,7 +361,7 @@ impl Drr {
         Layer::from_number(self.layer.load(Relaxed))
     }
 
-    /// Takes somebody's word for where a layer comes from.
+    /// Believes a message that says where a layer comes from.
     fn declare(&self, thin_id: u32, parent: Option<u32>, created: Option<u32>) -> Result {
         let pool = self.layer().pool();
         let layer = |thin_id| Layer::new(pool, thin_id);
@@ -449,7 +449,7 @@ impl Drr {
             let mut digests = [Digest::from_bits(0); BATCH];
             let count = now.count();
             for (at, digest) in (done..done + count).zip(&mut digests) {
-                // There are so many words.
+                // `pages` has at least `count` pages, so that there are words for each.
                 *digest = pages.words(at).map_or(*digest, |words| key.digest(words));
             }
             let digests = digests.get(..count as usize).unwrap_or_default();

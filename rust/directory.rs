@@ -11,7 +11,7 @@
 //! they leave it, under that lock and `i_pages`' ([`crate::tracepoint::FolioEvents`]). So a page cache that is named by
 //! a record has a page, and its inode lives.
 //!
-//! Nothing is promised of what a page holds *now*: whoever copies it compares the copy with the digest.
+//! Nothing is promised of what a page holds *now*: a copy of it has to be compared with the digest.
 //!
 //! Pages are kept in runs: [`bits::PAGES`] consecutive pages of a file that were read from consecutive
 //! pages of the content. Adding, finding and ending take no lock unless a run is made or dies; then it
@@ -48,7 +48,7 @@ pub enum End {
     Read,
     /// A copy of them didn't have the digest.
     Changed,
-    /// Who entered them is gone.
+    /// The target that entered them is gone.
     Gone,
     /// Their content, read again, had another digest.
     Differed,
@@ -338,7 +338,7 @@ fn content_of<'g, N: Name, H: Copy + Send + Sync>(
     run: &'g Run<N, H>,
     guard: &'g rcu::Guard,
 ) -> &'g Content<N> {
-    // SAFETY: Whoever finds a run by the index finds one that was linked since the guard was taken, so
+    // SAFETY: The run was found by the index, so it was linked at some time since the guard was taken, and
     // its reference wasn't released before.
     unsafe { run.content.get(guard) }
 }
@@ -480,8 +480,8 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     /// and `digests` has the digest of each.
     ///
     /// What is known of the same pages of the page cache under another name ends. Digests are compared with
-    /// those that the name has. Any context. Pages beyond the end of a run are left out. A directory may
-    /// always know less: if there is no memory, or if so many others have the pages already, they aren't entered.
+    /// those that the name has. Any context. Pages beyond the end of a run are left out. Nor are
+    /// pages entered if there is no memory, or if enough page caches are known to have them.
     pub fn enter(
         &self,
         name: N,
@@ -610,8 +610,8 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     /// don't, and of which nothing is known any more.
     ///
     /// Of two that enter a name at the same time each may have made a content. Then the one whose run is linked later
-    /// finds the other's here. And if a page is found to differ meanwhile, either its mark is seen here, or whoever
-    /// marks it finds the run.
+    /// finds the other's here. And if a page is found to differ meanwhile, either its mark is seen here, or
+    /// the CPU that marks it finds the run.
     fn settle(&self, guard: &rcu::Guard, content: &Content<N>, pages: u32) -> u32 {
         let mut differ = 0;
         for other in self
@@ -705,7 +705,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     /// There are runs enough with the pages of `mask`, of all or of the holder, or for the name at all.
     ///
     /// One content can be in any number of pages: thousands of page caches, or of files that
-    /// share their blocks. Whoever looks for it walks them all.
+    /// share their blocks. A search for it walks them all.
     fn has_enough(&self, guard: &rcu::Guard, name: N, holder: L::Holder, mask: u32) -> bool {
         let (mut runs, mut alike, mut own) = (0, 0, 0);
         self.donors(guard, name).any(|donor| {
@@ -871,7 +871,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         })
     }
 
-    /// The pages of a content that somebody has.
+    /// The pages of a content that are in any page cache.
     pub fn pages_of(&self, guard: &rcu::Guard, name: N) -> u32 {
         self.donors(guard, name)
             .fold(0, |pages, donor| pages | donor.pages())

@@ -15,7 +15,7 @@
 //! - [`seqcell`]: words that are read together without a lock,
 //! - [`inflight`], [`parking`]: reads of the same data at the same time, and bios that wait,
 //! - [`private_read`], [`verify`], [`whole`], [`blocklock`]: reads that go to pages of our own first, or are
-//!   compared with the disk; writes of whole blocks in the place of smaller ones, and what keeps others away meanwhile,
+//!   compared with the disk; writes of whole blocks in the place of smaller ones, and the locks for these,
 //! - [`cells`]: tables of a fixed size,
 //! - [`counters`], [`spread`]: figures that CPUs count without getting in each other's way,
 //! - [`mod@trace`]: the module's own tracepoints,

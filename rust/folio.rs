@@ -425,7 +425,7 @@ impl FolioRef {
         State(unsafe { bindings::dm_rust_folio_state(self.0.as_ptr()) })
     }
 
-    /// Copies the page at file index `index`, whatever it holds at this moment: somebody may be writing to
+    /// Copies the page at file index `index`, whatever it holds at this moment: a process may be writing to
     /// it, or it may be another file's by now. So the copy is to be trusted only if it is proven.
     ///
     /// Returns false if the folio doesn't hold the index, or the memory is broken.

@@ -105,7 +105,7 @@ bool dm_rust_folio_idle(struct folio *folio)
  * A locked folio that has one reference of the caller's is clean, and nobody
  * else uses it.
  *
- * Whoever may still make it dirty without its lock has it mapped, or pinned, and
+ * A process that may still make it dirty without its lock has it mapped, or pinned, and
  * holds a reference until after that; so the references are looked at first.
  */
 static bool folio_unused(struct folio *folio)
@@ -236,7 +236,7 @@ bool dm_rust_folio_has_buffers(struct address_space *mapping,
 	return sb_is_blkdev_sb(mapping->host->i_sb) && folio_buffers(folio);
 }
 
-/* Whoever sends it down, it is the current task's cgroup that asks. */
+/* The current task's cgroup is charged, whichever task sends the bio down. */
 void dm_rust_bio_charge_submitter(struct bio *bio)
 {
 	bio_associate_blkg(bio);
