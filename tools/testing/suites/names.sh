@@ -199,6 +199,23 @@ read_between_the_telling_and_the_change() {
 	agree donor receiver
 }
 
+# snapshots_agree PID...: origin has a snapshot, and that another, while the processes change origin's
+# block; a third comes when they have ended. Cached reads and direct reads of all see the same.
+snapshots_agree() {
+	drr_snap snap "$(thin_id origin)"
+	exec 7</dev/mapper/snap
+	read_by snap
+	drr_snap other "$(thin_id snap)"
+	agree origin snap other
+	wait "$@"
+	agree origin snap other
+	exec 8</dev/mapper/other
+	read_by other
+	drr_snap third "$(thin_id snap)"
+	agree_cached third
+	agree origin snap other third
+}
+
 # A write to a block that isn't shared is on its way to the disk when the block becomes shared: nobody
 # has suspended the origin. It lands in place. snap reads the block before that, where it can, and a
 # record is made; other is a snapshot of snap, and reads it from then on. WRITER is origin, through
@@ -214,18 +231,7 @@ snapshot_while_written() {
 	xfs_io -d -c "pwrite -q -S $CHANGED 0 4k" "/dev/mapper/$1" &
 	writer=$!
 	sleep 0.5
-	drr_snap snap "$(thin_id origin)"
-	exec 7</dev/mapper/snap
-	read_by snap
-	drr_snap other "$(thin_id snap)"
-	agree origin snap other
-	wait $writer
-	agree origin snap other
-	exec 8</dev/mapper/other
-	read_by other
-	drr_snap third "$(thin_id snap)"
-	agree_cached third
-	agree origin snap other third
+	snapshots_agree $writer
 	data_healthy
 	# and from now on writes break sharing
 	fill t-origin $STRANGER
@@ -246,16 +252,7 @@ snapshot_while_sharing_is_broken() {
 	xfs_io -d -c "pwrite -q -S $CHANGED 0 4k" "/dev/mapper/$1" &
 	writer=$!
 	sleep 1.5
-	drr_snap snap "$(thin_id origin)"
-	exec 7</dev/mapper/snap
-	read_by snap
-	drr_snap other "$(thin_id snap)"
-	agree origin snap other
-	wait $writer
-	agree origin snap other
-	drr_snap third "$(thin_id snap)"
-	agree_cached third
-	agree origin snap other third
+	snapshots_agree $writer
 }
 
 # A discard of a block that isn't shared waits for a write to another block to end; then it is passed
@@ -276,18 +273,7 @@ snapshot_while_discarded() {
 	blkdiscard -f -l 64k "/dev/mapper/$1" &
 	discard=$!
 	sleep 0.3
-	drr_snap snap "$(thin_id origin)"
-	exec 7</dev/mapper/snap
-	read_by snap
-	drr_snap other "$(thin_id snap)"
-	agree origin snap other
-	wait $writer $discard
-	agree origin snap other
-	exec 8</dev/mapper/other
-	read_by other
-	drr_snap third "$(thin_id snap)"
-	agree_cached third
-	agree origin snap other third
+	snapshots_agree $writer $discard
 }
 
 # A snapshot fails half-way, and its device can't be removed again: it would see as shared what its origin
