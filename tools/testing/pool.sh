@@ -20,16 +20,22 @@ BLOCK_SECTORS=128
 THINS=/tmp/drr/thins
 GROUPS_DIR=/sys/fs/cgroup
 
-# ram_disk NAME MIB: a null_blk disk whose memory is taken as it is written, and whose requests have
-# no more than $RAM_DISK_SECTORS, if set.
+# ram_disk NAME MIB [MS]: a null_blk disk whose memory is taken as it is written, with sectors of
+# $RAM_DISK_SECTOR_SIZE bytes, 512 if that isn't set, and whose requests have no more than $RAM_DISK_SECTORS, if set.
+# With MS, the disk transfers the data of a request at once, and completes the request MS milliseconds
+# later.
 ram_disk() {
 	local dir=/sys/kernel/config/nullb/$1
 	mkdir "$dir"
 	echo "$2" >"$dir/size"
 	echo 1 >"$dir/memory_backed"
 	echo 1 >"$dir/discard"
-	echo 512 >"$dir/blocksize"
+	echo "${RAM_DISK_SECTOR_SIZE:-512}" >"$dir/blocksize"
 	[ -z "${RAM_DISK_SECTORS:-}" ] || echo "$RAM_DISK_SECTORS" >"$dir/max_sectors"
+	if [ $# -gt 2 ]; then
+		echo 2 >"$dir/irqmode"
+		echo $(($3 * 1000000)) >"$dir/completion_nsec"
+	fi
 	echo 1 >"$dir/power"
 }
 

@@ -16,25 +16,6 @@
 . "${0%/*}/../lib.sh"
 
 PAGES=${0%/*}/../bin/drr-pages
-# of the disks' sectors
-SECTOR=512
-
-# ram_disk NAME MIB [MS]: as in pool.sh, with sectors of $SECTOR bytes. With MS, the disk transfers
-# the data of a request at once, and completes the request MS milliseconds later.
-ram_disk() {
-	local dir=/sys/kernel/config/nullb/$1
-	mkdir "$dir"
-	echo "$2" >"$dir/size"
-	echo 1 >"$dir/memory_backed"
-	echo 1 >"$dir/discard"
-	echo "$SECTOR" >"$dir/blocksize"
-	if [ $# -gt 2 ]; then
-		echo 2 >"$dir/irqmode"
-		echo $(($3 * 1000000)) >"$dir/completion_nsec"
-	fi
-	echo 1 >"$dir/power"
-}
-
 late_disk_gone() {
 	[ -d /sys/kernel/config/nullb/nullb2 ] || return 0
 	echo 0 >/sys/kernel/config/nullb/nullb2/power
@@ -382,7 +363,7 @@ GROUP=8388608
 # set_blocksize() returns early). The file system has groups without initialized bitmaps.
 # COMMAND is one of debugfs, for the image.
 claim_up() {
-	SECTOR=4096
+	RAM_DISK_SECTOR_SIZE=4096
 	up 128
 	thin_new base 64
 	mkfs.ext4 -q -F -b 4096 -g 2048 -N 1024 -J size=4 -E lazy_itable_init=1,nodiscard \
@@ -425,7 +406,7 @@ counts_of_the_superblock() {
 # these had been read. The image was snapshotted while it was mounted, with a transaction in the
 # journal only. All of a's pages are cached when a is mounted.
 journal_is_replayed() {
-	SECTOR=4096
+	RAM_DISK_SECTOR_SIZE=4096
 	up 128
 	image_new ext4 base 16 numbered
 	fs_mount ext4 base /dev/mapper/t-base
@@ -454,7 +435,7 @@ journal_is_replayed() {
 # fs/ext4/resize.c: update_backups() and bclean() write whole buffers without having read them. a,
 # whose pages are all cached, is mounted and grown.
 file_system_grows() {
-	SECTOR=4096
+	RAM_DISK_SECTOR_SIZE=4096
 	up 128
 	thin_new base 40
 	mkfs.ext4 -q -F -b 4096 -g 2048 -N 1024 -J size=4 -O ^resize_inode,meta_bg \
@@ -484,7 +465,7 @@ file_system_grows() {
 # has; then a is mounted, and directories are made.
 buffers_zeroed_after_a_failed_read() {
 	local total args=() at i
-	SECTOR=4096
+	RAM_DISK_SECTOR_SIZE=4096
 	up 128
 	image_new ext4 base 16 numbered
 	raw a
