@@ -28,11 +28,11 @@
  *	The same with other data, which the device must refuse. Prints how often it did.
  */
 #define _GNU_SOURCE
+#include <err.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdalign.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -49,24 +49,12 @@
 #define KPF_COMPOUND_HEAD 15
 #define KPF_COMPOUND_TAIL 16
 
-static void die(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	fprintf(stderr, "drr-helper: ");
-	vfprintf(stderr, format, args);
-	fprintf(stderr, ": %s\n", strerror(errno));
-	va_end(args);
-	exit(2);
-}
-
 static int open_or_die(const char *path, int flags)
 {
 	int fd = open(path, flags);
 
 	if (fd < 0)
-		die("open %s", path);
+		err(2, "open %s", path);
 	return fd;
 }
 
@@ -79,12 +67,12 @@ static int short_write(const char *path, const char *offset)
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (buffer == MAP_FAILED)
-		die("mmap");
+		err(2, "mmap");
 	memset(buffer, 0x66, PAGE);
 	if (mprotect(buffer + PAGE, PAGE, PROT_NONE))
-		die("mprotect");
+		err(2, "mprotect");
 	if (pwrite(fd, buffer + PAGE - half, 2 * half, atol(offset)) < 0)
-		die("%s", path);
+		err(2, "%s", path);
 	return 0;
 }
 
@@ -93,7 +81,7 @@ static size_t size_or_die(int fd, const char *path)
 	struct stat st;
 
 	if (fstat(fd, &st))
-		die("stat %s", path);
+		err(2, "stat %s", path);
 	return st.st_size;
 }
 
@@ -102,7 +90,7 @@ static char *map_or_die(int fd, size_t len, int prot, const char *path)
 	char *map = mmap(NULL, len, prot, MAP_SHARED, fd, 0);
 
 	if (map == MAP_FAILED)
-		die("mmap %s", path);
+		err(2, "mmap %s", path);
 	return map;
 }
 
@@ -116,11 +104,11 @@ static bool in_large_folio(const char *address)
 	/* Mapped by being read; mincore says that it is cached. */
 	if (madvise((void *)((uintptr_t)address & ~(uintptr_t)(PAGE - 1)), PAGE,
 		    MADV_POPULATE_READ))
-		die("populate");
+		err(2, "populate");
 	if (pread(pagemap, &entry, 8, (uintptr_t)address / PAGE * 8) != 8)
-		die("pagemap");
+		err(2, "pagemap");
 	if (pread(kpageflags, &flags, 8, (entry & ((1ull << 55) - 1)) * 8) != 8)
-		die("kpageflags");
+		err(2, "kpageflags");
 	close(pagemap);
 	close(kpageflags);
 	return flags & (1ull << KPF_COMPOUND_HEAD | 1ull << KPF_COMPOUND_TAIL);
@@ -135,7 +123,7 @@ static int large_folios(const char *path)
 	unsigned long large = 0;
 
 	if (mincore(map, size, cached))
-		die("mincore %s", path);
+		err(2, "mincore %s", path);
 	for (size_t page = 0; page * PAGE < size; page++)
 		if ((cached[page] & 1) && in_large_folio(map + page * PAGE))
 			large++;
@@ -159,26 +147,26 @@ static int dirty_folio(const char *path)
 
 	memset(source, 0x5a, folio);
 	if (munmap(source + half, half))
-		die("munmap");
+		err(2, "munmap");
 	if (posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM))
-		die("fadvise");
+		err(2, "fadvise");
 	if (pwrite(fd, source, folio, 0) != (ssize_t)half)
-		die("write of %zu that can do no more than %zu", folio, half);
+		err(2, "write of %zu that can do no more than %zu", folio, half);
 	large = in_large_folio(map) && in_large_folio(map + half - PAGE);
 	if (pread(fd, old, half, half) != (ssize_t)half)
-		die("read into the dirty folio");
+		err(2, "read into the dirty folio");
 	large = large && in_large_folio(map + half);
 	if (pwrite(fd, source, half, half) != (ssize_t)half)
-		die("overwrite");
+		err(2, "overwrite");
 	if (fsync(fd))
-		die("fsync");
+		err(2, "fsync");
 	return large ? 0 : 1;
 }
 
 static int forget_extents(const char *path)
 {
 	if (ioctl(open_or_die(path, O_RDWR), EXT4_IOC_CLEAR_ES_CACHE))
-		die("forget extents of %s", path);
+		err(2, "forget extents of %s", path);
 	return 0;
 }
 
@@ -216,43 +204,43 @@ static void change(const char *operation, int fd, const char *path, size_t size,
 {
 	alignas(PAGE) char page[PAGE];
 	off_t at = rand_r(seed) % size;
-	int err = 0;
+	int failed = 0;
 
 	memset(page, 0xdd, sizeof(page));
 	if (!strcmp(operation, "truncate")) {
-		err = ftruncate(fd, at);
+		failed = ftruncate(fd, at);
 	} else if (!strcmp(operation, "downup")) {
-		err = ftruncate(fd, at) || ftruncate(fd, size);
+		failed = ftruncate(fd, at) || ftruncate(fd, size);
 	} else if (!strcmp(operation, "punch")) {
-		err = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at,
-				rand_r(seed) % (size - at) + 1);
+		failed = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at,
+				   rand_r(seed) % (size - at) + 1);
 	} else if (!strcmp(operation, "zero")) {
-		err = fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, at,
-				rand_r(seed) % (size - at) + 1);
+		failed = fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, at,
+				   rand_r(seed) % (size - at) + 1);
 	} else if (!strcmp(operation, "collapse")) {
 		at = at / PAGE * PAGE;
-		err = fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, at < (off_t)(size / 2) ? at : 0,
-				4 * PAGE);
+		failed = fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, at < (off_t)(size / 2) ? at : 0,
+				   4 * PAGE);
 	} else if (!strcmp(operation, "write")) {
-		for (off_t pos = 0; !err && pos < (off_t)size; pos += PAGE)
-			err = pwrite(fd, page, 100, pos) != 100;
-		err = err || fdatasync(fd);
+		for (off_t pos = 0; !failed && pos < (off_t)size; pos += PAGE)
+			failed = pwrite(fd, page, 100, pos) != 100;
+		failed = failed || fdatasync(fd);
 	} else if (!strcmp(operation, "store")) {
 		char *map = map_or_die(fd, size, PROT_READ | PROT_WRITE, path);
 
 		for (size_t pos = 0; pos < size; pos += PAGE)
 			memset(map + pos, 0xdd, 100);
-		err = msync(map, size, MS_SYNC) || munmap(map, size);
+		failed = msync(map, size, MS_SYNC) || munmap(map, size);
 	} else if (!strcmp(operation, "direct")) {
 		int direct = open_or_die(path, O_RDWR | O_DIRECT);
 
-		for (off_t pos = 0; !err && pos < (off_t)size; pos += 4 * PAGE)
-			err = pwrite(direct, page, PAGE, pos) != (ssize_t)PAGE;
+		for (off_t pos = 0; !failed && pos < (off_t)size; pos += 4 * PAGE)
+			failed = pwrite(direct, page, PAGE, pos) != (ssize_t)PAGE;
 		close(direct);
 	} else if (!strcmp(operation, "drop")) {
-		err = posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+		failed = posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 		/* Take the freed pages and fill them with something else. */
-		if (!err) {
+		if (!failed) {
 			char *fill = mmap(NULL, size, PROT_READ | PROT_WRITE,
 					  MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 
@@ -261,10 +249,10 @@ static void change(const char *operation, int fd, const char *path, size_t size,
 		}
 	} else {
 		errno = EINVAL;
-		err = -1;
+		failed = -1;
 	}
-	if (err)
-		die("%s %s", operation, path);
+	if (failed)
+		err(2, "%s %s", operation, path);
 }
 
 static void *changer(void *arg)
@@ -305,7 +293,7 @@ static void *reader(void *arg)
 			ssize_t bytes = pread(fd, got + pos, size - pos, pos);
 
 			if (bytes <= 0)
-				die("read %s at %zu", path, pos);
+				err(2, "read %s at %zu", path, pos);
 			pos += bytes;
 		}
 		for (pos = 0; pos < size && got[pos] == good[pos]; pos++)
@@ -337,7 +325,7 @@ static int run_race(int argc, char **argv)
 	pthread_barrier_init(&race.end, NULL, 2);
 	if (pthread_create(&threads[0], NULL, changer, &race) ||
 	    pthread_create(&threads[1], NULL, reader, &race))
-		die("threads");
+		err(2, "threads");
 	pthread_join(threads[0], NULL);
 	pthread_join(threads[1], NULL);
 	return race.wrong ? 1 : 0;
@@ -362,7 +350,7 @@ static void *raw_writer(void *arg)
 	char *buffer;
 
 	if (posix_memalign((void **)&buffer, PAGE, 8 * PAGE))
-		die("memory");
+		err(2, "memory");
 	for (; time(NULL) < race->deadline; count++) {
 		off_t at = rand_r(&seed) % (race->size / PAGE - 8) * PAGE;
 
@@ -371,7 +359,7 @@ static void *raw_writer(void *arg)
 		else
 			memcpy(buffer, race->good + at, 8 * PAGE);
 		if ((pwrite(fd, buffer, 8 * PAGE, at) < 0) != race->refused)
-			die("write %s, %s", race->device,
+			err(2, "write %s, %s", race->device,
 			    race->refused ? "not refused" : "refused");
 	}
 	if (race->refused)
@@ -387,12 +375,12 @@ static void *raw_reader(void *arg)
 	char *buffer;
 
 	if (posix_memalign((void **)&buffer, PAGE, 32 * PAGE))
-		die("memory");
+		err(2, "memory");
 	while (time(NULL) < race->deadline) {
 		off_t at = rand_r(&seed) % (race->size / PAGE - 32) * PAGE;
 
 		if (pread(fd, buffer, 32 * PAGE, at) != (ssize_t)(32 * PAGE))
-			die("read %s", race->device);
+			err(2, "read %s", race->device);
 		if (memcmp(buffer, race->good + at, 32 * PAGE)) {
 			printf("%s: wrong data within 128 KiB at %lld\n", race->device,
 			       (long long)at);
@@ -416,7 +404,7 @@ static int run_rawrace(char **argv, bool refused)
 	race.good = map_or_die(reference, race.size, PROT_READ, argv[1]);
 	for (int i = 0; i < 3; i++)
 		if (pthread_create(&threads[i], NULL, i ? raw_reader : raw_writer, &race))
-			die("threads");
+			err(2, "threads");
 	for (int i = 0; i < 3; i++)
 		pthread_join(threads[i], NULL);
 	return race.wrong;

@@ -43,10 +43,10 @@
  *	EXT4_IOC_SWAP_BOOT: exchanges a file's content with that of the boot loader's inode.
  */
 #define _GNU_SOURCE
+#include <err.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -82,24 +82,12 @@ struct move_extent {
 #define EXT4_IOC_RESIZE_FS _IOW('f', 16, uint64_t)
 #define EXT4_IOC_SWAP_BOOT _IO('f', 17)
 
-static void die(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	fprintf(stderr, "drr-pages: ");
-	vfprintf(stderr, format, args);
-	fprintf(stderr, ": %s\n", strerror(errno));
-	va_end(args);
-	exit(2);
-}
-
 static int open_or_die(const char *path, int flags)
 {
 	int fd = open(path, flags);
 
 	if (fd < 0)
-		die("open %s", path);
+		err(2, "open %s", path);
 	return fd;
 }
 
@@ -108,7 +96,7 @@ static char *map_or_die(int fd, size_t length, const char *path)
 	char *map = mmap(NULL, length, PROT_READ, MAP_SHARED, fd, 0);
 
 	if (map == MAP_FAILED)
-		die("mmap %s", path);
+		err(2, "mmap %s", path);
 	return map;
 }
 
@@ -118,14 +106,14 @@ static char *buffer_or_die(size_t length)
 
 	errno = posix_memalign(&buffer, PAGE, length);
 	if (errno)
-		die("memory");
+		err(2, "memory");
 	return buffer;
 }
 
 static void touch_or_die(char *map, size_t length, const char *path)
 {
 	if (madvise(map, length, MADV_POPULATE_READ))
-		die("touch %s", path);
+		err(2, "touch %s", path);
 }
 
 static void say(const char *word)
@@ -180,7 +168,7 @@ static void *puncher(void *arg)
 		while (now_us() < until)
 			;
 		if (fallocate(c->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, c->hole, HOLE))
-			die("punch");
+			err(2, "punch");
 		atomic_store(&c->punched, 1);
 		pthread_barrier_wait(&c->end);
 	}
@@ -190,7 +178,7 @@ static void *puncher(void *arg)
 static bool hole_is_right(struct collapse *c, int fd, char *buffer)
 {
 	if (pread(fd, buffer, HOLE, c->offset + c->hole) != (ssize_t)HOLE)
-		die("read the sibling");
+		err(2, "read the sibling");
 	return !memcmp(buffer, c->good + c->hole, HOLE);
 }
 
@@ -245,20 +233,20 @@ static int collapse(int argc, char **argv)
 	c.good = map_or_die(reference, HUGE, argv[3]);
 	map = mmap(NULL, 2 * HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (map == MAP_FAILED)
-		die("mmap");
+		err(2, "mmap");
 	map = (char *)(((uintptr_t)map + HUGE - 1) & ~(HUGE - 1));
 	pthread_barrier_init(&c.start, NULL, 3);
 	pthread_barrier_init(&c.end, NULL, 3);
 	if (pthread_create(&threads[0], NULL, puncher, &c) ||
 	    pthread_create(&threads[1], NULL, sibling, &c))
-		die("threads");
+		err(2, "threads");
 	for (unsigned int i = 0; i < c.holes; i++) {
 		c.hole = i * HOLE;
 		posix_fadvise(c.file, 0, 0, POSIX_FADV_DONTNEED);
 		if (pread(c.file, buffer, HUGE, 0) != (ssize_t)HUGE)
-			die("read %s", argv[0]);
+			err(2, "read %s", argv[0]);
 		if (mmap(map, HUGE, PROT_READ, MAP_SHARED | MAP_FIXED, c.file, 0) == MAP_FAILED)
-			die("mmap %s", argv[0]);
+			err(2, "mmap %s", argv[0]);
 		/* The punch begins at a random moment of the collapse, or just after it. */
 		c.delay_us = last_us * 1.1 * (rand_r(&seed) % 1000) / 1000;
 		c.wrong_before = c.wrong;
@@ -296,12 +284,12 @@ static int cut_write(char **argv)
 	buffer = mmap(NULL, space + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 		      -1, 0);
 	if (buffer == MAP_FAILED)
-		die("mmap");
+		err(2, "mmap");
 	memset(buffer, 0x66, PAGE);
 	if (mprotect(buffer + PAGE, space, PROT_NONE))
-		die("mprotect");
+		err(2, "mprotect");
 	if (pwrite(fd, buffer + PAGE - present, length, atoll(argv[1])) < 0)
-		die("%s", argv[0]);
+		err(2, "%s", argv[0]);
 	return 0;
 }
 
@@ -310,7 +298,7 @@ static int grow(const char *directory, const char *blocks)
 	uint64_t count = atoll(blocks);
 
 	if (ioctl(open_or_die(directory, O_RDONLY), EXT4_IOC_RESIZE_FS, &count))
-		die("resize %s", directory);
+		err(2, "resize %s", directory);
 	return 0;
 }
 
@@ -333,7 +321,7 @@ static int move_extents(char **argv)
 	};
 
 	if (ioctl(open_or_die(argv[0], O_RDWR), EXT4_IOC_MOVE_EXT, &move))
-		die("move extents of %s", argv[0]);
+		err(2, "move extents of %s", argv[0]);
 	return move.moved_len == move.len ? 0 : 1;
 }
 
@@ -352,11 +340,11 @@ static int page_out(const char *mib)
 	char line[16];
 
 	if (memory == MAP_FAILED)
-		die("mmap");
+		err(2, "mmap");
 	for (size_t at = 0; at < size; at += PAGE)
 		pattern((uint64_t *)(memory + at), at);
 	if (madvise(memory, size, MADV_PAGEOUT))
-		die("page out");
+		err(2, "page out");
 	say("out");
 	if (!fgets(line, sizeof(line), stdin))
 		return 2;
@@ -382,7 +370,7 @@ static int poison_page(const char *path, const char *offset)
 	if (!madvise(page, PAGE, MADV_HWPOISON))
 		return 0;
 	if (errno != EINVAL)
-		die("memory failure in %s", path);
+		err(2, "memory failure in %s", path);
 	return 77;
 }
 
@@ -394,11 +382,11 @@ static void remove_held(char **argv)
 	struct iovec held = { .iov_base = map + at - PAGE, .iov_len = PAGE };
 
 	if (map == MAP_FAILED)
-		die("mmap %s", argv[0]);
+		err(2, "mmap %s", argv[0]);
 	if (pipe(ends) || vmsplice(ends[1], &held, 1, 0) != (ssize_t)PAGE)
-		die("vmsplice");
+		err(2, "vmsplice");
 	if (madvise(map + at, length, MADV_REMOVE))
-		die("remove");
+		err(2, "remove");
 	stay("removed");
 }
 
@@ -414,7 +402,7 @@ static void *read_directly(void *arg)
 	struct direct_read *r = arg;
 
 	if (pread(r->fd, r->buffer, r->length, r->offset) != (ssize_t)r->length)
-		die("direct read");
+		err(2, "direct read");
 	return NULL;
 }
 
@@ -430,7 +418,7 @@ static int scribble(char **argv)
 	r.buffer = buffer_or_die(r.length);
 	memset(r.buffer, 0x55, r.length);
 	if (pthread_create(&reader, NULL, read_directly, &r))
-		die("thread");
+		err(2, "thread");
 	usleep(atoi(argv[3]) * 1000);
 	memset(r.buffer, 0x66, r.length);
 	pthread_join(reader, NULL);
@@ -440,7 +428,7 @@ static int scribble(char **argv)
 static int swap_boot(const char *path)
 {
 	if (ioctl(open_or_die(path, O_RDWR), EXT4_IOC_SWAP_BOOT))
-		die("swap %s with the boot loader", path);
+		err(2, "swap %s with the boot loader", path);
 	return 0;
 }
 
