@@ -453,13 +453,13 @@ impl Since {
 
 /// What [`InFlight::entry`] has found, with the bucket locked.
 pub enum Entry<'a, T: Follow> {
-    /// Somebody reads the first pages right now.
+    /// A read of the first pages is in flight.
     Occupied(Occupied<'a, T>),
-    /// Nobody does.
+    /// None is.
     Vacant(Vacant<'a, T>),
 }
 
-/// Somebody reads the first pages right now.
+/// A read of the first pages is in flight.
 ///
 /// # Invariants
 ///
@@ -498,7 +498,7 @@ impl<T: Follow> Occupied<'_, T> {
     }
 }
 
-/// Nobody reads the first pages right now.
+/// No read of the first pages is in flight.
 pub struct Vacant<'a, T: Follow> {
     table: &'a InFlight<T>,
     leaders: SpinLockIrqGuard<'a, FlightList>,
@@ -506,7 +506,7 @@ pub struct Vacant<'a, T: Follow> {
 }
 
 impl<T: Follow> Vacant<'_, T> {
-    /// Pages before those that somebody reads; all if nobody reads any.
+    /// Pages before the first that a read in flight has; all if none has any.
     pub fn pages(&self) -> u32 {
         self.range.count
     }
