@@ -89,14 +89,35 @@ enum Kind {
         range: PageRange,
         since: Since,
         followers: FlightList,
-        /// The [`InFlight`] that it is in, and what is to be done when it has ended.
-        table: NonNull<c_void>,
-        land: unsafe fn(NonNull<Flight>, bool),
     },
     /// It is in its leader's list, or nobody's when it goes on.
     Follower(Wake),
     /// It is in the list of something else.
     Deferred,
+}
+
+/// Where a leader is found, which is all that its own bio needs to know: the flight is the bucket's.
+///
+/// # Invariants
+///
+/// `table` is an [`InFlight`] of the type that `land` is of.
+#[derive(Clone, Copy)]
+pub(crate) struct Lead {
+    content: (u64, u64),
+    table: NonNull<c_void>,
+    land: unsafe fn(&Self, NonNull<Flight>, bool),
+}
+
+impl Lead {
+    /// The leader has ended: it is found no more, and its followers go on. Any context.
+    ///
+    /// # Safety
+    ///
+    /// `flight` is that of the bio that [`Vacant::lead`] made this for, which isn't completed yet; called once.
+    pub(crate) unsafe fn land(&self, flight: NonNull<Flight>, ok: bool) {
+        // SAFETY: By the safety requirements; the table lives as long as targets.
+        unsafe { (self.land)(self, flight, ok) };
+    }
 }
 
 /// What travels with a bio that leads or is parked.
@@ -395,20 +416,15 @@ impl<T: Follow> InFlight<T> {
         }
     }
 
-    /// A leader has ended: it is found no more, and its followers go on. Any context.
+    /// As [`Lead::land`].
     ///
     /// # Safety
     ///
-    /// `flight` is a leader's in a table of this type, and its bio isn't completed yet.
-    unsafe fn land(flight: NonNull<Flight>, ok: bool) {
-        // SAFETY: A leader's range and table don't change, and the table lives as long as targets.
-        let (content, this) = match unsafe { &flight.as_ref().kind } {
-            Kind::Leader { range, table, .. } => (range.content, table.cast::<Self>()),
-            Kind::Follower(_) | Kind::Deferred => return,
-        };
-        // SAFETY: As above.
-        let this = unsafe { this.as_ref() };
-        let mut leaders = this.bucket(content).lock();
+    /// As for that, and the table is of this type.
+    unsafe fn land(lead: &Lead, flight: NonNull<Flight>, ok: bool) {
+        // SAFETY: By the safety requirements; the table lives as long as targets.
+        let this = unsafe { lead.table.cast::<Self>().as_ref() };
+        let mut leaders = this.bucket(lead.content).lock();
         let mut gone = leaders.take_if(|other| ptr::eq(other, flight.as_ptr()));
         let mut followers = FlightList::EMPTY;
         if let Some(mut flight) = gone.pop() {
@@ -520,6 +536,10 @@ impl<T: Follow> Vacant<'_, T> {
             },
             since: Since::now(),
             followers: FlightList::EMPTY,
+        };
+        // INVARIANT: The function is that of the table's type.
+        let lead = Lead {
+            content: self.range.content,
             table: NonNull::from(self.table).cast(),
             land: InFlight::<T>::land,
         };
@@ -527,7 +547,7 @@ impl<T: Follow> Vacant<'_, T> {
         unsafe {
             let flight = Flight::begin(bio, target, kind);
             self.leaders.push(flight);
-            (*per_bio::<T>(bio.as_ptr())).phase = Phase::Leading;
+            (*per_bio::<T>(bio.as_ptr())).phase = Phase::Leading(lead);
         }
     }
 }
@@ -560,18 +580,5 @@ impl Flight {
             next: ptr::null_mut(),
             kind,
         }))
-    }
-
-    /// The leader whose flight it is has ended.
-    ///
-    /// # Safety
-    ///
-    /// It is that of a bio that [`Vacant::lead`] has made a leader, and that isn't completed yet; called once.
-    pub(crate) unsafe fn land(flight: NonNull<Self>, ok: bool) {
-        // SAFETY: A leader's function doesn't change.
-        if let Kind::Leader { land, .. } = unsafe { &flight.as_ref().kind } {
-            // SAFETY: The function is that of the table it is in.
-            unsafe { land(flight, ok) };
-        }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     bio::{Bio, EndedBio, Mapped},
     device::{BlockDevice, Device},
     folio::PAGE_SECTORS,
-    inflight::Flight,
+    inflight::{Flight, Lead},
     printer::Printer,
     verify::Verdict,
 };
@@ -240,12 +240,12 @@ impl Drop for SoftirqQueue {
 }
 
 /// How far a bio has come.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Phase {
     /// It is on its way.
     Under,
     /// It is, and others may follow it.
-    Leading,
+    Leading(Lead),
     /// It has ended, and been looked at.
     Ended,
 }
@@ -429,7 +429,7 @@ impl<T: Target> Callbacks<T> {
                 (*slot).phase,
             )
         };
-        if phase != Phase::Ended {
+        if !matches!(phase, Phase::Ended) {
             // SAFETY: Device-mapper's promise.
             let target = unsafe { Self::target(ti) };
             // SAFETY: Only asks for the context.
@@ -465,10 +465,9 @@ impl<T: Target> Callbacks<T> {
         target.end_io(ended, ok);
         // SAFETY: The slot is the bio's, which is ours.
         unsafe {
-            let leads = (*slot).phase == Phase::Leading;
-            (*slot).phase = Phase::Ended;
-            if leads {
-                Flight::land(NonNull::new_unchecked((*slot).flight.as_mut_ptr()), ok);
+            let phase = core::mem::replace(&mut (*slot).phase, Phase::Ended);
+            if let Phase::Leading(lead) = phase {
+                lead.land(NonNull::new_unchecked((*slot).flight.as_mut_ptr()), ok);
             }
         }
     }

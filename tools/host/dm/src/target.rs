@@ -6,7 +6,7 @@ use core::{mem::MaybeUninit, ptr::NonNull};
 
 use kernel::bindings::bio;
 
-use crate::inflight::Flight;
+use crate::inflight::{Flight, Lead};
 
 /// A device-mapper target.
 pub trait Target: Sized + Send + Sync + 'static {
@@ -15,12 +15,12 @@ pub trait Target: Sized + Send + Sync + 'static {
 }
 
 /// How far a bio has come.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Phase {
     /// It is on its way.
     Under,
     /// It is, and others may follow it.
-    Leading,
+    Leading(Lead),
     /// It has ended, and been looked at.
     Ended,
 }
@@ -59,10 +59,9 @@ pub(crate) unsafe fn finish<T: Target>(bio: NonNull<bio>, end_io: impl FnOnce(),
     let slot = per_bio::<T>(bio.as_ptr());
     // SAFETY: The slot is the bio's, which is ours.
     unsafe {
-        let leads = (*slot).phase == Phase::Leading;
-        (*slot).phase = Phase::Ended;
-        if leads {
-            Flight::land(NonNull::new_unchecked((*slot).flight.as_mut_ptr()), ok);
+        let phase = core::mem::replace(&mut (*slot).phase, Phase::Ended);
+        if let Phase::Leading(lead) = phase {
+            lead.land(NonNull::new_unchecked((*slot).flight.as_mut_ptr()), ok);
         }
     }
 }
