@@ -200,74 +200,38 @@ impl AccessTable {
         &self.directory
     }
 
-    /// Calls `visit` with the stretch of each part of `count` pages from page `page` of `block` on: the stretch, the
-    /// first page in it, and how many pages come before these and belong to it.
-    fn parts(block: &Block, page: u32, count: u32, mut visit: impl FnMut(Stretch, u32, u32, u32)) {
-        let mut done = 0;
-        while done < count {
-            let (stretch, at) = block.stretch(page + done);
-            let now = (bits::PAGES - at).min(count - done);
-            visit(stretch, at, done, now);
-            done += now;
-        }
-    }
-
-    /// Records pages that came from the disk as the block's from page `page` on; `digests` has that of each.
-    /// Returns how many were, and how many were compared and differed.
+    /// Records pages of a stretch that came from the disk as the block's from page `page` on; `digests` has that
+    /// of each. Returns how many were, and how many were compared and differed.
     pub(crate) fn record(
         &self,
         block: &Block,
         page: u32,
-        pages: CachedPages<'_>,
+        pages: &CachedPages<'_>,
         digests: &[Digest],
         holder: Holder,
     ) -> Counted {
-        let (mut counted, mut rest) = (Counted::default(), Some(pages));
-        let count = rest.as_ref().map_or(0, CachedPages::count);
-        Self::parts(block, page, count, |stretch, at, done, now| {
-            if let Some((now_pages, later)) = rest.take().map(|pages| pages.split(now)) {
-                let digests = digests.get(done as usize..).unwrap_or_default();
-                counted.add(
-                    self.directory
-                        .enter(stretch, holder, at, &now_pages, digests),
-                );
-                rest = later;
-            }
-        });
-        counted
+        let (stretch, at) = block.stretch(page);
+        let entered = self.directory.enter(stretch, holder, at, pages, digests);
+        entered.into()
     }
 
-    /// Records pages whose content was copied from donors, and proven. Returns how many were.
+    /// Records pages of a stretch whose content was copied from donors, and proven. Returns how many were.
     pub(crate) fn inherit(
         &self,
         block: &Block,
         page: u32,
-        pages: CachedPages<'_>,
+        pages: &CachedPages<'_>,
         holder: Holder,
     ) -> u32 {
-        let (mut recorded, mut rest) = (0, Some(pages));
-        let count = rest.as_ref().map_or(0, CachedPages::count);
-        Self::parts(block, page, count, |stretch, at, _, now| {
-            if let Some((now_pages, later)) = rest.take().map(|pages| pages.split(now)) {
-                let pages = self.directory.inherit(stretch, holder, at, &now_pages);
-                recorded += pages.count_ones();
-                rest = later;
-            }
-        });
-        recorded
+        let (stretch, at) = block.stretch(page);
+        let recorded = self.directory.inherit(stretch, holder, at, pages);
+        recorded.count_ones()
     }
 
-    /// Compares digests of what came from the disk with those that are known, and records nothing.
+    /// Compares digests of pages of a stretch that came from the disk with those that are known, and records nothing.
     pub(crate) fn compare(&self, block: &Block, page: u32, digests: &[Digest]) -> Counted {
-        let mut counted = Counted::default();
-        // CAST: A bio has fewer pages.
-        let count = digests.len() as u32;
-        Self::parts(block, page, count, |stretch, at, done, now| {
-            let digests = digests.get(done as usize..(done + now) as usize);
-            let digests = digests.unwrap_or_default();
-            counted.add(self.directory.compare(stretch, at, digests));
-        });
-        counted
+        let (stretch, at) = block.stretch(page);
+        self.directory.compare(stretch, at, digests).into()
     }
 
     /// Ends all records of a target.
@@ -293,11 +257,11 @@ impl AccessTable {
     /// Something is known of a content that `count` pages from page `page` of `block` on are a part of.
     pub(crate) fn knows(&self, block: &Block, page: u32, count: u32) -> bool {
         let guard = rcu::read_lock();
-        let mut known = false;
-        Self::parts(block, page, count, |stretch, _, _, _| {
-            known |= self.directory.pages_of(&guard, stretch) != 0;
-        });
-        known
+        let mut stretches = page / bits::PAGES..(page + count).div_ceil(bits::PAGES);
+        stretches.any(|number| {
+            let (stretch, _) = block.stretch(number * bits::PAGES);
+            self.directory.pages_of(&guard, stretch) != 0
+        })
     }
 
     /// Of `count` pages from page `first` of `block` on, how many come before the first `worth` in a
@@ -351,11 +315,13 @@ pub(crate) struct Counted {
     pub(crate) differed: u32,
 }
 
-impl Counted {
-    fn add(&mut self, entered: Entered) {
-        self.recorded += entered.pages.count_ones();
-        self.compared += entered.compared.count_ones();
-        self.differed += entered.differed.count_ones();
+impl From<Entered> for Counted {
+    fn from(entered: Entered) -> Self {
+        Self {
+            recorded: entered.pages.count_ones(),
+            compared: entered.compared.count_ones(),
+            differed: entered.differed.count_ones(),
+        }
     }
 }
 

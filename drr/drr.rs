@@ -7,7 +7,7 @@
 //! sibling that read it. What is copied is given away only if it has the digest that the data had when they
 //! came from the disk. Nothing is kept but metadata: which cached page was read from which block, and digests.
 //!
-//! - [`target`], [`read`], [`write`](mod@write): the walk of a bio; start here,
+//! - [`target`], [`read`], [`record`], [`write`](mod@write): the walk of a bio; start here,
 //! - [`args`], [`stats`]: what goes in by the table and comes out by status,
 //! - [`access`], [`digest`]: the access table, and what proves that a page is still what it was,
 //! - [`copy`], [`giver`]: serving a read, and the targets as donors,
@@ -38,6 +38,7 @@ mod mappings;
 mod message;
 mod pool;
 mod read;
+mod record;
 mod rows;
 mod stats;
 mod target;

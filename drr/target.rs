@@ -31,12 +31,9 @@ use kernel::{
 use dm::{
     bio::{Bio, EndedBio, Mapped, Op, SECTOR_SHIFT},
     device::Device,
-    directory::{CachedPages, Digest},
-    folio::{BufferPage, FilledPages, PageWords, ReadPages, PAGE_SHIFT},
-    guard::Guard,
+    folio::{FilledPages, PAGE_SHIFT},
     inflight::{Follow, Wake},
     printer::Printer,
-    private_read::PrivateReads,
     sched::may_warn,
     target::{Constructor, OwnDevice, StatusType, Target},
     thin::{OpenError, ThinDevice},
@@ -45,26 +42,18 @@ use dm::{
 };
 
 use crate::{
-    access::{Counted, Holder},
     args::{Args, Features},
     core::{Core, Membership},
-    digest::Key,
     duplicates,
     giver::Giver,
     layer::Layer,
     message::{Answer, Message},
-    read::{Passage, Place},
+    read::Passage,
     stats::Stats,
 };
 
 /// Most pages that are hashed in an interrupt; more are in a softirq.
 const MOST_HASHED: u32 = 4;
-
-/// Digests that are made before they are recorded.
-const BATCH: usize = 16;
-
-/// Most pages of a read that are hashed and recorded: 1 MiB takes a fifth of a millisecond.
-const MOST_RECORDED: u32 = 256;
 
 /// A `drr` target.
 pub(crate) struct Drr {
@@ -332,30 +321,6 @@ impl Follow for Drr {
     }
 }
 
-impl PrivateReads for Drr {
-    /// The record names the block device's page, to which this is copied next: whatever becomes of that page,
-    /// the digest is that of what came from the disk.
-    fn page_read(&self, passage: &Passage, page: &BufferPage<'_>, words: &PageWords) {
-        let (Some(place), Some(key)) = (&passage.place, self.member.key()) else {
-            return;
-        };
-        if !self.still_there(place) {
-            return;
-        }
-        let at = place.extent.pages().0 + page.offset();
-        let digest = [key.digest(words)];
-        match page.try_lock() {
-            Some(locked) => {
-                self.record_hashed(place, at, CachedPages::buffer(&locked), &digest);
-            }
-            None => {
-                let compared = self.member.table().compare(&place.block, at, &digest);
-                self.count(place, at, compared);
-            }
-        }
-    }
-}
-
 impl Drr {
     pub(crate) fn layer(&self) -> Layer {
         Layer::from_number(self.layer.load(Relaxed))
@@ -389,146 +354,10 @@ impl Drr {
         }
     }
 
-    /// What tracepoints tell of `pages` pages from page `page` of a block on, which are on record now.
-    fn traced_pages(&self, place: &Place, page: u32, pages: u32) -> trace::Pages {
-        trace::Pages {
-            dev: self.own.bdev().number(),
-            thin_id: place.layer.thin_id,
-            pool: place.block.pool(),
-            block: place.block.number(),
-            page,
-            pages,
-        }
-    }
-
     /// Sends a bio down unchanged: the target's sectors are the thin device's.
     pub(crate) fn forward(&self, bio: Bio<'_, Self>) -> Mapped {
         let sector = bio.sector();
         bio.remap(self.thin.device().bdev(), sector)
-    }
-
-    fn holder(&self, place: &Place) -> Holder {
-        Holder {
-            device: self.member.device,
-            layer: place.layer,
-        }
-    }
-
-    /// Records what a read has filled from the disk, with the digests of its pages.
-    ///
-    /// It is the content that `place` names if the mapping has been left alone since before it was looked up.
-    fn record(&self, bio: &EndedBio<'_, Self>, place: &Place, key: &Key) {
-        if !place.extent.is_whole() && Guard::WholePages.on() || !self.still_there(place) {
-            return;
-        }
-        let (first, count) = place.extent.pages();
-        // What can't be recorded is compared all the same.
-        let table = self.member.table();
-        let records = !self.features.no_donate && table.directory().has_room();
-        if !records && !table.knows(&place.block, first, count) {
-            return;
-        }
-        for pages in bio.data().filled.pages(bio) {
-            match pages {
-                FilledPages::Alone(pages) if pages.offset() < MOST_RECORDED => {
-                    self.record_pages(place, first + pages.offset(), &pages, key);
-                }
-                FilledPages::Alone(_) => break,
-                FilledPages::Buffers(_) => {}
-            }
-        }
-    }
-
-    /// Records pages of a folio, the first of which is page `page` of the block.
-    fn record_pages(&self, place: &Place, page: u32, pages: &ReadPages<'_>, key: &Key) {
-        let mut rest = Some(CachedPages::read(pages));
-        let mut done = 0;
-        while let Some(cached) = rest {
-            // CAST: A small number.
-            let (now, later) = cached.split(BATCH as u32);
-            let mut digests = [Digest::from_bits(0); BATCH];
-            let count = now.count();
-            for (at, digest) in (done..done + count).zip(&mut digests) {
-                // `pages` has at least `count` pages, so that there are words for each.
-                *digest = pages.words(at).map_or(*digest, |words| key.digest(words));
-            }
-            let digests = digests.get(..count as usize).unwrap_or_default();
-            self.record_hashed(place, page + done, now, digests);
-            done += count;
-            rest = later;
-        }
-    }
-
-    /// Records pages from page `page` of the block on, which have these digests.
-    fn record_hashed(&self, place: &Place, page: u32, pages: CachedPages<'_>, digests: &[Digest]) {
-        let table = self.member.table();
-        let counted = if self.features.no_donate {
-            table.compare(&place.block, page, digests)
-        } else {
-            table.record(&place.block, page, pages, digests, self.holder(place))
-        };
-        self.count(place, page, counted);
-    }
-
-    fn count(&self, place: &Place, page: u32, counted: Counted) {
-        self.stats.read(counted);
-        trace!(record, self.traced_pages(place, page, counted.recorded));
-        if counted.differed != 0 && may_warn() {
-            pr_err!(
-                "{}: {} pages from page {page} on of {:?} differ from what was read from the same block before: \
-                 the disk, or the machine's memory, isn't sound\n",
-                self.own.name(),
-                counted.differed,
-                place.block
-            );
-        }
-        #[cfg(DRR_MUTANTS)]
-        if counted.differed != 0 {
-            kernel::warn_on!(true);
-        }
-    }
-
-    /// Records what a read was served, under the digests that it was proven with.
-    fn inherit(&self, bio: &EndedBio<'_, Self>, place: &Place) {
-        if self.features.no_donate || !place.extent.is_whole() {
-            return;
-        }
-        let (first, _) = place.extent.pages();
-        let mut range: Option<(u32, CachedPages<'_>)> = None;
-        for pages in bio.data().filled.pages(bio) {
-            match pages {
-                FilledPages::Alone(pages) => {
-                    let (offset, cached) = (pages.offset(), CachedPages::read(&pages));
-                    let follows = match &mut range {
-                        Some((first, range)) => {
-                            *first + range.count() == offset && range.extend(&cached)
-                        }
-                        None => false,
-                    };
-                    if !follows {
-                        if let Some((offset, pages)) = range.replace((offset, cached)) {
-                            self.inherit_pages(place, first + offset, pages);
-                        }
-                    }
-                }
-                FilledPages::Buffers(page) => {
-                    if let Some(locked) = page.try_lock() {
-                        let pages = CachedPages::buffer(&locked);
-                        self.inherit_pages(place, first + page.offset(), pages);
-                    }
-                }
-            }
-        }
-        if let Some((offset, pages)) = range {
-            self.inherit_pages(place, first + offset, pages);
-        }
-    }
-
-    fn inherit_pages(&self, place: &Place, page: u32, pages: CachedPages<'_>) {
-        let (table, holder) = (self.member.table(), self.holder(place));
-        let recorded = table.inherit(&place.block, page, pages, holder);
-        self.stats.recorded(recorded);
-        trace!(record, self.traced_pages(place, page, recorded));
     }
 
     fn print_info(&self, out: &mut Printer<'_>) -> core::fmt::Result {

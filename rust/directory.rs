@@ -152,17 +152,6 @@ impl<'a> CachedPages<'a> {
     pub fn count(&self) -> u32 {
         self.count
     }
-
-    /// The first `count` of the pages, and the rest if there is one.
-    pub fn split(self, count: u32) -> (Self, Option<Self>) {
-        let count = count.min(self.count);
-        let rest = (count < self.count).then(|| Self {
-            first: self.first + u64::from(count),
-            count: self.count - count,
-            ..self
-        });
-        (Self { count, ..self }, rest)
-    }
 }
 
 /// What is known of a content: its name, and the digests of its pages.

@@ -218,7 +218,7 @@ impl<'a> FilledPages<'a> {
 /// # Invariants
 ///
 /// For `'a`, the folio is in the page cache, locked by the reader and not yet up to date; nobody else
-/// writes to the pages, which start with `page`.
+/// writes to the pages, which start with `page` and are at least one.
 pub struct ReadPages<'a> {
     page: *mut bindings::page,
     mapping: MappingId,
@@ -249,13 +249,25 @@ impl<'a> ReadPages<'a> {
         self.offset
     }
 
-    /// What the read has put into page `at` of these, once it has ended.
-    pub fn words(&self, at: u32) -> Option<&'a PageWords> {
-        // SAFETY: Consecutive pages of a folio, whose memory nobody writes any more before the read
-        // completes, by the type invariant.
-        (at < self.count).then(|| unsafe {
-            &*bindings::dm_rust_page_address(self.page.wrapping_add(at as usize)).cast()
+    /// Each of them by itself.
+    pub fn singly(&self) -> impl Iterator<Item = Self> + use<'a> {
+        let (page, mapping, first, offset) = (self.page, self.mapping, self.first, self.offset);
+        // INVARIANT: Holds for each page, as for all.
+        (0..self.count).map(move |at| Self {
+            page: page.wrapping_add(at as usize),
+            mapping,
+            first: first + u64::from(at),
+            count: 1,
+            offset: offset + at,
+            _alive: PhantomData,
         })
+    }
+
+    /// What the read has put into the first of these, once it has ended.
+    pub fn words(&self) -> &'a PageWords {
+        // SAFETY: A page of a folio, whose memory nobody writes any more before the read completes, by the type
+        // invariant.
+        unsafe { &*bindings::dm_rust_page_address(self.page).cast() }
     }
 }
 

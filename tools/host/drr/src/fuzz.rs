@@ -336,7 +336,7 @@ impl Both {
                     first,
                     name,
                     page,
-                    count: 1 + source.below((BLOCK_PAGES - page).min(30)),
+                    count: 1 + source.below((RUN - page % RUN).min(BLOCK_PAGES - page)),
                     device: source.below(DEVICES) as u32,
                 };
                 match source.below(8) {
@@ -390,22 +390,6 @@ impl Both {
         assert!(block(held.name) == name && held.page == page);
     }
 
-    /// Calls `visit` for each stretch with the pages of it that are read.
-    fn parts(read: &Read, mut visit: impl FnMut(Read)) {
-        let mut done = 0;
-        while done < read.count {
-            let page = read.page + done;
-            let count = (RUN - page % RUN).min(read.count - done);
-            visit(Read {
-                first: read.first + done,
-                page,
-                count,
-                ..*read
-            });
-            done += count;
-        }
-    }
-
     fn pages_of<'a>(read: &Read) -> CachedPages<'a> {
         let folio = |at: u64, count: u64| {
             let mapping = MappingId::made_up(read.mapping + 1);
@@ -445,29 +429,23 @@ impl Both {
         let counted = self.table.record(
             &block(read.name),
             read.page as u32,
-            Self::pages_of(read),
+            &Self::pages_of(read),
             &digests,
             Self::holder(read),
         );
         let mut expected = Counted::default();
-        Self::parts(read, |part| {
-            let digests = &digests[(part.page - read.page) as usize..];
-            let differed = self.learn(&part, digests, true, &mut expected);
-            expected.recorded += self.insert(&part, |page| !differed.contains(&page));
-            self.forget_digests();
-        });
+        let differed = self.learn(read, &digests, true, &mut expected);
+        expected.recorded += self.insert(read, |page| !differed.contains(&page));
+        self.forget_digests();
         assert_eq!(counted, expected);
     }
 
     fn inherit(&mut self, read: &Read) {
         let pages = Self::pages_of(read);
         let (name, holder) = (block(read.name), Self::holder(read));
-        let recorded = self.table.inherit(&name, read.page as u32, pages, holder);
-        let mut expected = 0;
-        Self::parts(read, |part| {
-            expected += self.insert(&part, |_| true);
-            self.forget_digests();
-        });
+        let recorded = self.table.inherit(&name, read.page as u32, &pages, holder);
+        let expected = self.insert(read, |_| true);
+        self.forget_digests();
         assert_eq!(recorded, expected);
     }
 
@@ -476,11 +454,8 @@ impl Both {
         let name = block(read.name);
         let counted = self.table.compare(&name, read.page as u32, &digests);
         let mut expected = Counted::default();
-        Self::parts(read, |part| {
-            let digests = &digests[(part.page - read.page) as usize..];
-            self.learn(&part, digests, false, &mut expected);
-            self.forget_digests();
-        });
+        self.learn(read, &digests, false, &mut expected);
+        self.forget_digests();
         assert_eq!(counted, expected);
     }
 
@@ -488,14 +463,14 @@ impl Both {
     /// differ.
     fn learn(
         &mut self,
-        part: &Read,
+        read: &Read,
         digests: &[Digest],
         new: bool,
         counted: &mut Counted,
     ) -> HashSet<u64> {
-        let stretch = (part.name, part.page / RUN);
+        let stretch = (read.name, read.page / RUN);
         let mut differed = HashSet::new();
-        for (page, digest) in (part.page..part.page + part.count).zip(digests) {
+        for (page, digest) in (read.page..read.page + read.count).zip(digests) {
             match self.digests.get(&(stretch, page)) {
                 None if !new => {}
                 None => {
@@ -516,27 +491,27 @@ impl Both {
         }
         for page in &differed {
             self.digests.insert((stretch, *page), Known::Discord);
-            self.forget(|_, held| held.is(part.name, *page));
+            self.forget(|_, held| held.is(read.name, *page));
         }
         counted.differed += differed.len() as u32;
         differed
     }
 
     /// What is on record afterwards, and how many of the pages.
-    fn insert(&mut self, part: &Read, wanted: impl Fn(u64) -> bool) -> u32 {
-        let stretch = (part.name, part.page / RUN);
+    fn insert(&mut self, read: &Read, wanted: impl Fn(u64) -> bool) -> u32 {
+        let stretch = (read.name, read.page / RUN);
         let known =
             |page: u64| matches!(self.digests.get(&(stretch, page)), Some(Known::Digest(_)));
-        let pages: Vec<u64> = (part.page..part.page + part.count)
+        let pages: Vec<u64> = (read.page..read.page + read.count)
             .filter(|page| wanted(*page) && known(*page))
             .collect();
         // What the same pages of the page cache were known as ends, unless it is this.
-        let place = |page: u64| (part.mapping, part.first + (page - part.page));
-        let range = part.first..part.first + part.count;
+        let place = |page: u64| (read.mapping, read.first + (page - read.page));
+        let range = read.first..read.first + read.count;
         self.forget(|it, held| {
-            it.0 == part.mapping
+            it.0 == read.mapping
                 && range.contains(&it.1)
-                && !held.is(part.name, part.page + (it.1 - part.first))
+                && !held.is(read.name, read.page + (it.1 - read.first))
         });
         // Runs by page cache and where the block would begin in it: their device and pages.
         let mut runs: HashMap<(u64, u64), (u32, HashSet<u64>)> = HashMap::new();
@@ -545,7 +520,7 @@ impl Both {
             let (_, its) = run.or_insert((held.device, HashSet::new()));
             its.insert(held.page);
         }
-        let its = runs.get(&(part.mapping, part.first.wrapping_sub(part.page)));
+        let its = runs.get(&(read.mapping, read.first.wrapping_sub(read.page)));
         let new: Vec<u64> = match its {
             Some((_, its)) => pages
                 .iter()
@@ -557,18 +532,18 @@ impl Both {
         let alike = runs
             .values()
             .filter(|(_, its)| new.iter().all(|page| its.contains(page)));
-        let own = alike.clone().filter(|(device, _)| *device == part.device);
+        let own = alike.clone().filter(|(device, _)| *device == read.device);
         let enough = alike.count() >= MOST_ALIKE || own.count() >= MOST_OF_A_DEVICE;
         if new.is_empty() || enough {
             return (pages.len() - new.len()) as u32;
         }
         // A run keeps the device that it was made for.
-        let device = its.map_or(part.device, |(device, _)| *device);
+        let device = its.map_or(read.device, |(device, _)| *device);
         for page in &new {
             self.pages.insert(
                 place(*page),
                 Held {
-                    name: part.name,
+                    name: read.name,
                     page: *page,
                     device,
                 },

@@ -68,7 +68,7 @@ fn record(table: &AccessTable, stretch: u64, donor: u64, pages: u32) {
         layer: Who::default(),
     };
     let pages = CachedPages::read(&ReadPages::new(mapping, first, pages, 0));
-    table.record(&block(stretch), 0, pages, &digests, holder);
+    table.record(&block(stretch), 0, &pages, &digests, holder);
 }
 
 impl Filled {

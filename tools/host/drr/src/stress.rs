@@ -256,7 +256,7 @@ impl World {
             Some(content) => folio.read(content, |pages| {
                 let pages = CachedPages::read(&pages);
                 self.table
-                    .inherit(&place.name, place.page as u32, pages, holder);
+                    .inherit(&place.name, place.page as u32, &pages, holder);
             }),
             None => {
                 // It passes dm-thin, which may send it elsewhere by now.
@@ -310,7 +310,7 @@ impl World {
         let page = place.page as u32;
         let counted = self
             .table
-            .record(&place.name, page, pages, &[self.digest(content)], holder);
+            .record(&place.name, page, &pages, &[self.digest(content)], holder);
         self.count(Count::Recorded, counted.recorded.into());
         self.count(Count::Compared, counted.compared.into());
         self.count(Count::Differed, counted.differed.into());

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The birth of records: what a read has filled, under the digests of its pages.
+//!
+//! What came from the disk is hashed, and compared with what is known of the same content. What was served
+//! has the digests that it was proven with.
+
+use kernel::prelude::*;
+
+use dm::{
+    bio::EndedBio,
+    bits,
+    directory::{CachedPages, Digest},
+    folio::{BufferPage, FilledPages, PageWords, ReadPages},
+    guard::Guard,
+    private_read::PrivateReads,
+    sched::may_warn,
+    trace,
+};
+
+use crate::{
+    access::{Counted, Holder},
+    digest::Key,
+    read::{Passage, Place},
+    target::Drr,
+};
+
+/// Most pages of a read that are hashed and recorded: 1 MiB takes a fifth of a millisecond.
+const MOST_RECORDED: u32 = 256;
+
+/// Pages that follow each other in a stretch of a block, and in a page cache.
+struct Batch<'a> {
+    /// The first page's number in the block.
+    page: u32,
+    pages: CachedPages<'a>,
+}
+
+impl<'a> Batch<'a> {
+    /// Adds `next`, which is page `page` of the block, to `batch`, or begins another with it if it doesn't follow.
+    /// Returns the batch that is complete by that.
+    fn join(batch: &mut Option<Self>, page: u32, next: CachedPages<'a>) -> Option<Self> {
+        let extend = |batch: &mut Self| {
+            page == batch.page + batch.pages.count()
+                && page % bits::PAGES != 0
+                && batch.pages.extend(&next)
+        };
+        if batch.as_mut().is_some_and(extend) {
+            return None;
+        }
+        batch.replace(Self { page, pages: next })
+    }
+}
+
+/// The pages whose memory is nobody's but the read's.
+fn alone(pages: FilledPages<'_>) -> Option<ReadPages<'_>> {
+    match pages {
+        FilledPages::Alone(pages) => Some(pages),
+        FilledPages::Buffers(_) => None,
+    }
+}
+
+impl PrivateReads for Drr {
+    /// The record names the block device's page, to which this is copied next: whatever becomes of that page,
+    /// the digest is that of what came from the disk.
+    fn page_read(&self, passage: &Passage, page: &BufferPage<'_>, words: &PageWords) {
+        let (Some(place), Some(key)) = (&passage.place, self.member.key()) else {
+            return;
+        };
+        if !self.still_there(place) {
+            return;
+        }
+        let at = place.extent.pages().0 + page.offset();
+        let digest = key.digest(words);
+        let locked = page.try_lock();
+        let pages = locked.as_ref().map(CachedPages::buffer);
+        self.record_pages(place, at, pages, &[digest]);
+    }
+}
+
+impl Drr {
+    fn holder(&self, place: &Place) -> Holder {
+        Holder {
+            device: self.member.device,
+            layer: place.layer,
+        }
+    }
+
+    /// Records what a read has filled from the disk, with the digests of its pages.
+    ///
+    /// It is the content that `place` names if the mapping has been left alone since before it was looked up.
+    pub(crate) fn record(&self, bio: &EndedBio<'_, Self>, place: &Place, key: &Key) {
+        if !place.extent.is_whole() && Guard::WholePages.on() || !self.still_there(place) {
+            return;
+        }
+        let (first, count) = place.extent.pages();
+        // What can't be recorded is compared all the same.
+        let table = self.member.table();
+        let records = !self.features.no_donate && table.directory().has_room();
+        if !records && !table.knows(&place.block, first, count) {
+            return;
+        }
+        let (mut batch, mut digests) = (None, [Digest::from_bits(0); bits::PAGES as usize]);
+        let record = |batch: Batch<'_>, digests: &[Digest]| {
+            let known = digests.get((batch.page % bits::PAGES) as usize..);
+            let known = known.and_then(|known| known.get(..batch.pages.count() as usize));
+            let known = known.unwrap_or_default();
+            self.record_pages(place, batch.page, Some(batch.pages), known);
+        };
+        let pages = bio.data().filled.pages(bio).filter_map(alone);
+        let pages = pages.flat_map(|pages| pages.singly());
+        for one in pages.take_while(|one| one.offset() < MOST_RECORDED) {
+            let page = first + one.offset();
+            let digest = key.digest(one.words());
+            if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&one)) {
+                record(full, &digests);
+            }
+            if let Some(here) = digests.get_mut((page % bits::PAGES) as usize) {
+                *here = digest;
+            }
+        }
+        if let Some(last) = batch {
+            record(last, &digests);
+        }
+    }
+
+    /// Records pages of a stretch from page `page` of the block on, which have these digests; or only compares
+    /// them, if they aren't to be had.
+    fn record_pages(
+        &self,
+        place: &Place,
+        page: u32,
+        pages: Option<CachedPages<'_>>,
+        digests: &[Digest],
+    ) {
+        let (table, block) = (self.member.table(), &place.block);
+        let counted = match pages {
+            Some(pages) if !self.features.no_donate => {
+                table.record(block, page, &pages, digests, self.holder(place))
+            }
+            _ => table.compare(block, page, digests),
+        };
+        self.count(place, page, counted);
+    }
+
+    fn count(&self, place: &Place, page: u32, counted: Counted) {
+        self.stats.read(counted);
+        trace!(record, self.traced_pages(place, page, counted.recorded));
+        if counted.differed != 0 && may_warn() {
+            pr_err!(
+                "{}: {} pages from page {page} on of {:?} differ from what was read from the same block before: \
+                 the disk, or the machine's memory, isn't sound\n",
+                self.own.name(),
+                counted.differed,
+                place.block
+            );
+        }
+        #[cfg(DRR_MUTANTS)]
+        if counted.differed != 0 {
+            kernel::warn_on!(true);
+        }
+    }
+
+    /// Records what a read was served, under the digests that it was proven with.
+    pub(crate) fn inherit(&self, bio: &EndedBio<'_, Self>, place: &Place) {
+        if self.features.no_donate || !place.extent.is_whole() {
+            return;
+        }
+        let (first, _) = place.extent.pages();
+        let mut batch = None;
+        for pages in bio.data().filled.pages(bio) {
+            match pages {
+                FilledPages::Alone(pages) => {
+                    for one in pages.singly() {
+                        let page = first + one.offset();
+                        if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&one)) {
+                            self.inherit_pages(place, &full);
+                        }
+                    }
+                }
+                FilledPages::Buffers(buffer) => {
+                    if let Some(locked) = buffer.try_lock() {
+                        let page = first + buffer.offset();
+                        let pages = CachedPages::buffer(&locked);
+                        self.inherit_pages(place, &Batch { page, pages });
+                    }
+                }
+            }
+        }
+        if let Some(last) = batch {
+            self.inherit_pages(place, &last);
+        }
+    }
+
+    fn inherit_pages(&self, place: &Place, batch: &Batch<'_>) {
+        let (table, holder) = (self.member.table(), self.holder(place));
+        let recorded = table.inherit(&place.block, batch.page, &batch.pages, holder);
+        self.stats.recorded(recorded);
+        trace!(record, self.traced_pages(place, batch.page, recorded));
+    }
+
+    /// What tracepoints tell of `pages` pages from page `page` of a block on, which are on record now.
+    fn traced_pages(&self, place: &Place, page: u32, pages: u32) -> trace::Pages {
+        trace::Pages {
+            dev: self.own.bdev().number(),
+            thin_id: place.layer.thin_id,
+            pool: place.block.pool(),
+            block: place.block.number(),
+            page,
+            pages,
+        }
+    }
+}
