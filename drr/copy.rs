@@ -33,8 +33,8 @@ use crate::{
     layer::Who,
 };
 
-/// Donors of a page that are tried, besides the one that had the page before it.
-const MOST_TRIED: usize = 3;
+/// Donors of a page that are tried.
+const MOST_TRIED: usize = 4;
 
 /// Distinct donors that a single read tells apart.
 const SOURCES: usize = 8;
@@ -58,17 +58,17 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    fn add(&mut self, donor: Holder) {
+    fn add(&mut self, donor: Holder, pages: u32) {
         let fits = |source: &&mut Source| source.pages == 0 || source.device == donor.device;
         match self.known.iter_mut().find(fits) {
             Some(source) => {
                 *source = Source {
                     device: donor.device,
                     layer: donor.layer,
-                    pages: source.pages + 1,
+                    pages: source.pages + pages,
                 }
             }
-            None => self.others += 1,
+            None => self.others += pages,
         }
     }
 
@@ -141,7 +141,7 @@ pub(crate) struct Engine<'a> {
     pub(crate) scratch: &'a ScratchPages,
 }
 
-/// A folio that was found for one page, for the next.
+/// A folio that was found for one page, for the next: in which page cache, and where.
 type LastFolio = Option<(FolioRef, u64)>;
 
 impl Engine<'_> {
@@ -150,27 +150,51 @@ impl Engine<'_> {
         let mut served = Served::default();
         let (first, count) = extent.pages();
         let guard = rcu::read_lock();
-        let (mut last, mut folio) = (None, None);
+        let mut folio = None;
         while served.pages < count {
             let page = first + served.pages;
-            let mut copy = |donor: &PageDonor<'_>| {
-                let at = page % bits::PAGES;
-                let part = extent.in_page(page);
-                let copied = self.copy_page(donor, at, part, &mut folio, writer);
-                served.unproven += u32::from(copied == Copied::Unproven);
-                copied == Copied::Proven
-            };
-            // Who had the page before has this one, too, most of the time.
-            let same = |donor: &PageDonor<'_>| page % bits::PAGES != 0 && copy(donor);
-            if !last.as_ref().is_some_and(same) {
-                let donors = self.table.donors(&guard, block, page);
-                last = donors.take(MOST_TRIED).find(&mut copy);
+            let mut from = None;
+            for donor in self.table.donors(&guard, block, page).take(MOST_TRIED) {
+                let (pages, unproven) = self.copy_run(&donor, extent, page, &mut folio, writer);
+                served.unproven += u32::from(unproven);
+                if pages != 0 {
+                    from = Some((donor.holder(), pages));
+                    break;
+                }
             }
-            let Some(donor) = &last else { break };
-            served.sources.add(donor.holder());
-            served.pages += 1;
+            let Some((donor, pages)) = from else { break };
+            served.sources.add(donor, pages);
+            served.pages += pages;
         }
         served
+    }
+
+    /// Copies what is in `extent` from page `page` of the block on, as far as a donor has it; the donor's run
+    /// begins with the page's stretch. Returns how many pages were proven, and whether the next one wasn't.
+    #[inline]
+    fn copy_run(
+        &self,
+        donor: &PageDonor<'_>,
+        extent: Extent,
+        page: u32,
+        folio: &mut LastFolio,
+        writer: &mut Writer<'_>,
+    ) -> (u32, bool) {
+        let (first, count) = extent.pages();
+        let at = page % bits::PAGES;
+        let most = donor.pages_from(at).min(first + count - page);
+        for done in 0..most {
+            let part = extent.in_page(page + done);
+            match self.copy_page(donor, at + done, part, folio, writer) {
+                Copied::Proven => {}
+                Copied::Nothing => return (done, false),
+                Copied::Unproven => {
+                    self.table.directory().end_changed(donor, at + done);
+                    return (done, true);
+                }
+            }
+        }
+        (most, false)
     }
 
     /// Copies `part` of page `at` of the donor's run.
@@ -183,21 +207,21 @@ impl Engine<'_> {
         last: &mut LastFolio,
         writer: &mut Writer<'_>,
     ) -> Copied {
-        let Some(digest) = donor.digest(at).filter(|_| donor.pages_from(at) != 0) else {
+        let Some(digest) = donor.digest(at) else {
             return Copied::Nothing;
         };
-        let index = donor.index(at);
         // A large folio holds the next page, too; its reference is taken once.
-        let mapping = donor.mapping().number();
-        if !matches!(last, Some((folio, its)) if *its == mapping && folio.holds(index)) {
+        let (mapping, index) = (donor.mapping().number(), donor.index(at));
+        if !matches!(last, Some((folio, its)) if *its == mapping && folio.page_at(index).is_some()) {
             *last = donor.folio(at).map(|folio| (folio, mapping));
         }
-        let Some((folio, _)) = last else {
+        let place = last.as_ref().and_then(|(folio, _)| Some((folio, folio.page_at(index)?)));
+        let Some((folio, place)) = place else {
             return Copied::Nothing;
         };
         hold::Place::RecordFound.pass();
         let prove = |words: &mut PageWords| {
-            if !folio.copy_page(index, words) {
+            if !folio.copy_page(place, words) {
                 return Copied::Nothing;
             }
             if !Guard::ProofFirst.on() {
@@ -211,11 +235,7 @@ impl Engine<'_> {
             writer.write(bytes(words).get(part).unwrap_or_default());
             Copied::Proven
         };
-        let copied = self.scratch.with(prove).unwrap_or(Copied::Nothing);
-        if copied == Copied::Unproven {
-            self.table.directory().end_changed(donor, at);
-        }
-        copied
+        self.scratch.with(prove).unwrap_or(Copied::Nothing)
     }
 }
 

@@ -36,8 +36,8 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Adds `next`, which is page `page` of the block, to `batch`, or begins another with it if it doesn't follow.
-    /// Returns the batch that is complete by that.
+    /// Adds `next`, which are pages of a stretch from page `page` of the block on, to `batch`, or begins another with
+    /// them if they don't follow. Returns the batch that is complete by that.
     fn join(batch: &mut Option<Self>, page: u32, next: CachedPages<'a>) -> Option<Self> {
         let extend = |batch: &mut Self| {
             page == batch.page + batch.pages.count()
@@ -107,15 +107,15 @@ impl Drr {
             self.record_pages(place, batch.page, Some(batch.pages), known);
         };
         let pages = bio.data().filled.pages(bio).filter_map(alone);
-        let pages = pages.flat_map(|pages| pages.singly());
-        for one in pages.take_while(|one| one.offset() < MOST_RECORDED) {
-            let page = first + one.offset();
-            let digest = key.digest(one.words());
-            if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&one)) {
+        let parts = pages.flat_map(|pages| pages.parts(first, bits::PAGES));
+        for part in parts.take_while(|part| part.offset() < MOST_RECORDED) {
+            let page = first + part.offset();
+            if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&part)) {
                 record(full, &digests);
             }
-            if let Some(here) = digests.get_mut((page % bits::PAGES) as usize) {
-                *here = digest;
+            let here = digests.iter_mut().skip((page % bits::PAGES) as usize);
+            for (words, digest) in (0..).map_while(|at| part.words(at)).zip(here) {
+                *digest = key.digest(words);
             }
         }
         if let Some(last) = batch {
@@ -170,9 +170,9 @@ impl Drr {
         for pages in bio.data().filled.pages(bio) {
             match pages {
                 FilledPages::Alone(pages) => {
-                    for one in pages.singly() {
-                        let page = first + one.offset();
-                        if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&one)) {
+                    for part in pages.parts(first, bits::PAGES) {
+                        let page = first + part.offset();
+                        if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&part)) {
                             self.inherit_pages(place, &full);
                         }
                     }

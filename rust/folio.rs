@@ -249,25 +249,31 @@ impl<'a> ReadPages<'a> {
         self.offset
     }
 
-    /// Each of them by itself.
-    pub fn singly(&self) -> impl Iterator<Item = Self> + use<'a> {
-        let (page, mapping, first, offset) = (self.page, self.mapping, self.first, self.offset);
-        // INVARIANT: Holds for each page, as for all.
-        (0..self.count).map(move |at| Self {
-            page: page.wrapping_add(at as usize),
-            mapping,
-            first: first + u64::from(at),
-            count: 1,
-            offset: offset + at,
-            _alive: PhantomData,
+    /// The pages in parts, each of which ends before a page that is a multiple of `every`, if page `first` is the
+    /// read's first.
+    pub fn parts(self, first: u32, every: u32) -> impl Iterator<Item = Self> + use<'a> {
+        let (end, mut next) = (self.offset + self.count, self.offset);
+        core::iter::from_fn(move || {
+            let (at, count) = (next - self.offset, every - (first + next) % every);
+            next = (next + count).min(end);
+            // INVARIANT: Holds for all parts that aren't empty, as for the whole.
+            (at < self.count).then(|| Self {
+                page: self.page.wrapping_add(at as usize),
+                first: self.first + u64::from(at),
+                count: count.min(self.count - at),
+                offset: self.offset + at,
+                ..self
+            })
         })
     }
 
-    /// What the read has put into the first of these, once it has ended.
-    pub fn words(&self) -> &'a PageWords {
-        // SAFETY: A page of a folio, whose memory nobody writes any more before the read completes, by the type
-        // invariant.
-        unsafe { &*bindings::dm_rust_page_address(self.page).cast() }
+    /// What the read has put into page `at` of these, once it has ended.
+    pub fn words(&self, at: u32) -> Option<&'a PageWords> {
+        // SAFETY: Consecutive pages of a folio, whose memory nobody writes any more before the read
+        // completes, by the type invariant.
+        (at < self.count).then(|| unsafe {
+            &*bindings::dm_rust_page_address(self.page.wrapping_add(at as usize)).cast()
+        })
     }
 }
 
@@ -297,14 +303,14 @@ impl BufferPage<'_> {
             bindings::dm_rust_folio_ref(folio);
             (folio, bindings::dm_rust_folio_page_idx(folio, self.page))
         };
-        // INVARIANT: The reference was taken above.
-        let folio = FolioRef(NonNull::new(folio)?);
+        // SAFETY: The reference was taken above.
+        let folio = unsafe { FolioRef::new(NonNull::new(folio)?) };
         // SAFETY: A reference is held.
-        let mapping = MappingId::new(unsafe { bindings::dm_rust_folio_mapping(folio.0.as_ptr()) })?;
+        let mapping = MappingId::new(unsafe { bindings::dm_rust_folio_mapping(folio.folio.as_ptr()) })?;
         let folio = folio.try_lock(mapping)?;
         // SAFETY: The folio is locked and in that page cache, so its inode lives.
         if !unsafe {
-            bindings::dm_rust_folio_has_buffers(mapping.0.as_ptr(), folio.folio.0.as_ptr())
+            bindings::dm_rust_folio_has_buffers(mapping.0.as_ptr(), folio.folio.folio.as_ptr())
         } {
             return None;
         }
@@ -393,10 +399,34 @@ impl EventFolio<'_> {
 ///
 /// # Invariants
 ///
-/// Owns a reference count of the folio.
-pub struct FolioRef(NonNull<bindings::folio>);
+/// Owns a reference count of the folio, which isn't split before it is dropped; so the folio has `pages` pages.
+/// `first` was the first one's file index when the reference was taken.
+pub struct FolioRef {
+    folio: NonNull<bindings::folio>,
+    first: u64,
+    pages: u64,
+}
 
 impl FolioRef {
+    /// # Safety
+    ///
+    /// A reference is held, which goes to the new value.
+    unsafe fn new(folio: NonNull<bindings::folio>) -> Self {
+        // SAFETY: A reference is held.
+        let (first, pages) = unsafe {
+            (
+                bindings::dm_rust_folio_index(folio.as_ptr()) as u64,
+                bindings::dm_rust_folio_nr_pages(folio.as_ptr()) as u64,
+            )
+        };
+        // INVARIANT: By the safety requirements.
+        Self {
+            folio,
+            first,
+            pages,
+        }
+    }
+
     /// Takes a reference to the folio that holds `index` of `mapping`.
     ///
     /// # Safety
@@ -410,64 +440,57 @@ impl FolioRef {
     ) -> Option<FolioRef> {
         // SAFETY: The mapping's memory is valid as long as the guard is held.
         let folio = unsafe { bindings::dm_rust_folio_get(mapping.0.as_ptr(), index as usize) };
-        // INVARIANT: `dm_rust_folio_get()` took the reference.
-        NonNull::new(folio).map(Self)
+        // SAFETY: `dm_rust_folio_get()` took the reference.
+        NonNull::new(folio).map(|folio| unsafe { Self::new(folio) })
     }
 
-    /// First and last file index; they don't change while there is a reference.
+    /// First and last file index, as of when the reference was taken.
     pub fn range(&self) -> (u64, u64) {
-        // SAFETY: A reference is held, so the folio isn't split either.
-        unsafe {
-            let first = bindings::dm_rust_folio_index(self.0.as_ptr()) as u64;
-            let pages = bindings::dm_rust_folio_nr_pages(self.0.as_ptr()) as u64;
-            (first, first + pages - 1)
-        }
+        (self.first, self.first + self.pages - 1)
     }
 
-    /// It holds a file index; that doesn't change while there is a reference.
+    /// The number in the folio of the page at a file index, if the folio holds it.
     #[inline]
-    pub fn holds(&self, index: u64) -> bool {
-        let (first, last) = self.range();
-        (first..=last).contains(&index)
+    pub fn page_at(&self, index: u64) -> Option<u64> {
+        Some(index.wrapping_sub(self.first)).filter(|at| *at < self.pages)
     }
 
     /// The folio's state.
     pub fn state(&self) -> State {
         // SAFETY: A reference is held.
-        State(unsafe { bindings::dm_rust_folio_state(self.0.as_ptr()) })
+        State(unsafe { bindings::dm_rust_folio_state(self.folio.as_ptr()) })
     }
 
-    /// Copies the page at file index `index`, whatever it holds at this moment: a process may be writing to
-    /// it, or it may be another file's by now. So the copy is to be trusted only if it is proven.
+    /// Copies page `at` of the folio, whatever it holds at this moment: a process may be writing to it, or it may be
+    /// another file's by now. So the copy is to be trusted only if it is proven.
     ///
-    /// Returns false if the folio doesn't hold the index, or the memory is broken.
+    /// Returns false if the folio has fewer pages, or the memory is broken.
     #[inline]
-    pub fn copy_page(&self, index: u64, to: &mut PageWords) -> bool {
-        if !self.holds(index) {
+    pub fn copy_page(&self, at: u64, to: &mut PageWords) -> bool {
+        if at >= self.pages {
             return false;
         }
-        // CAST: Less than the folio's pages.
-        let at = (index - self.range().0) as usize;
+        let to = to.as_mut_ptr().cast();
         // SAFETY: A reference is held, and the folio has that page; `to` is a page, and ours.
-        unsafe { bindings::dm_rust_copy_page(to.as_mut_ptr().cast(), self.0.as_ptr(), at) }
+        unsafe { bindings::dm_rust_copy_page(to, self.folio.as_ptr(), at as usize) }
     }
 
     /// Nobody has used it lately, as far as reclaim knows.
     pub fn idle(&self) -> bool {
         // SAFETY: A reference is held.
-        unsafe { bindings::dm_rust_folio_idle(self.0.as_ptr()) }
+        unsafe { bindings::dm_rust_folio_idle(self.folio.as_ptr()) }
     }
 
     /// Whose memory it takes.
     pub fn group(&self) -> Group {
         // SAFETY: A reference is held.
-        Group(unsafe { bindings::dm_rust_folio_group(self.0.as_ptr()) })
+        Group(unsafe { bindings::dm_rust_folio_group(self.folio.as_ptr()) })
     }
 
     /// Locks the folio if it isn't locked and is in `mapping`.
     pub fn try_lock(self, mapping: MappingId) -> Option<LockedFolio> {
         // SAFETY: A reference is held.
-        if !unsafe { bindings::dm_rust_folio_trylock(self.0.as_ptr()) } {
+        if !unsafe { bindings::dm_rust_folio_trylock(self.folio.as_ptr()) } {
             return None;
         }
         // INVARIANT: Just locked; dropped below if it isn't in the mapping.
@@ -476,13 +499,13 @@ impl FolioRef {
             mapping,
         };
         // SAFETY: A reference is held.
-        let now = unsafe { bindings::dm_rust_folio_mapping(locked.folio.0.as_ptr()) };
+        let now = unsafe { bindings::dm_rust_folio_mapping(locked.folio.folio.as_ptr()) };
         if now != mapping.0.as_ptr() {
             return None;
         }
         let guard = rcu::read_lock();
         // SAFETY: Locked, it is in that page cache still, so the inode lives.
-        let there = unsafe { mapping.holds(&guard, locked.folio.0, locked.first()) };
+        let there = unsafe { mapping.holds(&guard, locked.folio.folio, locked.first()) };
         there.then_some(locked)
     }
 }
@@ -490,7 +513,7 @@ impl FolioRef {
 impl Drop for FolioRef {
     fn drop(&mut self) {
         // SAFETY: By the type invariant.
-        unsafe { bindings::dm_rust_folio_put(self.0.as_ptr()) };
+        unsafe { bindings::dm_rust_folio_put(self.folio.as_ptr()) };
     }
 }
 
@@ -516,7 +539,7 @@ impl LockedFolio {
         let unused = Guard::Unused.on();
         // SAFETY: Locked by us and in the mapping, and the only reference that we know of is ours.
         unsafe {
-            bindings::dm_rust_folio_drop(self.mapping.0.as_ptr(), self.folio.0.as_ptr(), unused)
+            bindings::dm_rust_folio_drop(self.mapping.0.as_ptr(), self.folio.folio.as_ptr(), unused)
         }
     }
 }
@@ -524,6 +547,6 @@ impl LockedFolio {
 impl Drop for LockedFolio {
     fn drop(&mut self) {
         // SAFETY: By the type invariant; the reference is dropped after this.
-        unsafe { bindings::dm_rust_folio_unlock(self.folio.0.as_ptr()) };
+        unsafe { bindings::dm_rust_folio_unlock(self.folio.folio.as_ptr()) };
     }
 }

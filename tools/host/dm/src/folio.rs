@@ -229,14 +229,14 @@ impl FolioRef {
         page.cached.load(Relaxed).then_some(Self { page, index })
     }
 
-    /// It holds a file index.
-    pub fn holds(&self, index: u64) -> bool {
-        index == self.index
+    /// The number in the folio of the page at a file index, if the folio holds it.
+    pub fn page_at(&self, index: u64) -> Option<u64> {
+        (index == self.index).then_some(0)
     }
 
-    /// Copies the page at file index `index`, whatever it holds at this moment, a word after the other.
-    pub fn copy_page(&self, index: u64, to: &mut PageWords) -> bool {
-        if !self.holds(index) {
+    /// Copies its page, whatever that holds at this moment, a word after the other.
+    pub fn copy_page(&self, at: u64, to: &mut PageWords) -> bool {
+        if at != 0 {
             return false;
         }
         let (words, rest) = to.split_at_mut(WORDS);
