@@ -23,6 +23,10 @@ endif
 bench:
 	@KERNEL=$(KERNEL) ROUNDS=$(ROUNDS) scripts/bench.sh $(PARTS)
 
+# KIND=short: only reads, and no profiles
+counted:
+	@scripts/counted.sh $(KIND)
+
 demo:
 	@scripts/demo.sh
 
@@ -117,6 +121,7 @@ make torture   load siblings and check every byte they read; TIME=600 SEED=1
                KERNEL=debian, uml or debug
 make bench     measure DRR against dm-thin and the limits of both, under User-mode Linux;
                KERNEL=debian ROUNDS=5 PARTS="read storm"
+make counted   count the instructions that reads and writes take, with DRR and without
 make powercut  cut the power of a guest under load, N=5 times, and look what is lost
 
 make modules   build both modules for Debian's kernel, into build/debian

@@ -28,32 +28,10 @@ debian) timeout=$((rounds * 3600)) ;;
 *) die "bench.sh: no kernel '$kernel' for benchmarks : use KERNEL=uml or debian" ;;
 esac
 
-# fio and its libraries; too large for the image of all other guests.
-# $1: archive
-pack_fio() {
-	remove_tree "$1.d"
-	mkdir -p "$1.d"
-	# shellcheck disable=SC2016 # expanded by the inner shell
-	"$scripts/toolbox.sh" bash -euo pipefail -c '
-		{ echo /usr/bin/fio; ldd /usr/bin/fio | grep -o "/[^ ):]*"; } | while read -r path; do
-			path=$(readlink -f "$(dirname "$path")")/$(basename "$path")
-			file=$(readlink -f "$path")
-			mkdir -p "$1$(dirname "$path")" "$1$(dirname "$file")"
-			cp "$file" "$1$file"
-			[[ $path = "$file" ]] || ln -sf "$file" "$1$path"
-		done
-		cd "$1" && find . -mindepth 1 | sort | cpio --quiet -o -H newc -R 0:0 >"$2"
-	' - "$1.d" "$1.tmp"
-	remove_tree "$1.d"
-	mv "$1.tmp" "$1"
-}
-
 need_root
 bench=$DRR_TOP/build/bench
 mkdir -p "$bench"
-toolbox=$("$scripts/toolbox.sh" --path)
-fio=$bench/fio-${toolbox##*/}.cpio
-[[ -e $fio ]] || step bench-fio "fio for the guest" pack_fio "$fio"
+fio=$("$scripts/pack-programs.sh" /usr/bin/fio)
 disks=() answer='' mem=6G
 if [[ " ${parts[*]} " = *" launch "* ]]; then
 	image=$("$scripts/demo-image.sh")

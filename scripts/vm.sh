@@ -15,6 +15,7 @@
 #   --allow REGEX	console lines that match are no failure
 #   --archive FILE	more files for the guest, a cpio archive
 #   --stock		without our modules
+#   --counted		one emulated CPU whose clock counts instructions, a nanosecond each; not uml
 #   --no-leak-scan	don't look for leaked memory at the end, where the kernel can
 #   --verbose		show the kernel's console too
 #
@@ -33,7 +34,7 @@ set -euo pipefail
 scripts=$DRR_TOP/scripts
 call=("$@")
 kernel=debian mem='' timeout='' kill_after='' name='' append='' allow='' stock='' verbose=''
-archive=''
+archive='' counted=''
 leak_scan=1
 disks=()
 while (($#)); do
@@ -49,6 +50,7 @@ while (($#)); do
 	--allow) allow=$2; shift ;;
 	--archive) archive=$2; shift ;;
 	--stock) stock=--stock ;;
+	--counted) counted=1 ;;
 	--no-leak-scan) leak_scan='' ;;
 	--verbose) verbose=1 ;;
 	--) shift; break ;;
@@ -67,6 +69,9 @@ mem=${mem:-2G} timeout=${timeout:-600}
 [[ ${kill_after:-0} =~ ^[0-9]+(\.[0-9]+)?$ ]] ||
 	die "vm.sh: bad time '$kill_after' : --kill-after takes seconds"
 name=${name:-$(basename "$1" .sh)}
+
+[[ ! $counted || $kernel != uml ]] ||
+	die "vm.sh: User-mode Linux runs on the host's CPUs, which don't count : use another kernel"
 
 need_root
 initrd=$("$scripts/guest-image.sh" ${stock:+"$stock"} "$kernel")
@@ -162,7 +167,7 @@ kvm_works() {
 }
 
 qemu() {
-	local image i extra='' accel=(-accel 'tcg,thread=multi' -cpu max)
+	local image i extra='' cpus=2 accel=(-accel 'tcg,thread=multi' -cpu max)
 	image=$("$scripts/kernel.sh" image)/vmlinuz
 	if [[ $kernel != debian ]]; then
 		image=$("$scripts/kernel.sh" "$kernel")/arch/x86/boot/bzImage
@@ -172,10 +177,13 @@ qemu() {
 		# identified (the bit that says five is clear then).
 		extra="no5lvl kunit.enable=1 kunit.autorun=1 drr.slow=4 watchdog_thresh=30"
 	fi
-	if [[ ${DRR_ACCEL:-} != tcg ]] && kvm_works; then
+	if [[ $counted ]]; then
+		# With erms a copy of any length would be few instructions.
+		cpus=1 accel=(-accel 'tcg,thread=single' -icount 'shift=0,sleep=off' -cpu 'max,-erms,-fsrm')
+	elif [[ ${DRR_ACCEL:-} != tcg ]] && kvm_works; then
 		accel=(-accel kvm -cpu host)
 	fi
-	machine=(qemu-system-x86_64 "${accel[@]}" -smp 2 -m "$mem" -nodefaults
+	machine=(qemu-system-x86_64 "${accel[@]}" -smp "$cpus" -m "$mem" -nodefaults
 		-display none -no-reboot
 		-kernel "$image" -initrd "$initrd"
 		-append "console=ttyS0 panic=-1 mitigations=off drr.tty=ttyS1 $extra $cmdline"
