@@ -13,8 +13,8 @@ set -euo pipefail
 
 scripts=$DRR_TOP/scripts
 kernel=${KERNEL:-uml} rounds=${ROUNDS:-5}
-all=(read read4 randread parallel storm miss unshared md5 smallwrite pressure mixed launch hitrate
-	bystander)
+all=(read read4 randread parallel storm miss unshared md5 smallwrite pressure mixed launch
+	launchxfs hitrate bystander)
 parts=("$@")
 (($#)) || parts=("${all[@]}")
 for part in "${parts[@]}"; do
@@ -33,9 +33,9 @@ bench=$DRR_TOP/build/bench
 mkdir -p "$bench"
 fio=$("$scripts/pack-programs.sh" /usr/bin/fio)
 disks=() answer='' mem=6G
-if [[ " ${parts[*]} " = *" launch "* ]]; then
+if [[ " ${parts[*]} " = *" launch"* ]]; then
 	image=$("$scripts/demo-image.sh")
-	answer=$(<"$image/answer") mem=8G	# ten models, each in a page cache and in use
+	answer=$(<"$image/answer") mem=9G	# ten models, each in a page cache and in use
 	for layer in debian python app; do
 		disks+=(--disk-file "$image/$layer.tar")
 	done

@@ -11,11 +11,22 @@ LAYERS=(debian python app)
 LAUNCHED=(C1 C2 C3 C4 C5 C6 C7 C8 C9 C10)
 MODEL=/srv/app/model.npy
 
+# The image's file system.
+IMAGE_KIND=ext4
+
 # unpack LAYER ARCHIVE: adds a layer to the image, in the device of that name.
 unpack() {
-	fs_mount ext4 "$1" "/dev/mapper/$1"
+	fs_mount $IMAGE_KIND "$1" "/dev/mapper/$1"
 	tar -x -f "$2" -C "/mnt/$1" --numeric-owner
 	umount "/mnt/$1"
+}
+
+# image_make DEVICE
+image_make() {
+	case $IMAGE_KIND in
+	ext4) mkfs.ext4 -q -F -m 0 -E nodiscard,lazy_journal_init=1 -J size=8 "$1" ;;
+	xfs) mkfs.xfs -q -f -K "$1" ;;
+	esac
 }
 
 # image_of_layers MIB: the thin devices, from the first layer to the last. The layers are archives on
@@ -31,8 +42,7 @@ image_of_layers() {
 		fi
 		# for the heatmap's labels
 		dmsetup rename "t-$layer" "$layer"
-		[ -n "$before" ] || mkfs.ext4 -q -F -m 0 -E nodiscard,lazy_journal_init=1 \
-			-J size=8 "/dev/mapper/$layer"
+		[ -n "$before" ] || image_make "/dev/mapper/$layer"
 		unpack "$layer" "${archives[at]}"
 		echo "    $layer, $(($(sectors "${archives[at]}") / 2048)) MiB"
 		before=$layer
@@ -43,6 +53,9 @@ image_of_layers() {
 # launch NAME [DEVICE]: what a container's launch comes to, from the mount to the service's answer,
 # which it prints. In a subshell: it becomes the service.
 launch() {
-	fs_mount ext4 "$@"
-	exec chroot "/mnt/$1" /usr/bin/python3 -B /srv/app/app.py "$MODEL"
+	fs_mount $IMAGE_KIND "$@"
+	serve "/mnt/$1"
 }
+
+# serve ROOT: becomes the service of a container whose file system is there.
+serve() { exec chroot "$1" /usr/bin/python3 -B /srv/app/app.py "$MODEL"; }

@@ -182,11 +182,14 @@ fs_make() {
 
 # fs_mount KIND NAME [DEVICE]: mounts NAME's drr device, or DEVICE, on /mnt/NAME. Both are
 # kept from work in the background that would disturb the counting: reading of bitmaps, and
-# the log's timers, whose writes make dm-thin copy (read) a block when sharing is broken.
+# the log's timers, whose writes make dm-thin copy (read) a block when sharing is broken. So are they from
+# updates of access times, unless $ATIME says otherwise.
 fs_mount() {
-	local options=noatime,no_prefetch_block_bitmaps,commit=600
-	if [[ $1 == xfs* ]]; then
-		options=noatime,nouuid
+	local options=${ATIME:-noatime}
+	if [[ $1 == ext4* ]]; then
+		options+=,no_prefetch_block_bitmaps,commit=600
+	elif [[ $1 == xfs* ]]; then
+		options+=,nouuid
 		modprobe -q xfs || true	# built in, in some kernels
 		echo 720000 >/proc/sys/fs/xfs/xfssyncd_centisecs
 	fi

@@ -138,7 +138,7 @@ main() {
 	note fact rounds "$rounds"
 	note fact file_bytes $FILE_BYTES
 	set_up 8
-	[[ " $* " != *" launch "* ]] || launch_set_up "$answer"
+	[[ " $* " != *" launch"* ]] || launch_set_up "$answer"
 	for ((ROUND = 1; ROUND <= rounds; ROUND++)); do
 		echo "round $ROUND of $rounds"
 		for part; do
@@ -149,7 +149,7 @@ main() {
 		done
 	done
 	note_memory
-	[[ " $* " != *" launch "* ]] || launch_take_down
+	[[ " $* " != *" launch"* ]] || launch_take_down
 	take_down
 	[[ " $* " != *" bystander "* ]] || for ((ROUND = 1; ROUND <= rounds; ROUND++)); do
 		part_bystander

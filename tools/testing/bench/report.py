@@ -196,10 +196,28 @@ def results(samples):
 
     yield Result("launch.hdd.vs_thin", "ten containers launched at once: time",
                  samples.ratio("launch.hdd", "drr", "thin"), 0.53, most=True)
+    yield Result("launch.hdd.vs_overlayfs", "the same against overlayfs",
+                 samples.ratio("launch.hdd", "drr", "overlay"), 1.1, most=True)
     yield Result("launch.disk_bytes", "what that reads from the disk",
                  samples.of("launch.hdd.bytes", "drr"), number=mebibytes)
     yield Result("launch.thin.disk_bytes", "the same on dm-thin",
                  samples.of("launch.hdd.bytes", "thin"), number=mebibytes)
+    yield Result("launch.overlayfs.disk_bytes", "the same on overlayfs",
+                 samples.of("launch.hdd.bytes", "overlay"), number=mebibytes)
+    for what, text in (("relatime", "ten at once, mounted with relatime"),
+                       ("serial", "ten, one after the other, relatime"),
+                       ("xfs", "ten at once, xfs, relatime"),
+                       ("xfsserial", "ten, one after the other, xfs, relatime")):
+        for below, name in (("thin", "thin"), ("overlay", "overlayfs")):
+            ratio = samples.ratio(f"launch.{what}", "drr", below)
+            if ratio or below == "thin":
+                yield Result(f"launch.{what}.vs_{name}", text, ratio)
+    for what, text in (("serial", ""), ("xfsserial", ", xfs")):
+        yield Result(f"launch.{what}.first_reads", f"reads from the disk by the first of ten{text}",
+                     samples.of(f"launch.{what}.first", "drr"), number="{:.0f}".format)
+        yield Result(f"launch.{what}.later_reads", f"by each of the others, on the average{text}",
+                     samples.of(f"launch.{what}.later", "drr"), 10 if not text else None, most=True,
+                     number="{:.1f}".format)
 
     for key, of, text, goal in (
             ("hitrate", "all", "page reads served / those of which a clean copy was cached", 0.995),
@@ -233,7 +251,7 @@ def draw(samples, folder):
                                            ("hdd", "drr", "DRR, hdd"))]),
         ("launch", "Ten containers launched at once, hdd, seconds", [
             (text, samples.of("launch.hdd", variant))
-            for variant, text in (("thin", "dm-thin"), ("drr", "DRR"))]),
+            for variant, text in (("thin", "dm-thin"), ("drr", "DRR"), ("overlay", "overlayfs"))]),
         ("pressure", "Four re-read with little memory, MiB from the disk", [
             (f"{what}: {text}", samples.each(f"{key}.bytes", (variant,), lambda read: read / (1 << 20)))
             for key, what in (("pressure", "a file"), ("mixed", "a file and own"))

@@ -19,7 +19,7 @@ ONLY_BYTES=$((25 << 20))
 . /drr/pool.sh
 
 # RAM disks: of the pool's data and its metadata, of the file system that needs neither, and of the
-# file system below the loop device and its pool's metadata.
+# file system below the loop device and its pool's metadata. One more is the launches'.
 DATA_DISK=ram0
 META_DISK=ram1
 PLAIN_DISK=ram2
@@ -227,7 +227,7 @@ set_up() {
 	local i
 	CONTAINERS=$1
 	touch_memory
-	modprobe brd rd_nr=5 rd_size=$((RAM_DISK_MIB << 10))
+	modprobe brd rd_nr=6 rd_size=$((RAM_DISK_MIB << 10))
 	modprobe dm-thin-pool
 	modprobe dm-drr
 	modprobe drr-disk
