@@ -39,11 +39,14 @@ pub(crate) struct Stretch {
 /// Whose page cache a stretch was read into.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Holder {
-    /// The target that it passed.
+    /// The target that it passed; [`OURS`] if the page cache is the pool's own store.
     pub(crate) device: u32,
     /// The layer that it was read from.
     pub(crate) layer: Who,
 }
+
+/// Stands for the target of pages that are in a store of ours: they stay when the target that read them goes.
+pub(crate) const OURS: u32 = 0;
 
 impl Stretch {
     /// The pool.

@@ -19,29 +19,39 @@ pub(crate) struct Features {
     pub(crate) paranoid: bool,
     /// Never drop pages of this device's page cache because others have them.
     pub(crate) keep_copies: bool,
+    /// Never keep metadata that this device has read.
+    pub(crate) no_meta_cache: bool,
 }
 
 /// The features by name, in canonical order.
-const NAMES: [&CStr; 4] = [c"no_donate", c"no_receive", c"paranoid", c"keep_copies"];
+const NAMES: [&CStr; 5] = [
+    c"no_donate",
+    c"no_receive",
+    c"paranoid",
+    c"keep_copies",
+    c"no_meta_cache",
+];
 
 impl Features {
     /// Whether they are set, in the order of [`NAMES`].
-    fn flags(&self) -> [bool; 4] {
+    fn flags(&self) -> [bool; 5] {
         [
             self.no_donate,
             self.no_receive,
             self.paranoid,
             self.keep_copies,
+            self.no_meta_cache,
         ]
     }
 
     fn flag_mut(&mut self, name: &CStr) -> Option<&mut bool> {
-        let [no_donate, no_receive, paranoid, keep_copies] = NAMES;
+        let [no_donate, no_receive, paranoid, keep_copies, no_meta_cache] = NAMES;
         match name {
             _ if name == no_donate => Some(&mut self.no_donate),
             _ if name == no_receive => Some(&mut self.no_receive),
             _ if name == paranoid => Some(&mut self.paranoid),
             _ if name == keep_copies => Some(&mut self.keep_copies),
+            _ if name == no_meta_cache => Some(&mut self.no_meta_cache),
             _ => None,
         }
     }
@@ -109,7 +119,9 @@ impl ArgError<'_> {
         match self {
             ArgError::Count => "write <thin device> [<#feature args> [<feature>]*]",
             ArgError::FeatureCount(_) => "write the number of features that follow it",
-            ArgError::Unknown(_) => "the features are no_donate, no_receive, paranoid, keep_copies",
+            ArgError::Unknown(_) => {
+                "the features are no_donate, no_receive, paranoid, keep_copies, no_meta_cache"
+            }
             ArgError::Twice(_) => "name it once",
         }
     }

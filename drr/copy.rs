@@ -212,10 +212,13 @@ impl Engine<'_> {
         };
         // A large folio holds the next page, too; its reference is taken once.
         let (mapping, index) = (donor.mapping().number(), donor.index(at));
-        if !matches!(last, Some((folio, its)) if *its == mapping && folio.page_at(index).is_some()) {
+        if !matches!(last, Some((folio, its)) if *its == mapping && folio.page_at(index).is_some())
+        {
             *last = donor.folio(at).map(|folio| (folio, mapping));
         }
-        let place = last.as_ref().and_then(|(folio, _)| Some((folio, folio.page_at(index)?)));
+        let place = last
+            .as_ref()
+            .and_then(|(folio, _)| Some((folio, folio.page_at(index)?)));
         let Some((folio, place)) = place else {
             return Copied::Nothing;
         };

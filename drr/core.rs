@@ -21,6 +21,7 @@ use dm::{
     hold,
     index::Index,
     inflight::InFlight,
+    page_store::PrivateMount,
     parking::Parking,
     scratch::ScratchPages,
     thin::{Info, Subscription},
@@ -109,6 +110,7 @@ impl Core {
         let flights = InFlight::new(c"drr")?;
         let locks = BlockLocks::new(LOCKS)?;
         let parked = Parking::new()?;
+        let mount = Arc::new(PrivateMount::new()?, GFP_KERNEL)?;
         let core = Arc::pin_init(
             pin_init!(Self {
                 table,
@@ -116,7 +118,7 @@ impl Core {
                 blocks,
                 key: SetOnce::new(),
                 scratch,
-                pools <- Pools::new(),
+                pools <- Pools::new(mount),
                 flights,
                 locks,
                 parked,

@@ -16,6 +16,8 @@ use kernel::{
 use dm::{
     event::{Event, Events, Mapping, MappingChange},
     guard::Guard,
+    page_store::{PageStore, PrivateMount},
+    sched::total_ram_pages,
     thin::Subscription,
 };
 
@@ -45,12 +47,17 @@ impl Events for Watch {
     }
 }
 
+/// The part of the machine's memory that a pool's metadata may take: 2 MiB, which serve an image, in 2 GiB.
+const METADATA_SHARE: u64 = 1024;
+
 /// A pool that has targets.
 pub(crate) struct Pool {
     /// Number of the pool's activation; never used again.
     pub(crate) id: u64,
     /// Changes of its mappings.
     pub(crate) changes: Arc<Changes>,
+    /// Metadata of file systems that has been read from it.
+    pub(crate) metadata: PageStore,
     /// Told of all changes that begin from now on.
     _subscription: Subscription<Watch>,
     /// No change is under way that began before that.
@@ -58,7 +65,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    fn new(id: u64) -> Result<Arc<Self>> {
+    fn new(id: u64, mount: Arc<PrivateMount>) -> Result<Arc<Self>> {
         let changes = Arc::new(Changes::new()?, GFP_KERNEL)?;
         let watch = Watch {
             pool: id,
@@ -67,6 +74,7 @@ impl Pool {
         let pool = Self {
             id,
             changes,
+            metadata: PageStore::new(mount, total_ram_pages() as u64 / METADATA_SHARE)?,
             _subscription: Subscription::new(Arc::new(watch, GFP_KERNEL)?)?,
             settled: Atomic::new(false),
         };
@@ -97,13 +105,16 @@ struct Member {
 pub(crate) struct Pools {
     #[pin]
     list: Mutex<KVec<Member>>,
+    /// Where their stores are.
+    mount: Arc<PrivateMount>,
 }
 
 impl Pools {
     /// None yet.
-    pub(crate) fn new() -> impl PinInit<Self> {
+    pub(crate) fn new(mount: Arc<PrivateMount>) -> impl PinInit<Self> {
         pin_init!(Self {
             list <- new_mutex!(KVec::new(), "drr_pools"),
+            mount,
         })
     }
 
@@ -116,7 +127,7 @@ impl Pools {
             return Ok(member.pool.clone());
         }
         list.reserve(1, GFP_KERNEL)?;
-        let pool = Pool::new(id)?;
+        let pool = Pool::new(id, self.mount.clone())?;
         let member = Member {
             pool: pool.clone(),
             targets: 1,

@@ -32,7 +32,7 @@ use crate::{
 /// disk's request costs more than the copy saves. At the beginning and at the end of a read any number is.
 const WORTH_PAGES: u32 = 4;
 
-/// Most pages of a read that goes to pages of our own: they are hashed and copied in the interrupt.
+/// Most pages of a read that goes to pages of our own: metadata is read in pieces no larger than that.
 const MOST_PRIVATE_PAGES: u32 = 4;
 
 /// Where a read goes.
@@ -193,23 +193,29 @@ impl Drr {
             && givers.worth_waiting(self.member.device)
     }
 
-    /// Others may write to its memory while it is read, though it belongs to a page cache.
+    /// Others may write to its memory while it is read, though it belongs to a page cache; or it belongs to none, but
+    /// what is read may be kept.
     fn wants_privacy(&self, bio: &Bio<'_, Self>, place: &Place) -> bool {
         place.stamp.is_some()
             && !self.features.no_donate
             && place.extent.is_whole()
             && place.extent.pages().1 <= MOST_PRIVATE_PAGES
             && self.member.key().is_some()
-            && matches!(bio.pages().next(), Some(FilledPages::Buffers(_)))
+            && !bio.polled()
+            && match bio.pages().next() {
+                Some(FilledPages::Buffers(_)) => true,
+                Some(FilledPages::Alone(_)) => false,
+                None => bio.metadata() && !self.features.no_meta_cache,
+            }
     }
 
     /// Has a read come from the disk by way of pages of our own.
     fn fetch_privately<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
         let (sector, disk) = (bio.sector(), self.thin.device().bdev());
-        let (owner, sectors) = (bio.data().owner, bio.sectors());
+        let (owner, sectors, metadata) = (bio.data().owner, bio.sectors(), bio.metadata());
         let traced = self.traced(sector, sectors);
         match read_privately(bio, self, disk, sector, || {
-            self.stats.miss(Miss::NoRecord, owner, sectors);
+            self.stats.miss(Miss::NoRecord, owner, sectors, metadata);
             trace!(miss, traced, Miss::NoRecord.reason());
         }) {
             Ok(mapped) => mapped,
@@ -235,10 +241,11 @@ impl Drr {
 
     /// A read's data is there: completes it. The target may be gone afterwards.
     fn hit<'a>(&'a self, mut bio: Bio<'a, Self>, sources: &Sources) -> Mapped {
-        let (owner, sector, sectors) = (bio.data().owner, bio.sector(), bio.sectors());
+        let (owner, metadata) = (bio.data().owner, bio.metadata());
+        let (sector, sectors) = (bio.sector(), bio.sectors());
         bio.data().served = true;
         let account = || {
-            self.stats.hit(owner, sectors, sources);
+            self.stats.hit(owner, sectors, metadata, sources);
             trace!(hit, self.traced(sector, sectors), self.donor(sources));
             for source in sources.known() {
                 self.member.table().givers.with(source.device, |giver| {
@@ -291,7 +298,7 @@ impl Drr {
 
     fn missed(&self, mut bio: Bio<'_, Self>, miss: Miss) -> Mapped {
         let owner = bio.data().owner;
-        self.stats.miss(miss, owner, bio.sectors());
+        self.stats.miss(miss, owner, bio.sectors(), bio.metadata());
         trace!(
             miss,
             self.traced(bio.sector(), bio.sectors()),

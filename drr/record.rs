@@ -11,15 +11,16 @@ use dm::{
     bio::EndedBio,
     bits,
     directory::{CachedPages, Digest},
-    folio::{BufferPage, FilledPages, PageWords, ReadPages},
+    folio::{BufferPage, FilledPages, ReadPages},
     guard::Guard,
+    page_store::{PageStore, StorablePage},
     private_read::PrivateReads,
     sched::may_warn,
     trace,
 };
 
 use crate::{
-    access::{Counted, Holder},
+    access::{Counted, Holder, OURS},
     digest::Key,
     read::{Passage, Place},
     target::Drr,
@@ -60,20 +61,43 @@ fn alone(pages: FilledPages<'_>) -> Option<ReadPages<'_>> {
 }
 
 impl PrivateReads for Drr {
-    /// The record names the block device's page, to which this is copied next: whatever becomes of that page,
-    /// the digest is that of what came from the disk.
-    fn page_read(&self, passage: &Passage, page: &BufferPage<'_>, words: &PageWords) {
+    fn store(&self) -> &PageStore {
+        &self.member.pool.metadata
+    }
+
+    /// A record names the block device's page, another one that of our own, which is kept for when the first is modified
+    /// or there is none. Whatever becomes of these, the digest is that of what came from the disk.
+    fn page_read(
+        &self,
+        passage: &Passage,
+        at: u32,
+        page: StorablePage,
+        buffer: Option<BufferPage<'_>>,
+    ) {
         let (Some(place), Some(key)) = (&passage.place, self.member.key()) else {
             return;
         };
         if !self.still_there(place) {
             return;
         }
-        let at = place.extent.pages().0 + page.offset();
-        let digest = key.digest(words);
-        let locked = page.try_lock();
+        let at = place.extent.pages().0 + at;
+        let digest = [key.digest(page.words())];
+        let locked = buffer.as_ref().and_then(BufferPage::try_lock);
         let pages = locked.as_ref().map(CachedPages::buffer);
-        self.record_pages(place, at, pages, &[digest]);
+        self.record_pages(place, at, pages, &digest, self.holder(place));
+        if self.features.no_meta_cache || self.features.no_donate {
+            return;
+        }
+        if let Some(stored) = self.store().keep(page) {
+            let holder = Holder {
+                device: OURS,
+                layer: place.layer,
+            };
+            let pages = CachedPages::stored(&stored);
+            self.member
+                .table()
+                .record(&place.block, at, &pages, &digest, holder);
+        }
     }
 }
 
@@ -104,7 +128,8 @@ impl Drr {
             let known = digests.get((batch.page % bits::PAGES) as usize..);
             let known = known.and_then(|known| known.get(..batch.pages.count() as usize));
             let known = known.unwrap_or_default();
-            self.record_pages(place, batch.page, Some(batch.pages), known);
+            let holder = self.holder(place);
+            self.record_pages(place, batch.page, Some(batch.pages), known, holder);
         };
         let pages = bio.data().filled.pages(bio).filter_map(alone);
         let parts = pages.flat_map(|pages| pages.parts(first, bits::PAGES));
@@ -131,11 +156,12 @@ impl Drr {
         page: u32,
         pages: Option<CachedPages<'_>>,
         digests: &[Digest],
+        holder: Holder,
     ) {
         let (table, block) = (self.member.table(), &place.block);
         let counted = match pages {
             Some(pages) if !self.features.no_donate => {
-                table.record(block, page, &pages, digests, self.holder(place))
+                table.record(block, page, &pages, digests, holder)
             }
             _ => table.compare(block, page, digests),
         };
@@ -172,7 +198,8 @@ impl Drr {
                 FilledPages::Alone(pages) => {
                     for part in pages.parts(first, bits::PAGES) {
                         let page = first + part.offset();
-                        if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&part)) {
+                        if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&part))
+                        {
                             self.inherit_pages(place, &full);
                         }
                     }

@@ -48,6 +48,9 @@ impl Miss {
 enum Count {
     FollowedSectors,
     RecordedSectors,
+    /// Of reads for a file system's metadata: all, and those that were served.
+    MetaReadSectors,
+    MetaHitSectors,
     /// Copies of donors' pages that didn't have the digest.
     UnprovenPages,
     /// Pages from the disk that were compared with what is known of the same content, and that differed.
@@ -87,15 +90,22 @@ impl Stats {
         self.counters.add(count as usize, by);
     }
 
-    /// A read of a block of `owner` went to the disk.
-    pub(crate) fn miss(&self, miss: Miss, owner: Option<Who>, sectors: u32) {
+    /// A read of a block of `owner` went to the disk; for metadata, or for data.
+    pub(crate) fn miss(&self, miss: Miss, owner: Option<Who>, sectors: u32, metadata: bool) {
         self.counters.add(FIRST_MISS + miss as usize, 1);
         self.heat.not_served(owner, sectors);
+        if metadata {
+            self.add(Count::MetaReadSectors, sectors.into());
+        }
     }
 
-    /// A read of a block of `owner` was served.
-    pub(crate) fn hit(&self, owner: Option<Who>, sectors: u32, sources: &Sources) {
+    /// A read of a block of `owner` was served; for metadata, or for data.
+    pub(crate) fn hit(&self, owner: Option<Who>, sectors: u32, metadata: bool, sources: &Sources) {
         self.heat.served(owner, sectors);
+        if metadata {
+            self.add(Count::MetaReadSectors, sectors.into());
+            self.add(Count::MetaHitSectors, sectors.into());
+        }
         for source in sources.known() {
             self.heat
                 .donated(Some(source.layer), sectors_of(source.pages));
@@ -166,6 +176,8 @@ impl Stats {
         }
         write!(out, " followed_sectors={}", of(Count::FollowedSectors))?;
         write!(out, " recorded_sectors={}", of(Count::RecordedSectors))?;
+        write!(out, " meta_read_sectors={}", of(Count::MetaReadSectors))?;
+        write!(out, " meta_hit_sectors={}", of(Count::MetaHitSectors))?;
         write!(out, " unproven_pages={}", of(Count::UnprovenPages))?;
         write!(out, " compared_pages={}", of(Count::ComparedPages))?;
         write!(out, " differed_pages={}", of(Count::DifferedPages))?;
@@ -188,10 +200,11 @@ mod tests {
 
     #[test]
     fn prints_and_resets() -> Result {
-        let mut buffer = [0; 400];
+        let mut buffer = [0; 500];
         let stats = Stats::new()?;
-        stats.miss(Miss::Stale, None, 8);
-        stats.hit(None, 128, &Sources::default());
+        stats.miss(Miss::Stale, None, 8, true);
+        stats.hit(None, 128, false, &Sources::default());
+        stats.hit(None, 16, true, &Sources::default());
         stats.recorded(2);
         stats.unproven(5);
         stats.read(Counted {
@@ -202,9 +215,10 @@ mod tests {
         stats.whole_write();
         assert_eq!(
             printed(&mut buffer, |out| stats.print_reads(out))?,
-            &b" reads=2 read_sectors=136 hits=1 hit_sectors=128 miss_unshared=0 \
+            &b" reads=3 read_sectors=152 hits=2 hit_sectors=144 miss_unshared=0 \
                miss_metadata=0 miss_norecord=0 miss_changed=0 miss_stale=1 miss_layout=0 \
-               miss_left=0 followed_sectors=0 recorded_sectors=24 unproven_pages=5 \
+               miss_left=0 followed_sectors=0 recorded_sectors=24 meta_read_sectors=24 \
+               meta_hit_sectors=16 unproven_pages=5 \
                compared_pages=4 differed_pages=2 whole_writes=1"[..]
         );
         stats.verified(true);

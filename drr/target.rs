@@ -387,7 +387,8 @@ impl Drr {
         let (records, pages, bytes) = self.member.usage();
         write!(
             out,
-            " records={records} tracked_pages={pages} table_bytes={bytes}"
+            " records={records} tracked_pages={pages} table_bytes={bytes} meta_cache_pages={}",
+            self.member.pool.metadata.pages()
         )?;
         self.stats.print_verified(out)?;
         self.stats.heat.print_from(out)

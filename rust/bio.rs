@@ -163,6 +163,11 @@ impl<'a, T: Target> Bio<'a, T> {
         self.raw().bi_opf & bindings::DM_RUST_POLLED != 0
     }
 
+    /// It is for a file system's metadata, as the file system says.
+    pub fn metadata(&self) -> bool {
+        self.raw().bi_opf & bindings::DM_RUST_META != 0
+    }
+
     /// Data of the target's own that travels with the bio.
     pub fn data(&mut self) -> &mut T::PerBio {
         // SAFETY: Initialised by the type invariant; `&mut self` makes the access exclusive.

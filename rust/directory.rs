@@ -35,6 +35,7 @@ use crate::{
     folio::{EventFolio, FolioRef, LockedBuffer, MappingId, ReadPages},
     guard::Guard,
     index::{hash, hash_near, Chain, Entry, Index, Keyed},
+    page_store::StoredPage,
     rcu_arc::{RcuArc, RcuPtr},
 };
 
@@ -128,6 +129,17 @@ impl<'a> CachedPages<'a> {
 
     /// A page of a block device's, whose folio we have locked.
     pub fn buffer(page: &'a LockedBuffer) -> Self {
+        // INVARIANT: The folio is locked, and in the page cache.
+        Self {
+            mapping: page.mapping(),
+            first: page.index(),
+            count: 1,
+            locked: PhantomData,
+        }
+    }
+
+    /// A page that has just been stored.
+    pub fn stored(page: &'a StoredPage<'_>) -> Self {
         // INVARIANT: The folio is locked, and in the page cache.
         Self {
             mapping: page.mapping(),

@@ -306,7 +306,8 @@ impl BufferPage<'_> {
         // SAFETY: The reference was taken above.
         let folio = unsafe { FolioRef::new(NonNull::new(folio)?) };
         // SAFETY: A reference is held.
-        let mapping = MappingId::new(unsafe { bindings::dm_rust_folio_mapping(folio.folio.as_ptr()) })?;
+        let mapping = unsafe { bindings::dm_rust_folio_mapping(folio.folio.as_ptr()) };
+        let mapping = MappingId::new(mapping)?;
         let folio = folio.try_lock(mapping)?;
         // SAFETY: The folio is locked and in that page cache, so its inode lives.
         if !unsafe {

@@ -10,18 +10,23 @@
 #include <linux/device-mapper.h>
 #include <linux/err.h>
 #include <linux/fs.h>
+#include <linux/fs_context.h>
 #include <linux/highmem.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/mount.h>
 #include <linux/pagemap.h>
 #include <linux/percpu.h>
 #include <linux/preempt.h>
+#include <linux/pseudo_fs.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/tracepoint.h>
 #include <linux/workqueue.h>
 #include "helpers.h"
+
+#define DM_RUST_FS_MAGIC 0x64727573	/* "drus" */
 
 /*
  * Its symbols are only looked up (rust/thin.rs), so depmod sees no need of
@@ -443,14 +448,90 @@ struct workqueue_struct *dm_rust_bh_queue_new(const char *name)
 	return alloc_workqueue("%s", WQ_BH | WQ_PERCPU, 0, name);
 }
 
-void dm_rust_bh_queue_work(struct workqueue_struct *queue,
-			   struct work_struct *work, work_func_t fn)
+struct workqueue_struct *dm_rust_task_queue_new(const char *name)
+{
+	return alloc_workqueue("%s", WQ_MEM_RECLAIM | WQ_HIGHPRI | WQ_PERCPU, 0, name);
+}
+
+void dm_rust_queue_work(struct workqueue_struct *queue,
+			struct work_struct *work, work_func_t fn)
 {
 	INIT_WORK(work, fn);
 	queue_work(queue, work);
 }
 
-void dm_rust_bh_queue_free(struct workqueue_struct *queue)
+void dm_rust_queue_free(struct workqueue_struct *queue)
 {
 	destroy_workqueue(queue);
+}
+
+static int private_fs_context(struct fs_context *fc)
+{
+	return init_pseudo(fc, DM_RUST_FS_MAGIC) ? 0 : -ENOMEM;
+}
+
+/* It has no owner, or it would keep the module from being unloaded. */
+static struct file_system_type private_fs = {
+	.name = "dm_rust",
+	.init_fs_context = private_fs_context,
+	.kill_sb = kill_anon_super,
+};
+
+struct vfsmount *dm_rust_mount_new(void)
+{
+	return kern_mount(&private_fs);
+}
+
+void dm_rust_mount_free(struct vfsmount *mnt)
+{
+	kern_unmount(mnt);
+}
+
+/* The inode is on its file system's list, so that drop_caches finds it. */
+struct inode *dm_rust_store_new(struct vfsmount *mnt)
+{
+	struct inode *inode = new_inode(mnt->mnt_sb);
+
+	if (!inode)
+		return ERR_PTR(-ENOMEM);
+	inode->i_ino = get_next_ino();
+	return inode;
+}
+
+void dm_rust_store_free(struct inode *inode)
+{
+	iput(inode);
+}
+
+struct address_space *dm_rust_store_mapping(struct inode *inode)
+{
+	return inode->i_mapping;
+}
+
+unsigned long dm_rust_store_pages(struct inode *inode)
+{
+	return READ_ONCE(inode->i_mapping->nrpages);
+}
+
+/* Returns with the folio locked. */
+bool dm_rust_store_add(struct inode *inode, struct page *page, pgoff_t index)
+{
+	struct folio *folio = page_folio(page);
+
+	if (filemap_add_folio(inode->i_mapping, folio, index,
+			      GFP_NOWAIT | __GFP_NOWARN))
+		return false;
+	folio_mark_uptodate(folio);
+	return true;
+}
+
+/* All up to @last, but those that are in use. */
+void dm_rust_store_drop(struct inode *inode, pgoff_t last)
+{
+	invalidate_mapping_pages(inode->i_mapping, 0, last);
+}
+
+void dm_rust_store_unlock(struct page *page)
+{
+	folio_unlock(page_folio(page));
 }

@@ -28,6 +28,7 @@ enum {
 	DM_RUST_OP_WRITE_ZEROES = REQ_OP_WRITE_ZEROES,
 	DM_RUST_OP_MASK = REQ_OP_MASK,
 	DM_RUST_POLLED = REQ_POLLED,
+	DM_RUST_META = REQ_META,
 	/* What holds for a read that is done in the place of another, too. */
 	DM_RUST_READ_FLAGS = REQ_SYNC | REQ_META | REQ_PRIO | REQ_RAHEAD | REQ_IDLE |
 			     REQ_BACKGROUND,
@@ -115,10 +116,22 @@ void dm_rust_ticker_queue(struct dm_rust_ticker *ticker,
 void dm_rust_ticker_free(struct dm_rust_ticker *ticker);
 u64 dm_rust_jiffies(void);
 
-/* A queue for work that is done in softirq context. */
+/* Queues for work: in softirq context, or in a task that reclaim may wait for. */
 struct workqueue_struct *dm_rust_bh_queue_new(const char *name);
-void dm_rust_bh_queue_work(struct workqueue_struct *queue,
-			   struct work_struct *work, work_func_t fn);
-void dm_rust_bh_queue_free(struct workqueue_struct *queue);
+struct workqueue_struct *dm_rust_task_queue_new(const char *name);
+void dm_rust_queue_work(struct workqueue_struct *queue,
+			struct work_struct *work, work_func_t fn);
+void dm_rust_queue_free(struct workqueue_struct *queue);
+
+/* Page caches of our own. */
+struct vfsmount *dm_rust_mount_new(void);
+void dm_rust_mount_free(struct vfsmount *mnt);
+struct inode *dm_rust_store_new(struct vfsmount *mnt);
+void dm_rust_store_free(struct inode *inode);
+struct address_space *dm_rust_store_mapping(struct inode *inode);
+unsigned long dm_rust_store_pages(struct inode *inode);
+bool dm_rust_store_add(struct inode *inode, struct page *page, pgoff_t index);
+void dm_rust_store_drop(struct inode *inode, pgoff_t last);
+void dm_rust_store_unlock(struct page *page);
 
 #endif /* _DM_RUST_HELPERS_H */

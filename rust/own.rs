@@ -10,17 +10,20 @@ use core::ptr::NonNull;
 
 use kernel::{
     alloc::{flags::*, KVec},
-    bindings::{bio, bio_vec, bvec_iter, page},
+    bindings::{bio, bio_vec, blk_status_t, bvec_iter, page, work_struct},
     ffi::c_void,
     prelude::*,
+    types::Opaque,
 };
 
 use crate::{
     bindings,
     bio::{advance, piece, Bio, Mapped, Writer},
     device::BlockDevice,
-    folio::{PageWords, PAGE_SHIFT},
+    folio::PAGE_SHIFT,
+    page_store::StorablePage,
     target::Target,
+    work::WorkQueue,
 };
 
 pub(crate) const PAGE_SIZE: u32 = 1 << PAGE_SHIFT;
@@ -29,14 +32,18 @@ pub(crate) const PAGE_SIZE: u32 = 1 << PAGE_SHIFT;
 ///
 /// # Invariants
 ///
-/// The page is allocated and nobody else's.
-struct OwnPage(NonNull<page>);
+/// A reference to the page is ours.
+pub(crate) struct OwnPage(NonNull<page>);
 
 impl OwnPage {
     fn new() -> Option<Self> {
         // SAFETY: Allocates a page.
         // INVARIANT: Nobody else knows it.
         NonNull::new(unsafe { bindings::dm_rust_alloc_page_nowait() }).map(Self)
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut page {
+        self.0.as_ptr()
     }
 }
 
@@ -56,6 +63,7 @@ impl Drop for OwnPage {
 pub(crate) struct OwnBio {
     bio: NonNull<bio>,
     pages: KVec<OwnPage>,
+    bytes: u32,
 }
 
 impl OwnBio {
@@ -85,6 +93,7 @@ impl OwnBio {
         let this = Self {
             bio: NonNull::new(own)?,
             pages,
+            bytes,
         };
         let mut left = bytes;
         for page in &this.pages {
@@ -108,19 +117,14 @@ impl OwnBio {
         }
     }
 
-    /// The page of its memory that starts at byte `at`, when it has ended; nothing if none starts there, or
-    /// isn't read as a whole.
-    pub(crate) fn words(&self, at: u32) -> Option<&PageWords> {
-        // SAFETY: Ours, by the type invariant.
-        let bytes = unsafe { self.bio.as_ref() }.bi_io_vec;
-        let page = self.pages.get((at >> PAGE_SHIFT) as usize)?;
-        // SAFETY: The bio has a vector for each page.
-        let len = unsafe { (*bytes.add((at >> PAGE_SHIFT) as usize)).bv_len };
-        if at % PAGE_SIZE != 0 || len != PAGE_SIZE {
-            return None;
-        }
-        // SAFETY: The page is ours, and the disk writes to it no more.
-        Some(unsafe { &*bindings::dm_rust_page_address(page.0.as_ptr()).cast() })
+    /// Takes out the pages that were read as a whole, if it has ended well.
+    pub(crate) fn take_pages(&mut self) -> impl Iterator<Item = StorablePage> + use<> {
+        let (pages, mut left) = (core::mem::take(&mut self.pages), self.bytes);
+        pages.into_iter().map_while(move |page| {
+            left = left.checked_sub(PAGE_SIZE)?;
+            // SAFETY: It was filled, and the disk writes to it no more.
+            Some(unsafe { StorablePage::new(page) })
+        })
     }
 
     /// A writer that starts at its page `first`.
@@ -131,8 +135,8 @@ impl OwnBio {
         unsafe { Writer::new(bio.bi_io_vec, bio.bi_iter, first << PAGE_SHIFT) }
     }
 
-    /// Sends it to sector `sector` of its device. When it has ended `done` is called, and then `bio`
-    /// completes as it has.
+    /// Sends it to sector `sector` of its device. When it has ended `done` is called, in a kernel thread if it has a
+    /// queue, and then `bio` completes as it has.
     ///
     /// Gives the bio back if there is no memory; else calls `before` when it can't fail any more, and
     /// when this has returned the target may be gone, unless something else keeps it.
@@ -141,11 +145,13 @@ impl OwnBio {
         bio: Bio<'a, T>,
         target: &'a T,
         sector: u64,
-        done: fn(&Errand<T>, bool),
+        done: Done<T>,
         before: impl FnOnce(),
     ) -> core::result::Result<Mapped, Bio<'a, T>> {
         let own = self.bio.as_ptr();
         let errand = Errand::<T> {
+            work: Opaque::uninit(),
+            status: 0,
             own: self,
             // SAFETY: A bio's pointer is not null.
             bio: unsafe { NonNull::new_unchecked(bio.as_ptr()) },
@@ -175,24 +181,59 @@ impl Drop for OwnBio {
     }
 }
 
+/// What is done when a bio of our own has ended: whether well, is told.
+pub(crate) struct Done<T: Target> {
+    call: fn(&mut Errand<T>, bool),
+    queue: Option<NonNull<WorkQueue>>,
+}
+
+impl<T: Target> Done<T> {
+    /// Calls `call`, in any context.
+    pub(crate) fn at_once(call: fn(&mut Errand<T>, bool)) -> Self {
+        Self { call, queue: None }
+    }
+
+    /// Has `queue` call `call`.
+    ///
+    /// # Safety
+    ///
+    /// The queue is there as long as bios of the target are in flight.
+    pub(crate) unsafe fn by(queue: &WorkQueue, call: fn(&mut Errand<T>, bool)) -> Self {
+        Self {
+            call,
+            queue: Some(NonNull::from(queue)),
+        }
+    }
+}
+
 /// What a bio of our own is sent for.
 ///
 /// # Invariants
 ///
 /// `bio` is owned, and completed when the errand is done; `extent` is that of its data. `target`
 /// outlives it, as device-mapper destroys no target with I/O in flight.
+#[repr(C)]
 pub(crate) struct Errand<T: Target> {
+    // First, so that its address is the errand's.
+    work: Opaque<work_struct>,
     own: OwnBio,
     bio: NonNull<bio>,
     target: NonNull<T>,
     extent: bvec_iter,
-    done: fn(&Self, bool),
+    done: Done<T>,
+    /// How the bio of our own has ended.
+    status: blk_status_t,
 }
 
 impl<T: Target> Errand<T> {
     /// The bio of our own, which has ended.
     pub(crate) fn own(&self) -> &OwnBio {
         &self.own
+    }
+
+    /// The same, to take its memory.
+    pub(crate) fn own_mut(&mut self) -> &mut OwnBio {
+        &mut self.own
     }
 
     /// The bio on whose behalf it is, not completed yet, and where its data is.
@@ -241,15 +282,35 @@ pub(crate) fn pieces<T: Target>(
 /// Called by the block layer for a bio that [`OwnBio::send_for`] submitted.
 unsafe extern "C" fn ended<T: Target>(own: *mut bio) {
     // SAFETY: By the safety requirements.
-    let (errand, status) = unsafe {
+    let mut errand = unsafe {
         let private: *mut c_void = (*own).bi_private;
-        (
-            KBox::from_raw(private.cast::<Errand<T>>()),
-            (*own).bi_status,
-        )
+        KBox::from_raw(private.cast::<Errand<T>>())
     };
-    (errand.done)(&errand, u32::from(status) == bindings::DM_RUST_STS_OK);
-    let bio = errand.bio.as_ptr();
+    // SAFETY: As above.
+    errand.status = unsafe { (*own).bi_status };
+    match errand.done.queue {
+        Some(queue) => {
+            let work = Opaque::cast_into(&raw const errand.work);
+            let _ = KBox::into_raw(errand);
+            // SAFETY: The queue is there by the promise of `Done::by`; `done_later` gets the box back.
+            unsafe { queue.as_ref().queue(work, done_later::<T>) };
+        }
+        None => finish(errand),
+    }
+}
+
+/// # Safety
+///
+/// Called by a queue, with the work of an errand that [`ended`] has put there.
+unsafe extern "C" fn done_later<T: Target>(work: *mut work_struct) {
+    // SAFETY: The work is the first field of an errand, which is in a box.
+    finish(unsafe { KBox::from_raw(work.cast::<Errand<T>>()) });
+}
+
+fn finish<T: Target>(mut errand: KBox<Errand<T>>) {
+    let (bio, status) = (errand.bio.as_ptr(), errand.status);
+    let ok = u32::from(status) == bindings::DM_RUST_STS_OK;
+    (errand.done.call)(&mut errand, ok);
     // The memory goes first: the bio may be the last that keeps the target from going.
     drop(errand);
     // SAFETY: The bio is ours and not used after this.

@@ -3,7 +3,7 @@
 //! Reads that go to pages of our own first, and are copied from there.
 //!
 //! Where others may write to a reader's memory while the disk does, what the disk had can't be told from what
-//! is in that memory. In a page of our own it can.
+//! is in that memory. In a page of our own it can; and the page can be kept.
 //!
 //! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h)
 
@@ -11,21 +11,32 @@ use crate::{
     bindings,
     bio::{per_bio_data, Bio, EndedBio, Mapped},
     device::BlockDevice,
-    folio::{BufferPage, FilledPages, PageWords, PAGE_SHIFT},
-    own::{pieces, Errand, OwnBio},
+    folio::{BufferPage, FilledPages},
+    own::{pieces, Done, Errand, OwnBio},
+    page_store::{PageStore, StorablePage},
     target::Target,
 };
 
 /// A target some of whose reads go to pages of our own first.
 pub trait PrivateReads: Target {
-    /// `words` came from the disk for `page`, to which they are copied after this; any context.
+    /// Where such pages may be kept. It is there as long as bios of the target are in flight.
+    fn store(&self) -> &PageStore;
+
+    /// `page` came from the disk, as page `at` of a read, which has been copied from there; if that was to a page with
+    /// buffers, `buffer` is that. Process context.
     ///
     /// `data` is what travels with the bio that is read for.
-    fn page_read(&self, data: &Self::PerBio, page: &BufferPage<'_>, words: &PageWords);
+    fn page_read(
+        &self,
+        data: &Self::PerBio,
+        at: u32,
+        page: StorablePage,
+        buffer: Option<BufferPage<'_>>,
+    );
 }
 
-/// Reads for `bio` from sector `sector` of `device`: into pages of our own, which are shown to the target
-/// ([`PrivateReads::page_read`]) and then copied to the bio, which completes.
+/// Reads for `bio` from sector `sector` of `device`: into pages of our own, which are copied to the bio, and
+/// shown to the target ([`PrivateReads::page_read`]) before it completes.
 ///
 /// Gives the bio back if there is no memory; else calls `before` when it can't fail any more, and when this has
 /// returned the target may be gone, unless something else keeps it.
@@ -40,38 +51,42 @@ pub fn read_privately<'a, T: PrivateReads>(
     let Some(own) = OwnBio::new(&bio, device, bio.read_flags(), size) else {
         return Err(bio);
     };
-    own.send_for(bio, target, sector, has_come::<T>, before)
+    // SAFETY: The store's, by the promise of the trait.
+    let done = unsafe { Done::by(&target.store().queue, has_come::<T>) };
+    own.send_for(bio, target, sector, done, before)
 }
 
-fn has_come<T: PrivateReads>(read: &Errand<T>, ok: bool) {
+fn has_come<T: PrivateReads>(read: &mut Errand<T>, ok: bool) {
     if !ok {
         return;
     }
-    show_pages(read);
     pieces(read, |_, theirs, ours, len| {
         // SAFETY: Both are good for `len` bytes, and don't overlap: one of them is our own.
         unsafe { core::ptr::copy_nonoverlapping(ours, theirs, len) };
         true
     });
+    show_pages(read);
 }
 
-/// Shows the target each page that has been read for a whole page with buffers. A direct reader's bio may have
-/// memory of all kinds; the rest is copied all the same.
-fn show_pages<T: PrivateReads>(read: &Errand<T>) {
+/// Shows the target each page that has been read as a whole. A direct reader's bio may have memory of all kinds.
+fn show_pages<T: PrivateReads>(read: &mut Errand<T>) {
+    let (bio, extent) = read.bio();
+    let pages = read.own_mut().take_pages();
     // SAFETY: The bio is ours until the errand is done, and has been through `map`.
     let (ended, data) = unsafe {
-        let (bio, _) = read.bio();
         (
             EndedBio::<T>::from_raw(bio),
             &*per_bio_data::<T>(bio.as_ptr()),
         )
     };
-    for page in ended.pages(read.bio().1) {
-        if let FilledPages::Buffers(page) = page {
-            if let Some(words) = read.own().words(page.offset() << PAGE_SHIFT) {
-                read.target().page_read(data, &page, words);
-            }
-        }
+    let buffers = ended.pages(extent).filter_map(|pages| match pages {
+        FilledPages::Buffers(buffer) => Some(buffer),
+        FilledPages::Alone(_) => None,
+    });
+    let mut buffers = buffers.peekable();
+    for (at, page) in (0..).zip(pages) {
+        let buffer = buffers.next_if(|buffer| buffer.offset() == at);
+        read.target().page_read(data, at, page, buffer);
     }
 }
 

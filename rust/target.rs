@@ -8,7 +8,7 @@ use core::{fmt::Write, marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
 
 use kernel::{
     alloc::KVVec,
-    bindings::{bio, blk_status_t, queue_limits, work_struct, workqueue_struct},
+    bindings::{bio, blk_status_t, queue_limits, work_struct},
     error::{from_result, VTABLE_DEFAULT_ERROR},
     ffi::{c_char, c_int, c_uint, c_void},
     prelude::*,
@@ -24,6 +24,7 @@ use crate::{
     inflight::{Flight, Lead},
     printer::Printer,
     verify::Verdict,
+    work::WorkQueue,
 };
 
 /// What `status` is to print.
@@ -213,30 +214,8 @@ struct Type<T: Target> {
     // First, so that its address is the type's.
     raw: Opaque<bindings::target_type>,
     shared: Arc<T::Shared>,
-    later: SoftirqQueue,
-}
-
-/// A workqueue whose work is done in softirq context.
-///
-/// # Invariants
-///
-/// The queue is there until the value is dropped.
-struct SoftirqQueue(NonNull<workqueue_struct>);
-
-impl SoftirqQueue {
-    fn new(name: &'static CStr) -> Result<Self> {
-        // SAFETY: A C string.
-        let queue = unsafe { bindings::dm_rust_bh_queue_new(name.as_char_ptr()) };
-        // INVARIANT: Just made.
-        NonNull::new(queue).map(Self).ok_or(ENOMEM)
-    }
-}
-
-impl Drop for SoftirqQueue {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant; waits for work that is about to end.
-        unsafe { bindings::dm_rust_bh_queue_free(self.0.as_ptr()) };
-    }
+    /// For what would take too long in an interrupt.
+    later: WorkQueue,
 }
 
 /// How far a bio has come.
@@ -317,7 +296,7 @@ impl<T: Target> Registration<T> {
             io_hints: Some(Callbacks::<T>::io_hints),
             ..Default::default()
         });
-        let later = SoftirqQueue::new(T::NAME)?;
+        let later = WorkQueue::in_softirq(T::NAME)?;
         let this = KBox::new(Type { raw, shared, later }, GFP_KERNEL)?;
         // SAFETY: The type is complete, and stays where it is until it is unregistered.
         kernel::error::to_result(unsafe { bindings::dm_register_target(this.raw.get()) })?;
@@ -440,11 +419,9 @@ impl<T: Target> Callbacks<T> {
                 unsafe {
                     let pointers = (NonNull::new_unchecked(bio), NonNull::from(target));
                     (*slot).ended.write(pointers);
-                    bindings::dm_rust_bh_queue_work(
-                        (*(*ti).type_.cast::<Type<T>>()).later.0.as_ptr(),
-                        Opaque::cast_into(&raw const (*slot).work),
-                        Some(Self::end_later),
-                    );
+                    let work = Opaque::cast_into(&raw const (*slot).work);
+                    let later = &(*(*ti).type_.cast::<Type<T>>()).later;
+                    later.queue(work, Self::end_later);
                 }
                 return bindings::DM_RUST_ENDIO_INCOMPLETE as c_int;
             }

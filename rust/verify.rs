@@ -8,7 +8,7 @@ use crate::{
     bindings,
     bio::{per_bio_data, Bio, Mapped},
     device::BlockDevice,
-    own::{pieces, Errand, OwnBio},
+    own::{pieces, Done, Errand, OwnBio},
     target::Target,
 };
 
@@ -43,11 +43,11 @@ pub fn read_again<'a, T: Target>(
     let Some(own) = OwnBio::new(&bio, device, bindings::DM_RUST_OP_READ, size) else {
         return Err(bio);
     };
-    own.send_for(bio, target, sector, compared::<T>, before)
+    own.send_for(bio, target, sector, Done::at_once(compared::<T>), before)
 }
 
 /// Tells the target what the second read showed, and leaves the disk's data in the bio.
-fn compared<T: Target>(second: &Errand<T>, ok: bool) {
+fn compared<T: Target>(second: &mut Errand<T>, ok: bool) {
     let verdict = if ok { compare(second) } else { Verdict::Failed };
     if let Verdict::Different(_) = verdict {
         take_disk(second);

@@ -11,7 +11,7 @@ use crate::{
     bindings,
     bio::{advance, piece, Bio, Mapped, Writer, SECTOR_SHIFT},
     device::BlockDevice,
-    own::{OwnBio, PAGE_SIZE},
+    own::{Done, OwnBio, PAGE_SIZE},
     target::Target,
 };
 
@@ -68,6 +68,7 @@ impl WholeBlock {
         target: &'a T,
         sector: u64,
     ) -> Result<Mapped, Bio<'a, T>> {
-        self.0.send_for(bio, target, sector, |_, _| {}, || {})
+        self.0
+            .send_for(bio, target, sector, Done::at_once(|_, _| {}), || {})
     }
 }

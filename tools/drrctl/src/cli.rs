@@ -57,6 +57,9 @@ pub struct Features {
     /// Never drop pages of this device's page cache because others have them
     #[arg(long)]
     keep_copies: bool,
+    /// Never keep metadata that this device has read
+    #[arg(long)]
+    no_meta_cache: bool,
 }
 
 impl Features {
@@ -67,6 +70,7 @@ impl Features {
             (self.no_receive, "no_receive"),
             (self.paranoid, "paranoid"),
             (self.keep_copies, "keep_copies"),
+            (self.no_meta_cache, "no_meta_cache"),
         ]
         .iter()
         .filter(|(wanted, _)| *wanted)

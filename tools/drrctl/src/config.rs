@@ -12,7 +12,13 @@ use toml::Spanned;
 use crate::error::{Code, Error, Result};
 
 pub const PATH: &str = "/etc/drrctl/drrctl.toml";
-const FEATURES: [&str; 4] = ["no_donate", "no_receive", "paranoid", "keep_copies"];
+const FEATURES: [&str; 5] = [
+    "no_donate",
+    "no_receive",
+    "paranoid",
+    "keep_copies",
+    "no_meta_cache",
+];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,13 +84,11 @@ impl Config {
             let known = FEATURES.into_iter().find(|it| it == item.get_ref());
             match known.filter(|feature| !features.contains(feature)) {
                 Some(feature) => features.push(feature),
-                None => {
-                    return Err(at(
-                        item.span().start,
-                        format!("'{}' is no feature, or there twice", item.get_ref()),
-                        "use no_donate, no_receive, paranoid and keep_copies, each once",
-                    ))
-                }
+                None => return Err(at(
+                    item.span().start,
+                    format!("'{}' is no feature, or there twice", item.get_ref()),
+                    "use no_donate, no_receive, paranoid, keep_copies and no_meta_cache, each once",
+                )),
             }
         }
         Ok(Self {

@@ -31,6 +31,10 @@ pub struct Status {
     pub misses: BTreeMap<String, u64>,
     pub followed_sectors: u64,
     pub recorded_sectors: u64,
+    /// Of reads for a file system's metadata: all of them.
+    pub meta_read_sectors: u64,
+    /// Of these, those that were served.
+    pub meta_hit_sectors: u64,
     /// Copies of donors' pages that didn't have the digest.
     pub unproven_pages: u64,
     /// Pages read from the disk that were compared with an earlier read of the same content.
@@ -45,6 +49,8 @@ pub struct Status {
     pub records: u64,
     pub tracked_pages: u64,
     pub table_bytes: u64,
+    /// Pages of metadata that the module keeps for the pool.
+    pub meta_cache_pages: u64,
     pub verified: u64,
     pub mismatches: u64,
     pub from: Vec<From>,
@@ -91,6 +97,8 @@ impl Status {
                 "hit_sectors" => &mut status.hit_sectors,
                 "followed_sectors" => &mut status.followed_sectors,
                 "recorded_sectors" => &mut status.recorded_sectors,
+                "meta_read_sectors" => &mut status.meta_read_sectors,
+                "meta_hit_sectors" => &mut status.meta_hit_sectors,
                 "unproven_pages" => &mut status.unproven_pages,
                 "compared_pages" => &mut status.compared_pages,
                 "differed_pages" => &mut status.differed_pages,
@@ -100,6 +108,7 @@ impl Status {
                 "records" => &mut status.records,
                 "tracked_pages" => &mut status.tracked_pages,
                 "table_bytes" => &mut status.table_bytes,
+                "meta_cache_pages" => &mut status.meta_cache_pages,
                 "verified" => &mut status.verified,
                 "mismatches" => &mut status.mismatches,
                 _ => match key.split_once('_') {
@@ -167,10 +176,10 @@ pub mod tests {
     pub const LINE: &str = "4096 262143 thin=3 reads=120 read_sectors=16384 hits=100 \
         hit_sectors=12288 miss_unshared=5 miss_metadata=0 miss_norecord=13 miss_changed=0 \
         miss_stale=2 miss_layout=0 miss_left=0 followed_sectors=1024 recorded_sectors=4096 \
-        unproven_pages=6 compared_pages=32 differed_pages=0 whole_writes=9 donated_sectors=256 \
+        meta_read_sectors=800 meta_hit_sectors=720 unproven_pages=6 compared_pages=32 differed_pages=0 whole_writes=9 donated_sectors=256 \
         ended_removed=40 ended_read=2 ended_changed=3 ended_dropped=0 ended_differed=0 \
-        thinned_pages=7 records=512 tracked_pages=512 table_bytes=65536 verified=0 mismatches=0 \
-        from=1:12000,others:288";
+        thinned_pages=7 records=512 tracked_pages=512 table_bytes=65536 meta_cache_pages=25 \
+        verified=0 mismatches=0 from=1:12000,others:288";
 
     /// What the module printed before it proved its copies.
     pub const OLD_LINE: &str = "4096 262143 thin=3 reads=120 read_sectors=16384 hits=100 \
@@ -188,6 +197,11 @@ pub mod tests {
         assert_eq!(status.misses.len(), 7);
         assert_eq!((status.followed_sectors, status.whole_writes), (1024, 9));
         assert_eq!((status.unproven_pages, status.compared_pages), (6, 32));
+        assert_eq!(
+            (status.meta_read_sectors, status.meta_hit_sectors),
+            (800, 720)
+        );
+        assert_eq!(status.meta_cache_pages, 25);
         assert_eq!((status.ended["removed"], status.ended["changed"]), (40, 3));
         assert_eq!(status.ended.len(), 5);
         assert_eq!(status.thinned_pages, 7);

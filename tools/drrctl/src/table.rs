@@ -65,7 +65,13 @@ mod tests {
         for features in [
             &[][..],
             &["no_donate"],
-            &["no_donate", "no_receive", "paranoid", "keep_copies"],
+            &[
+                "no_donate",
+                "no_receive",
+                "paranoid",
+                "keep_copies",
+                "no_meta_cache",
+            ],
         ] {
             let table = drr(&drr_arguments("253:9", features)).expect("a table");
             assert_eq!(table.features, features);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Reads or writes a file in one way, and prints how many nanoseconds it took: where the clock counts
- * instructions, how many of these. What a program needs to start isn't in it.
+ * Reads or writes a file in one way, and prints how many nanoseconds it took: where the clock
+ * counts instructions, how many of these. What a program needs to start isn't in it.
  *
  * usage: bench-io read|write FILE MIB		in order, 1 MiB at a time
  *        bench-io randread|randwrite FILE MIB	4 KiB at a time, each page once, in random order
@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MIB (1L << 20)
+#define MIB 1048576L
 #define PAGE 4096L
 
 static uint64_t now(void)

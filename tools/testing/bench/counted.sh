@@ -18,7 +18,7 @@ DRR=drr
 TURNS=3
 REF=/tmp/ref	# reference files, for pool.sh
 IO=/drr/bin/bench-io
-DIRECT=(env BENCH_IO_DIRECT=1 $IO)
+DIRECT=(env BENCH_IO_DIRECT=1 "$IO")
 FACTS=/out/facts.tsv
 
 # shellcheck source=tools/testing/pool.sh

@@ -39,11 +39,13 @@ up() {
 	pool_up "$1"
 }
 
-# siblings FS: a and b on the image of the running pool, mounted.
+# siblings FS [FEATURE...]: a and b on the image of the running pool, mounted.
 siblings() {
+	local kind=$1
+	shift
 	on_exit "gone a b"
-	container_up "$1" a base
-	container_up "$1" b base
+	container_up "$kind" a base "$@"
+	container_up "$kind" b base "$@"
 }
 
 # raw_siblings: the same, not mounted; a's page cache is kept.
@@ -180,7 +182,7 @@ unwritten_after_a_failed_read() {
 # is in no cache; a reads again, and the folio is zeroed. It never becomes up to date.
 lookup_fails_after_a_failed_read() {
 	local leaf
-	siblings ext4
+	siblings ext4 no_meta_cache	# the extents are read from the disk again
 	half_read leafy
 	leaf=$(debugfs -R "ex /leafy" /dev/mapper/t-b 2>/dev/null |
 		awk '$1 == "0/" { print $8; exit }')

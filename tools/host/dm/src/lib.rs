@@ -49,6 +49,7 @@ pub mod bindings;
 #[cfg_attr(not(all(test, loom)), allow(dead_code))]
 pub mod bio;
 pub mod folio;
+pub mod page_store;
 #[cfg_attr(not(all(test, loom)), allow(dead_code))]
 pub mod target;
 pub mod thin;

@@ -49,7 +49,13 @@ fn right_features<'a>(args: &[&'a CStr]) -> Option<Vec<&'a [u8]>> {
             .checked_add(usize::from(digit - b'0'))?;
     }
     let mut names: Vec<&[u8]> = names.iter().map(|name| name.to_bytes()).collect();
-    let known: [&[u8]; 4] = [b"no_donate", b"no_receive", b"paranoid", b"keep_copies"];
+    let known: [&[u8]; 5] = [
+        b"no_donate",
+        b"no_receive",
+        b"paranoid",
+        b"keep_copies",
+        b"no_meta_cache",
+    ];
     if count.is_empty() || number != names.len() || names.iter().any(|name| !known.contains(name)) {
         return None;
     }

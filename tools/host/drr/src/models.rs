@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dm::{
     cells::MANY,
     event::{Event, Mapping, MappingChange},
+    page_store::PrivateMount,
     thin::tell,
 };
 use kernel::{
@@ -344,7 +345,7 @@ fn joined_while_it_changes(settles: bool) {
     MANY.set(usize::MAX);
     model.check(move || {
         let world = Arc::new(Young {
-            pools: Pools::new().make().expect("memory"),
+            pools: Pools::new(PrivateMount::shared()).make().expect("memory"),
             root: Mutex::new(FIRST),
             changing: Atomic::new(false),
         });

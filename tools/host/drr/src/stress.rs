@@ -22,6 +22,7 @@ use dm::{
     folio::{
         number_in, words_of, LockedFolio, MappingId, PageCache, PageWords, PAGE_SHIFT, PAGE_WORDS,
     },
+    page_store::PrivateMount,
     scratch::ScratchPages,
     thin::tell,
 };
@@ -162,7 +163,7 @@ impl World {
         for layer in 0..LAYERS {
             table.givers.add(layer as u32, false).expect("memory");
         }
-        let pools = Pools::new().make().expect("memory");
+        let pools = Pools::new(PrivateMount::shared()).make().expect("memory");
         let maps = (0..LAYERS * BLOCKS).map(|at| Mapped {
             block: at % BLOCKS,
             time: 0,

@@ -43,9 +43,11 @@ macro_rules! pin_init {
 /// A structure's initialiser.
 #[macro_export]
 macro_rules! try_pin_init {
-    ($name:ident { $($field:ident <- $init:expr),* $(,)? }) => {
+    (@value $field:ident) => { $field };
+    (@value $field:ident $init:expr) => { $crate::init::PinInit::make($init)? };
+    ($name:ident { $($field:ident $(<- $init:expr)?),* $(,)? }) => {
         move || -> $crate::error::Result<$name> {
-            Ok($name { $($field: $crate::init::PinInit::make($init)?),* })
+            Ok($name { $($field: $crate::try_pin_init!(@value $field $($init)?)),* })
         }
     };
 }
