@@ -24,6 +24,8 @@ pub enum Journal {
     Data,
     /// None.
     None,
+    /// None, and no extents: ext2, by ext4's driver.
+    Ext2,
 }
 
 /// A file system.
@@ -36,12 +38,13 @@ pub enum Fs {
 }
 
 /// Those of a run, in this order; each round takes the next.
-pub const FILE_SYSTEMS: [Fs; 6] = [
+pub const FILE_SYSTEMS: [Fs; 7] = [
     Fs::Ext4(4096, Journal::Ordered),
     Fs::Xfs(4096),
     Fs::Ext4(4096, Journal::Data),
     Fs::Ext4(1024, Journal::Ordered),
     Fs::Ext4(4096, Journal::None),
+    Fs::Ext4(4096, Journal::Ext2),
     Fs::Xfs(1024),
 ];
 
@@ -84,6 +87,7 @@ impl fmt::Display for Fs {
             Fs::Ext4(_, Journal::Ordered) => "-ordered",
             Fs::Ext4(_, Journal::Data) => "-journal",
             Fs::Ext4(_, Journal::None) => "-nojournal",
+            Fs::Ext4(_, Journal::Ext2) => "-ext2",
             Fs::Xfs(_) => "",
         };
         write!(f, "{}-{}k{journal}", self.kind(), self.block() / 1024)

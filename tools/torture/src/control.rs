@@ -101,7 +101,12 @@ impl Controller<'_> {
     /// the right data; without, the reader sees it.
     fn features(&mut self) -> Vec<&'static str> {
         let mut features = Vec::new();
-        for (name, odds) in [("paranoid", 4), ("no_donate", 12), ("no_receive", 12)] {
+        for (name, odds) in [
+            ("paranoid", 4),
+            ("no_donate", 12),
+            ("no_receive", 12),
+            ("no_meta_cache", 8),
+        ] {
             if self.rng.u8(..odds) == 0 {
                 features.push(name);
             }
@@ -217,6 +222,7 @@ impl Controller<'_> {
         if from == to || self.slots[from].raw != self.slots[to].raw {
             return Ok(false);
         }
+        let suspends = self.rng.bool();
         let slot = &self.slots[to];
         let mut guard = slot.take();
         if let Some(layer) = guard.take() {
@@ -227,16 +233,19 @@ impl Controller<'_> {
         let Some(origin) = &*origin else {
             return Ok(false);
         };
-        let image = self.take_image(origin)?;
+        let image = self.take_image(origin, suspends)?;
         self.put(slot, &mut guard, &image)?;
         Ok(true)
     }
 
-    /// A snapshot of a layer whose readers go on.
-    fn take_image(&self, origin: &Layer) -> Result<Image> {
+    /// A snapshot of a layer whose readers go on; with its devices suspended, as dm-thin asks for, or not.
+    fn take_image(&self, origin: &Layer, suspends: bool) -> Result<Image> {
         let _mutate = origin.mutate.write().unwrap();
-        if origin.raw {
+        if origin.raw || !suspends {
             origin.sync()?; // no file system that a suspend would freeze
+        }
+        if !suspends {
+            return Ok(origin.image(self.pool.thin_snap(origin.thin)?));
         }
         let (top, thin) = (format!("c-{}", origin.name), format!("t-{}", origin.name));
         dm::suspend(&top, true)?;
@@ -250,12 +259,12 @@ impl Controller<'_> {
     /// Lets later layers be made of a running one, and deletes the image they were made of till
     /// now: so blocks of the image become free too.
     fn new_image(&mut self) -> Result<bool> {
-        let index = self.any_slot();
+        let (index, suspends) = (self.any_slot(), self.rng.bool());
         let origin = self.slots[index].layer.read().unwrap();
         let Some(origin) = &*origin else {
             return Ok(false);
         };
-        let image = self.take_image(origin)?;
+        let image = self.take_image(origin, suspends)?;
         let old = std::mem::replace(&mut self.images[usize::from(origin.raw)], image);
         self.pool.thin_delete(old.thin)?;
         Ok(true)

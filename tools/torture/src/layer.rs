@@ -13,7 +13,7 @@
 
 use std::fs;
 use std::io::Result;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, RwLock, RwLockWriteGuard};
 
@@ -214,6 +214,17 @@ fn mount_point(name: &str) -> PathBuf {
     PathBuf::from(format!("/mnt/{name}"))
 }
 
+/// Reads some of a device that is about to be mounted into its page cache, where the file system's buffers will be:
+/// metadata, and some of the files.
+fn look_at(device: &Path) -> Result<()> {
+    let handle = sys::open(device, libc::O_RDONLY)?;
+    let mut buffer = sys::Buffer::new(256 << 10);
+    for at in [0, 1 << 20, 9 << 20, 33 << 20] {
+        sys::pread(&handle, buffer.bytes_mut(256 << 10), at, 0)?;
+    }
+    Ok(())
+}
+
 fn attach(
     pool: &Pool,
     config: &Config,
@@ -226,6 +237,7 @@ fn attach(
     if raw {
         return sys::open(&device, libc::O_RDONLY).map(Some);
     }
+    look_at(&device)?;
     fs::create_dir_all(mount_point(name))?;
     sys::mount(
         &device,
@@ -280,6 +292,7 @@ fn mkfs(fs: Fs, device: &str) -> Result<()> {
             let mut arguments = vec!["-q", "-F", "-b", &block, "-N", "1024", "-m", "0"];
             match journal {
                 Journal::None => arguments.extend(["-O", "^has_journal"]),
+                Journal::Ext2 => arguments.extend(["-O", "^has_journal,^extent,^64bit"]),
                 _ => arguments.extend(["-J", "size=16"]),
             }
             let lazy = "lazy_itable_init=0,lazy_journal_init=1,nodiscard";

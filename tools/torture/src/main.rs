@@ -161,6 +161,21 @@ fn write_result(options: &Options, run: &Run, totals: &Totals) -> Result<()> {
     });
     fs::write(&options.output, format!("{result:#}\n"))?;
     println!("pages verified: {verified}, served by drr: {served}, wrong: {wrong}");
+    let (compared, disk) = (
+        counters.of("compared_pages"),
+        (counters.of("read_sectors") - counters.of("hit_sectors")) / sectors,
+    );
+    println!("pages from the disk: {disk}, compared with an earlier read of the same: {compared}");
+    // Those that aren't shared are among these, so that a share of 5 % of all is one of more.
+    if options.seconds >= 60
+        && compared * 20 < disk
+        && !run.has_failed()
+        && options.target == config::Target::Drr
+    {
+        run.fail(format!(
+            "only {compared} of {disk} pages from the disk were compared"
+        ));
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::read::{bytes, UNITS};
 use super::write::{create, MOST};
@@ -227,6 +228,26 @@ pub fn move_extents(worker: &mut Worker<'_>, layer: &Layer, file: &File) -> Done
         result => drop(result?),
     }
     removed?;
+    look(worker, layer, file, &handle)
+}
+
+/// Has the page cache of a file made one of huge pages, where the kernel can.
+pub fn huge(worker: &mut Worker<'_>, layer: &Layer, file: &File) -> Done {
+    const HUGE: usize = 2 << 20;
+    let _layout = file.layout.read().unwrap();
+    let len = file.units() * UNIT / HUGE * HUGE;
+    if len == 0 || layer.faulty.load(Relaxed) {
+        return Ok(()); // too short; or an error would be a signal
+    }
+    let handle = worker.open(layer, file, libc::O_RDONLY)?;
+    let map = sys::Map::new(&handle, 0, len, true, false)?;
+    match map.advise(libc::MADV_COLLAPSE) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP).into());
+        }
+        // pages that are dirty or in use
+        _ => {}
+    }
     look(worker, layer, file, &handle)
 }
 

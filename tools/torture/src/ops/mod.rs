@@ -76,6 +76,7 @@ const OPERATIONS: &[Operation] = operations! {
      2 Files true  "allocate"                layout::allocate;
      3 Files true  "rename over"             layout::rename;
      3 Files true  "unlink and create"       layout::unlink;
+     2 Files false "MADV_COLLAPSE"           layout::huge;
      1 Files true  "FITRIM"                  layout::trim;
      3 Ext4  true  "EXT4_IOC_MOVE_EXT"       layout::move_extents;
      6 Xfs   true  "FICLONERANGE"            layout::clone;
