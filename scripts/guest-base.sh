@@ -12,7 +12,8 @@ dest=$1 release=$2 modules_root=$3
 shift 3
 
 packages=(bash dash coreutils util-linux mount findutils diffutils grep sed gawk jq tar
-	procps kmod dmsetup e2fsprogs xfsprogs thin-provisioning-tools busybox-static)
+	procps kmod dmsetup e2fsprogs xfsprogs btrfs-progs f2fs-tools erofs-utils thin-provisioning-tools
+	busybox-static)
 # pull in large libraries and nothing here uses them
 unwanted='/(xfs_scrub|xfs_scrub_all|xfs_healer.*|busctl)$'
 

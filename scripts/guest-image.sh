@@ -32,7 +32,7 @@ debian)
 uml)
 	image=$("$scripts/kernel.sh" uml)
 	release=$(<"$image/include/config/kernel.release")
-	modules=("${modules_common[@]}" dm-dust)
+	modules=("${modules_common[@]}" btrfs f2fs erofs dm-dust)
 	;;
 debug | kcsan)
 	image=$("$scripts/kernel.sh" "$kind")

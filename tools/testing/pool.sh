@@ -176,6 +176,8 @@ fs_make() {
 		-E lazy_itable_init=0,lazy_journal_init=1,nodiscard "$2" ;;
 	xfs*) TEST_DIR=1 TEST_DEV=1 QA_CHECK_FS=1 mkfs.xfs -q -f -K -b size=$block \
 		-l size=13m "$2" ;;
+	btrfs) mkfs.btrfs -q -f -K "$2" ;;
+	f2fs) mkfs.f2fs -q -f -t 0 "$2" ;;
 	*) flunk "fs_make: unknown file system $1" ;;
 	esac
 }

@@ -104,7 +104,7 @@ impl Controller<'_> {
         for (name, odds) in [
             ("paranoid", 4),
             ("no_donate", 12),
-            ("no_receive", 12),
+            ("no_receive", 6),
             ("no_meta_cache", 8),
         ] {
             if self.rng.u8(..odds) == 0 {
