@@ -27,6 +27,10 @@ bench:
 counted:
 	@scripts/counted.sh $(KIND)
 
+# WITH=COMMIT, PAIRS=20
+compare:
+	@scripts/compare.sh "$(WITH)" $(PAIRS)
+
 demo:
 	@scripts/demo.sh
 
@@ -122,6 +126,7 @@ make torture   load siblings and check every byte they read; TIME=600 SEED=1
 make bench     measure DRR against dm-thin and the limits of both, under User-mode Linux;
                KERNEL=debian ROUNDS=5 PARTS="read storm"
 make counted   count the instructions that reads and writes take, with DRR and without
+make compare   time hits and misses against another commit's module, in turn; WITH=COMMIT
 make powercut  cut the power of a guest under load, N=5 times, and look what is lost
 
 make modules   build both modules for Debian's kernel, into build/debian

@@ -16,5 +16,5 @@ need_root
 archive=()
 [[ $kind = short ]] || archive=(--archive "$("$scripts/pack-programs.sh" /usr/bin/perf)")
 "$scripts/vm.sh" --counted --name counted --timeout 3600 "${archive[@]}" -- /drr/bench/counted.sh "$kind"
-python3 -B "$DRR_TOP/tools/testing/bench/counted.py" "$DRR_TOP/build/out/counted/facts.tsv" \
-	| tee "$DRR_TOP/build/counted.md"
+"$scripts/toolbox.sh" -- python3 -B "$DRR_TOP/tools/testing/bench/counted.py" "$DRR_TOP/build/out/counted/facts.tsv" |
+	tee "$DRR_TOP/build/counted.md"
