@@ -238,11 +238,20 @@ impl Controller<'_> {
         Ok(true)
     }
 
-    /// A snapshot of a layer whose readers go on; with its devices suspended, as dm-thin asks for, or not.
+    /// A snapshot of a layer whose readers go on; with its devices suspended, as dm-thin asks for, or not. Its file
+    /// system is frozen in any case: what is left by recovery from its journal would be the file system's
+    /// matter (with data=journal, ext4 replays data over blocks that were zeroed past the journal).
     fn take_image(&self, origin: &Layer, suspends: bool) -> Result<Image> {
         let _mutate = origin.mutate.write().unwrap();
-        if origin.raw || !suspends {
-            origin.sync()?; // no file system that a suspend would freeze
+        if origin.raw {
+            origin.sync()?;
+        }
+        if !suspends && !origin.raw {
+            let root = sys::open(&origin.root(), libc::O_RDONLY)?;
+            sys::freeze(&root)?;
+            let id = self.pool.thin_snap(origin.thin);
+            sys::thaw(&root)?;
+            return Ok(origin.image(id?));
         }
         if !suspends {
             return Ok(origin.image(self.pool.thin_snap(origin.thin)?));

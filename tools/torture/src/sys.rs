@@ -290,6 +290,18 @@ pub fn device_mapper(
     Ok(())
 }
 
+/// FIFREEZE: writes a file system back, and keeps it from changing anything on its device.
+pub fn freeze(root: &File) -> Result<()> {
+    ioctl(root, request(3, b'X', 119, 4), &mut 0i32)?;
+    Ok(())
+}
+
+/// FITHAW: ends that.
+pub fn thaw(root: &File) -> Result<()> {
+    ioctl(root, request(3, b'X', 120, 4), &mut 0i32)?;
+    Ok(())
+}
+
 /// FICLONERANGE: lets `to` share the blocks of `from`.
 pub fn clone_range(from: &File, at: u64, len: u64, to: &File, to_at: u64) -> Result<()> {
     let mut argument = [from.as_raw_fd() as u64, at, len, to_at];

@@ -251,9 +251,12 @@ pub fn huge(worker: &mut Worker<'_>, layer: &Layer, file: &File) -> Done {
     look(worker, layer, file, &handle)
 }
 
-/// Defragments a file with xfs's own program, which copies it and exchanges the extents.
+/// Defragments a file with xfs's own program, which copies it and exchanges the extents, if the file's time of change
+/// is what it was before. Nobody writes meanwhile: that time comes from bulkstat, which doesn't mark it as queried, so
+/// that a write in the same tick of the clock leaves it as it is, and is lost (`xfs_bulkstat_one_int()`,
+/// `inode_set_ctime_current()`, `xfs_exchange_check_freshness()`).
 pub fn reorganise(worker: &mut Worker<'_>, layer: &Layer, file: &File) -> Done {
-    let _layout = file.layout.read().unwrap();
+    let _layout = file.layout.write().unwrap();
     let path = layer.path(file);
     let handle = worker.open(layer, file, libc::O_RDWR)?;
     run("xfs_fsr", &[&path.to_string_lossy()])?;
