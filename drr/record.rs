@@ -26,7 +26,8 @@ use crate::{
     target::Drr,
 };
 
-/// Most pages of a read that are hashed and recorded: 1 MiB takes a fifth of a millisecond.
+/// Most pages of a read that are hashed and recorded, but for the rest of a stretch: 1 MiB takes a fifth of a
+/// millisecond.
 const MOST_RECORDED: u32 = 256;
 
 /// Pages that follow each other in a stretch of a block, and in a page cache.
@@ -65,8 +66,8 @@ impl PrivateReads for Drr {
         &self.member.pool.metadata
     }
 
-    /// A record names the block device's page, another one that of our own, which is kept for when the first is modified
-    /// or there is none. Whatever becomes of these, the digest is that of what came from the disk.
+    /// Records the page of the buffer, if there is one, and the page of our own, which is kept for when the file system
+    /// modifies the first. Whatever becomes of either, the digest is that of what came from the disk.
     fn page_read(
         &self,
         passage: &Passage,
@@ -84,7 +85,7 @@ impl PrivateReads for Drr {
         let digest = [key.digest(page.words())];
         let locked = buffer.as_ref().and_then(BufferPage::try_lock);
         let pages = locked.as_ref().map(CachedPages::buffer);
-        self.record_pages(place, at, pages, &digest, self.holder(place));
+        self.record_pages(place, at, pages, &digest);
         if self.features.no_meta_cache || self.features.no_donate {
             return;
         }
@@ -128,8 +129,7 @@ impl Drr {
             let known = digests.get((batch.page % bits::PAGES) as usize..);
             let known = known.and_then(|known| known.get(..batch.pages.count() as usize));
             let known = known.unwrap_or_default();
-            let holder = self.holder(place);
-            self.record_pages(place, batch.page, Some(batch.pages), known, holder);
+            self.record_pages(place, batch.page, Some(batch.pages), known);
         };
         let pages = bio.data().filled.pages(bio).filter_map(alone);
         let parts = pages.flat_map(|pages| pages.parts(first, bits::PAGES));
@@ -156,12 +156,11 @@ impl Drr {
         page: u32,
         pages: Option<CachedPages<'_>>,
         digests: &[Digest],
-        holder: Holder,
     ) {
         let (table, block) = (self.member.table(), &place.block);
         let counted = match pages {
             Some(pages) if !self.features.no_donate => {
-                table.record(block, page, &pages, digests, holder)
+                table.record(block, page, &pages, digests, self.holder(place))
             }
             _ => table.compare(block, page, digests),
         };

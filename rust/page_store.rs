@@ -79,7 +79,7 @@ unsafe impl Send for PageStore {}
 unsafe impl Sync for PageStore {}
 
 impl PageStore {
-    /// Makes a store that keeps the newest `most_pages` pages, about. Process context; fails with `ENOMEM`.
+    /// Makes a store that keeps about the newest `most_pages` pages. Process context; fails with `ENOMEM`.
     pub fn new(mount: Arc<PrivateMount>, most_pages: u64) -> Result<Self> {
         let queue = WorkQueue::in_task(c"drr_meta")?;
         // SAFETY: The mount is there.
@@ -100,13 +100,13 @@ impl PageStore {
         unsafe { bindings::dm_rust_store_pages(self.inode.as_ptr()) as u64 }
     }
 
-    /// Keeps a page, and lets go of those that are too old. Returns nothing if there is no memory. Process
-    /// context; doesn't wait for memory.
+    /// Keeps a page, and drops those that are too old, except pages that a sibling is copying from: these go with the
+    /// next call. Returns nothing if there is no memory. Process context; doesn't wait for memory.
     pub fn keep(&self, page: StorablePage) -> Option<StoredPage<'_>> {
         let index = self.next.fetch_add(1, Relaxed);
         let inode = self.inode.as_ptr();
         if let Some(old) = index.checked_sub(self.most_pages) {
-            // SAFETY: The inode is there. Pages that a sibling is copying from stay, until the next call.
+            // SAFETY: The inode is there.
             unsafe { bindings::dm_rust_store_drop(inode, old as usize) };
         }
         // SAFETY: The page is ours, and in no page cache.

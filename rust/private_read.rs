@@ -22,8 +22,8 @@ pub trait PrivateReads: Target {
     /// Where such pages may be kept. It is there as long as bios of the target are in flight.
     fn store(&self) -> &PageStore;
 
-    /// `page` came from the disk, as page `at` of a read, which has been copied from there; if that was to a page with
-    /// buffers, `buffer` is that. Process context.
+    /// `page` came from the disk, as page `at` of a read, and has been copied to the reader's memory: to `buffer`, if that
+    /// is a page with buffers. Process context.
     ///
     /// `data` is what travels with the bio that is read for.
     fn page_read(

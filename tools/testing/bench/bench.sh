@@ -80,11 +80,29 @@ storm() {
 	sample "storm.$profile.bytes" "$variant" $(($(data_bytes read) - before))
 }
 
+# storm_cold VARIANT: the same, and their file systems have just been mounted: nothing of these is in memory, either.
+storm_cold() {
+	local variant=$1 before i name
+	all_cold
+	for ((i = 1; i <= CONTAINERS; i++)); do
+		umount "/mnt/$(prefix "$variant")$i"
+	done
+	before=$(data_bytes read)
+	for ((i = 1; i <= CONTAINERS; i++)); do
+		name=$(prefix "$variant")$i
+		ATIME=relatime fs_mount ext4 "$name" "/dev/mapper/$([ "$variant" = drr ] || echo t-)$name"
+	done
+	# shellcheck disable=SC2046
+	sample storm.cold "$variant" "$(reading_time $(files "$(prefix "$variant")" 1 "$CONTAINERS"))"
+	sample storm.cold.bytes "$variant" $(($(data_bytes read) - before))
+}
+
 part_storm() {
 	local variant
 	disk ssd
 	for variant in $(in_turn thin drr); do
 		storm ssd "$variant"
+		storm_cold "$variant"
 	done
 	disk hdd
 	storm hdd drr

@@ -149,6 +149,8 @@ def results(samples):
                  pick(max, storms.values()), 1.02, most=True)
     for profile, read in storms.items():
         yield Result(f"storm.{profile}.disk_amplification", "", read)
+    yield Result("storm.cold.disk_amplification", "the same, file systems mounted anew",
+                 samples.each("storm.cold.bytes", ("drr",), lambda read: read / size), 1.02, most=True)
     yield Result("storm.thin.disk_amplification", "the same on dm-thin",
                  samples.each("storm.ssd.bytes", ("thin",), lambda read: read / size))
     yield Result("storm.hdd.time_vs_one", "their time against one alone",
