@@ -19,7 +19,7 @@ use core::ops::Range;
 use kernel::{prelude::*, sync::rcu};
 
 use dm::{
-    bio::Writer,
+    bio::{Writer, SECTOR_SHIFT},
     bits,
     folio::{bytes, FolioRef, PageWords, PAGE_SHIFT},
     guard::Guard,
@@ -46,8 +46,8 @@ pub(crate) struct Source {
     pub(crate) device: u32,
     /// The target's layer.
     pub(crate) layer: Who,
-    /// How much.
-    pub(crate) pages: u32,
+    /// How much; pages may be served in part.
+    pub(crate) sectors: u32,
 }
 
 /// Where the parts of a read came from.
@@ -58,26 +58,26 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    fn add(&mut self, donor: Holder, pages: u32) {
-        let fits = |source: &&mut Source| source.pages == 0 || source.device == donor.device;
+    fn add(&mut self, donor: Holder, sectors: u32) {
+        let fits = |source: &&mut Source| source.sectors == 0 || source.device == donor.device;
         match self.known.iter_mut().find(fits) {
             Some(source) => {
                 *source = Source {
                     device: donor.device,
                     layer: donor.layer,
-                    pages: source.pages + pages,
+                    sectors: source.sectors + sectors,
                 }
             }
-            None => self.others += pages,
+            None => self.others += sectors,
         }
     }
 
     /// The parts whose donors are told apart.
     pub(crate) fn known(&self) -> impl Iterator<Item = &Source> {
-        self.known.iter().filter(|source| source.pages != 0)
+        self.known.iter().filter(|source| source.sectors != 0)
     }
 
-    /// Pages from all other donors.
+    /// Sectors from all other donors.
     pub(crate) fn others(&self) -> u32 {
         self.others
     }
@@ -163,8 +163,10 @@ impl Engine<'_> {
                 }
             }
             let Some((donor, pages)) = from else { break };
-            served.sources.add(donor, pages);
+            let before = extent.up_to(served.pages);
             served.pages += pages;
+            let bytes = extent.up_to(served.pages) - before;
+            served.sources.add(donor, bytes >> SECTOR_SHIFT);
         }
         served
     }

@@ -23,7 +23,7 @@ use crate::{
     copy::{Extent, Served, Sources},
     giver::Giver,
     layer::{Layer, Who},
-    stats::{sectors_of, Miss},
+    stats::Miss,
     target::Drr,
     unshared::Memory,
 };
@@ -249,7 +249,7 @@ impl Drr {
             trace!(hit, self.traced(sector, sectors), self.donor(sources));
             for source in sources.known() {
                 self.member.table().givers.with(source.device, |giver| {
-                    giver.donated.add(sectors_of(source.pages))
+                    giver.donated.add(source.sectors.into())
                 });
             }
         };

@@ -73,7 +73,7 @@ pub(crate) struct Stats {
 }
 
 /// Sectors in so many pages.
-pub(crate) fn sectors_of(pages: u32) -> u64 {
+fn sectors_of(pages: u32) -> u64 {
     u64::from(pages) * u64::from(PAGE_SECTORS)
 }
 
@@ -107,11 +107,10 @@ impl Stats {
             self.add(Count::MetaHitSectors, sectors.into());
         }
         for source in sources.known() {
-            self.heat
-                .donated(Some(source.layer), sectors_of(source.pages));
+            self.heat.donated(Some(source.layer), source.sectors.into());
         }
         if sources.others() != 0 {
-            self.heat.donated(None, sectors_of(sources.others()));
+            self.heat.donated(None, sources.others().into());
         }
     }
 

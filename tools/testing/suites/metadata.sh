@@ -53,6 +53,9 @@ served_when_modified() {
 	expect_drr "sectors of metadata served" "$(stat_of two meta_hit_sectors)" "80.."
 	expect_drr "sectors of metadata read" "$(stat_of two meta_read_sectors)" \
 		"$(stat_of two meta_hit_sectors).."
+	# superblocks are parts of pages
+	expect_drr "sectors by donor" "$(stat_of two from | tr ',' '\n' | awk -F : '{ sum += $2 } END { print sum }')" \
+		"$(stat_of two hit_sectors)"
 }
 
 # It outlives the container that has read it, and what it was read with.
