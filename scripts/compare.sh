@@ -49,6 +49,7 @@ for ((pair = 1; pair <= pairs; pair++)); do
 	echo "pair $pair of $pairs"
 done
 
+# shellcheck disable=SC2016 # awk expands these
 "$scripts/toolbox.sh" -- gawk -F '\t' -v commit="${id:0:12}" '
 	{ value[$1, $2, $3] = $4; whats[$1]; if ($3 > pairs) pairs = $3 }
 	END {

@@ -9,6 +9,9 @@ use kernel::bindings::bio;
 
 use crate::target::{per_bio, Target};
 
+/// log2 of the bytes in a sector.
+pub const SECTOR_SHIFT: u32 = 9;
+
 /// What became of a bio.
 pub struct Mapped {
     remapped: bool,
