@@ -14,8 +14,9 @@
 //! - [`scratch`], [`random`]: a page of our own for each CPU, and numbers that nobody can guess,
 //! - [`seqcell`]: words that are read together without a lock,
 //! - [`inflight`], [`parking`]: reads of the same data at the same time, and bios that wait,
-//! - [`private_read`], [`verify`], [`whole`], [`blocklock`]: reads that go to pages of our own first, or are
-//!   compared with the disk; writes of whole blocks in the place of smaller ones, and the locks for these,
+//! - [`private_read`], [`page_store`]: reads into pages of our own, and a page cache in which these stay,
+//! - [`verify`]: reads that are compared with the disk,
+//! - [`whole`], [`blocklock`]: writes of whole blocks in the place of smaller ones, and the locks for these,
 //! - [`cells`]: tables of a fixed size,
 //! - [`counters`], [`spread`]: figures that CPUs count without getting in each other's way,
 //! - [`mod@trace`]: the module's own tracepoints,

@@ -117,12 +117,16 @@ impl OwnBio {
         }
     }
 
-    /// Takes out the pages that were read as a whole, if it has ended well.
-    pub(crate) fn take_pages(&mut self) -> impl Iterator<Item = StorablePage> + use<> {
+    /// Takes out the pages that were read as a whole.
+    ///
+    /// # Safety
+    ///
+    /// It has read, and ended well.
+    pub(crate) unsafe fn take_pages(&mut self) -> impl Iterator<Item = StorablePage> + use<> {
         let (pages, mut left) = (core::mem::take(&mut self.pages), self.bytes);
         pages.into_iter().map_while(move |page| {
             left = left.checked_sub(PAGE_SIZE)?;
-            // SAFETY: It was filled, and the disk writes to it no more.
+            // SAFETY: It was filled, by the safety requirements, and the disk writes to it no more.
             Some(unsafe { StorablePage::new(page) })
         })
     }
@@ -181,10 +185,11 @@ impl Drop for OwnBio {
     }
 }
 
-/// What is done when a bio of our own has ended: whether well, is told.
+/// What is done when a bio of our own has ended; it is told whether well.
 pub(crate) struct Done<T: Target> {
     call: fn(&mut Errand<T>, bool),
-    queue: Option<NonNull<WorkQueue>>,
+    /// The target's queue, if that is to do it.
+    queue: Option<fn(&T) -> &WorkQueue>,
 }
 
 impl<T: Target> Done<T> {
@@ -193,15 +198,11 @@ impl<T: Target> Done<T> {
         Self { call, queue: None }
     }
 
-    /// Has `queue` call `call`.
-    ///
-    /// # Safety
-    ///
-    /// The queue is there as long as bios of the target are in flight.
-    pub(crate) unsafe fn by(queue: &WorkQueue, call: fn(&mut Errand<T>, bool)) -> Self {
+    /// Has the target's `queue` call `call`, in a kernel thread.
+    pub(crate) fn in_task(queue: fn(&T) -> &WorkQueue, call: fn(&mut Errand<T>, bool)) -> Self {
         Self {
             call,
-            queue: Some(NonNull::from(queue)),
+            queue: Some(queue),
         }
     }
 }
@@ -290,10 +291,14 @@ unsafe extern "C" fn ended<T: Target>(own: *mut bio) {
     errand.status = unsafe { (*own).bi_status };
     match errand.done.queue {
         Some(queue) => {
-            let work = Opaque::cast_into(&raw const errand.work);
-            let _ = KBox::into_raw(errand);
-            // SAFETY: The queue is there by the promise of `Done::by`; `done_later` gets the box back.
-            unsafe { queue.as_ref().queue(work, done_later::<T>) };
+            let errand = KBox::into_raw(errand);
+            // SAFETY: The errand is there until `done_later` gets the box back, and with it its target, whose
+            // queue it is. Once that has run these may be gone before this returns; the kernel frees a workqueue
+            // after a grace period, and queues under RCU.
+            unsafe {
+                let work = Opaque::cast_into(&raw const (*errand).work);
+                queue((*errand).target.as_ref()).queue(work, done_later::<T>);
+            }
         }
         None => finish(errand),
     }

@@ -127,7 +127,8 @@ impl PageStore {
 
 impl Drop for PageStore {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant; the page cache is emptied by that.
+        // SAFETY: By the type invariant; the page cache is emptied by that. The queue's work is done but for its
+        // last steps, which keep nothing: a store goes with the last target, after all bios have ended.
         unsafe { bindings::dm_rust_store_free(self.inode.as_ptr()) };
     }
 }

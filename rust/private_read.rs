@@ -19,7 +19,7 @@ use crate::{
 
 /// A target some of whose reads go to pages of our own first.
 pub trait PrivateReads: Target {
-    /// Where such pages may be kept. It is there as long as bios of the target are in flight.
+    /// Where such pages may be kept, and whose worker completes such reads.
     fn store(&self) -> &PageStore;
 
     /// `page` came from the disk, as page `at` of a read, and has been copied to the reader's memory: to `buffer`, if that
@@ -51,8 +51,7 @@ pub fn read_privately<'a, T: PrivateReads>(
     let Some(own) = OwnBio::new(&bio, device, bio.read_flags(), size) else {
         return Err(bio);
     };
-    // SAFETY: The store's, by the promise of the trait.
-    let done = unsafe { Done::by(&target.store().queue, has_come::<T>) };
+    let done = Done::in_task(|target: &T| &target.store().queue, has_come::<T>);
     own.send_for(bio, target, sector, done, before)
 }
 
@@ -65,13 +64,14 @@ fn has_come<T: PrivateReads>(read: &mut Errand<T>, ok: bool) {
         unsafe { core::ptr::copy_nonoverlapping(ours, theirs, len) };
         true
     });
-    show_pages(read);
+    // SAFETY: It has read, and ended well.
+    let pages = unsafe { read.own_mut().take_pages() };
+    show_pages(read, pages);
 }
 
-/// Shows the target each page that has been read as a whole. A direct reader's bio may have memory of all kinds.
-fn show_pages<T: PrivateReads>(read: &mut Errand<T>) {
+/// Shows the target each of `pages`. A direct reader's bio may have memory of all kinds.
+fn show_pages<T: PrivateReads>(read: &Errand<T>, pages: impl Iterator<Item = StorablePage>) {
     let (bio, extent) = read.bio();
-    let pages = read.own_mut().take_pages();
     // SAFETY: The bio is ours until the errand is done, and has been through `map`.
     let (ended, data) = unsafe {
         (
