@@ -45,7 +45,8 @@ pub(crate) struct Holder {
     pub(crate) layer: Who,
 }
 
-/// Stands for the target of pages that are in a store of ours: they stay when the target that read them goes.
+/// Stands for the target of pages that are in a store of ours: they stay when the target that read them goes. No
+/// target has that number, unless four billion came before it; then the pages' records go with it.
 pub(crate) const OURS: u32 = 0;
 
 impl Stretch {
@@ -255,6 +256,13 @@ impl AccessTable {
         self.directory
             .donors(guard, stretch)
             .filter(move |donor| donor.pages_from(at) != 0)
+    }
+
+    /// Page `page` of `block` is on record in a store of ours.
+    pub(crate) fn is_stored(&self, block: &Block, page: u32) -> bool {
+        let guard = rcu::read_lock();
+        let mut donors = self.donors(&guard, block, page);
+        donors.any(|donor| donor.holder().device == OURS)
     }
 
     /// Something is known of a content that `count` pages from page `page` of `block` on are a part of.

@@ -141,7 +141,7 @@ pub(crate) struct Engine<'a> {
     pub(crate) scratch: &'a ScratchPages,
 }
 
-/// A folio that was found for one page, for the next: in which page cache, and where.
+/// A folio that was found for one page, for the next, and the number of its page cache.
 type LastFolio = Option<(FolioRef, u64)>;
 
 impl Engine<'_> {

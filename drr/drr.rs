@@ -5,7 +5,8 @@
 //! Sits between a file system and a dm-thin device. When a read misses the reader's own page
 //! cache and dm-thin says that the block is shared, the data is copied from the page cache of a
 //! sibling that read it. What is copied is given away only if it has the digest that the data had when they
-//! came from the disk. Nothing is kept but metadata: which cached page was read from which block, and digests.
+//! came from the disk. What is kept is which cached page was read from which block, and digests; and, for a
+//! while, what was read of file systems' metadata.
 //!
 //! - [`target`], [`read`], [`record`], [`write`](mod@write): the walk of a bio; start here,
 //! - [`args`], [`stats`]: what goes in by the table and comes out by status,

@@ -86,7 +86,13 @@ impl PrivateReads for Drr {
         let locked = buffer.as_ref().and_then(BufferPage::try_lock);
         let pages = locked.as_ref().map(CachedPages::buffer);
         self.record_pages(place, at, pages, &digest);
-        if self.features.no_meta_cache || self.features.no_donate {
+        let table = self.member.table();
+        // Readers that weren't served read pages again that are kept; two at once may each keep one.
+        if self.features.no_meta_cache
+            || self.features.no_donate
+            || !table.directory().has_room()
+            || table.is_stored(&place.block, at)
+        {
             return;
         }
         if let Some(stored) = self.store().keep(page) {
@@ -95,9 +101,7 @@ impl PrivateReads for Drr {
                 layer: place.layer,
             };
             let pages = CachedPages::stored(&stored);
-            self.member
-                .table()
-                .record(&place.block, at, &pages, &digest, holder);
+            table.record(&place.block, at, &pages, &digest, holder);
         }
     }
 }

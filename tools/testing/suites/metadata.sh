@@ -93,6 +93,19 @@ dropped_with_other_caches() {
 	expect_drr "pages on record" "$(tracked)" 0
 }
 
+# A reader that is served nothing reads all of it from the disk again, which must not push out what is kept.
+kept_once() {
+	local before
+	up ext4
+	container ext4 one
+	container ext4 two
+	before=$(stat_of one meta_cache_pages)
+	container ext4 three no_receive
+	expect_drr "sectors served to the third" "$(stat_of three hit_sectors)" 0
+	expect_drr "pages that are kept" "$(stat_of one meta_cache_pages)" "$before..$((before + before / 10))"
+	same "$WORK/one" "$WORK/three"
+}
+
 # Inodes of twice as many blocks as may be kept.
 limited() {
 	local limit files
@@ -115,6 +128,7 @@ run_case "ext4: modified by its reader" served_when_modified ext4 8
 run_case "xfs: no page cache" served_when_modified xfs 3
 run_case "the reader is gone" served_when_the_reader_is_gone
 run_case "switched off" switched_off
+run_case "kept once" kept_once
 run_case "dropped with other caches" dropped_with_other_caches
 run_case "no more than their share of memory" limited
 finish
