@@ -23,7 +23,7 @@ if [[ ! -e $other/scripts/vm.sh ]]; then
 	git -C "$DRR_TOP" archive "$id" | tar -x -C "$other"
 fi
 # What measures is the same for both.
-for file in tools/testing/bench/{pair.sh,bench-io.c}; do
+for file in tools/testing/bench/{pair.sh,measure.sh,bench-io.c}; do
 	cp "$DRR_TOP/$file" "$other/$file"
 done
 : >"$facts"

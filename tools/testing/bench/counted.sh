@@ -23,6 +23,8 @@ FACTS=/out/facts.tsv
 
 # shellcheck source=tools/testing/pool.sh
 . /drr/pool.sh
+# shellcheck source=tools/testing/bench/measure.sh
+. /drr/bench/measure.sh
 
 flunk() {
 	echo "dm-drr: counted: $* : see build/out/counted" >&2
@@ -30,14 +32,6 @@ flunk() {
 }
 
 trap '((BASH_SUBSHELL)) || flunk "failed in line $LINENO, $BASH_COMMAND"' ERR
-
-# evict FILE...: drops the clean pages of these files.
-evict() {
-	local file
-	for file; do
-		xfs_io -r -c "fadvise -d 0 0" "$file"
-	done
-}
 
 # mounted VARIANT NAME: mounts NAME's thin device, directly or below such a target. The extents of its
 # files are in memory afterwards.

@@ -14,6 +14,8 @@ MISSES=8
 
 # shellcheck source=tools/testing/pool.sh
 . /drr/pool.sh
+# shellcheck source=tools/testing/bench/measure.sh
+. /drr/bench/measure.sh
 
 flunk() {
 	echo "dm-drr: pair: $*" >&2
@@ -21,11 +23,6 @@ flunk() {
 }
 
 trap '((BASH_SUBSHELL)) || flunk "failed in line $LINENO, $BASH_COMMAND"' ERR
-
-evict() { xfs_io -r -c "fadvise -d 0 0" "$1"; }
-
-# cpu_ticks: that the guest's CPUs were busy for.
-cpu_ticks() { awk '/^cpu / { print $2 + $3 + $4 + $7 + $8 }' /proc/stat; }
 
 # median: of lines of numbers.
 median() { sort -n | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'; }

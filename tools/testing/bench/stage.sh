@@ -17,6 +17,8 @@ ONLY_BYTES=$((25 << 20))
 
 # shellcheck source=tools/testing/pool.sh
 . /drr/pool.sh
+# shellcheck source=tools/testing/bench/measure.sh
+. /drr/bench/measure.sh
 
 # RAM disks: of the pool's data and its metadata, of the file system that needs neither, and of the
 # file system below the loop device and its pool's metadata. One more is the launches'.
@@ -54,14 +56,6 @@ seconds_of() {
 	start=$(now_us)
 	"$@" >/dev/null
 	awk -v us=$(($(now_us) - start)) 'BEGIN { printf "%.6f\n", us / 1e6 }'
-}
-
-# cpu_ticks: that the guest's CPUs were busy for.
-cpu_ticks() {
-	local name user nice system idle waiting interrupts softirqs rest
-	# shellcheck disable=SC2034 # all have to be named
-	read -r name user nice system idle waiting interrupts softirqs rest </proc/stat
-	echo $((user + nice + system + interrupts + softirqs))
 }
 
 # Nothing ever comes from it: to wait without a process, which would be something to do itself.
@@ -132,14 +126,6 @@ random_reads() {
 	mapfile -t jobs < <(jobs_of "$@")
 	throughput --rw=randread --bs=4k --io_size="${mib}M" --direct=$direct \
 		--randseed="$ROUND" "${jobs[@]}"
-}
-
-# evict FILE...: drops the clean pages of these files.
-evict() {
-	local file
-	for file; do
-		xfs_io -r -c "fadvise -d 0 0" "$file"
-	done
 }
 
 # files PREFIX FIRST LAST: of these containers
