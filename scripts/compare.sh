@@ -60,6 +60,6 @@ done
 				ratio[pair] = value[what, "this", pair] / value[what, "that", pair]
 			n = asort(ratio)
 			printf "| %s | %.3f | %.3f to %.3f |\n", what, (ratio[int((n + 1) / 2)] + ratio[int(n / 2) + 1]) / 2,
-				ratio[int((n + 3) / 4)], ratio[int((3 * n + 1) / 4)]
+				ratio[int((n + 3) / 4)], ratio[int((3 * n + 3) / 4)]
 		}
 	}' "$facts" | tee "$DRR_TOP/build/compare.md"
