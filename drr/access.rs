@@ -18,7 +18,8 @@ use kernel::{
 
 use dm::{
     bits,
-    directory::{CachedPages, Digest, Directory, Donor, End, Entered, Ledger, Name},
+    content::Digest,
+    directory::{CachedPages, Directory, Donor, End, Entered, Ledger, Name},
     event::{Event, Mapping},
     guard::Guard,
     index::{hash, hash_near},

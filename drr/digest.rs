@@ -40,7 +40,7 @@
 use kernel::{alloc::flags::*, prelude::*};
 
 use dm::{
-    directory::Digest,
+    content::Digest,
     folio::{PageWords, PAGE_WORDS},
     random,
 };

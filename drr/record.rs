@@ -10,7 +10,8 @@ use kernel::prelude::*;
 use dm::{
     bio::EndedBio,
     bits,
-    directory::{CachedPages, Digest},
+    content::Digest,
+    directory::CachedPages,
     folio::{BufferPage, FilledPages, ReadPages},
     guard::Guard,
     page_store::{PageStore, StorablePage},

@@ -18,13 +18,13 @@
 //! is the [index](crate::index)'s two. All runs of a name share its digests, as far as they can: two
 //! that are made at the same moment may have digests of their own, which are compared then.
 
-use core::{marker::PhantomData, num::NonZeroU64, ops::RangeInclusive, ptr};
+use core::{marker::PhantomData, ops::RangeInclusive, ptr};
 
 use kernel::{
     alloc::{flags::*, KVVec},
     prelude::*,
     sync::{
-        atomic::{Atomic, Full, Relaxed},
+        atomic::{Atomic, Relaxed},
         rcu,
     },
 };
@@ -32,11 +32,12 @@ use kernel::{
 use crate::{
     bits::{self, PageBits},
     cells::cells,
+    content::{Content, ContentRef, Digest, Learned},
     folio::{EventFolio, FolioRef, LockedBuffer, MappingId, ReadPages},
     guard::Guard,
     index::{hash, hash_near, Chain, Entry, Index, Keyed},
     page_store::StoredPage,
-    rcu_arc::{RcuArc, RcuPtr},
+    rcu_arc::RcuPtr,
 };
 
 /// Why pages left the directory.
@@ -64,26 +65,6 @@ impl End {
         Self::Gone,
         Self::Differed,
     ];
-}
-
-/// The digest of a page's content; how it is made is the caller's business.
-///
-/// Digests are secret: they can't be printed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Digest(NonZeroU64);
-
-/// Stands for the digest of a page that had two: nothing is recorded for it any more.
-const DISCORD: u64 = u64::MAX;
-
-impl Digest {
-    /// The digest with these bits; 1 for the two values that stand for something else.
-    #[inline]
-    pub fn from_bits(bits: u64) -> Self {
-        match NonZeroU64::new(bits) {
-            Some(digest) if bits != DISCORD => Self(digest),
-            _ => Self(NonZeroU64::MIN),
-        }
-    }
 }
 
 /// What names a content of [`bits::PAGES`] pages.
@@ -166,58 +147,6 @@ impl<'a> CachedPages<'a> {
     }
 }
 
-/// What is known of a content: its name, and the digests of its pages.
-struct Content<N> {
-    name: N,
-    /// [`Digest`]s, 0 for none yet, or [`DISCORD`].
-    digests: [Atomic<u64>; bits::PAGES as usize],
-}
-
-impl<N> Content<N> {
-    fn digest(&self, page: u32) -> Option<Digest> {
-        let bits = self.digests.get(page as usize)?.load(Relaxed);
-        NonZeroU64::new(bits)
-            .filter(|bits| bits.get() != DISCORD)
-            .map(Digest)
-    }
-
-    /// The pages whose digest is known.
-    fn known(&self) -> u32 {
-        (0..bits::PAGES)
-            .filter(|at| self.digest(*at).is_some())
-            .fold(0, |known, at| known | 1 << at)
-    }
-
-    /// Takes note of the digest of page `at`, which there is; returns what was known of it, 0 for nothing. Fully
-    /// ordered.
-    fn note(&self, at: u32, digest: u64) -> u64 {
-        let known = self.digests[at as usize].cmpxchg(0, digest, Full);
-        known.map_or_else(|known| known, |_| 0)
-    }
-
-    /// These pages have two digests. Fully ordered.
-    fn spoil(&self, pages: u32) {
-        for digest in pages_of(pages).map(|at| &self.digests[at as usize]) {
-            let mut old = digest.load(Relaxed);
-            while let Err(now) = digest.cmpxchg(old, DISCORD, Full) {
-                old = now;
-            }
-        }
-    }
-
-    /// Of these pages, those that have two digests. Fully ordered.
-    fn spoilt(&self, pages: u32) -> u32 {
-        pages_of(pages)
-            .filter(|at| self.digests[*at as usize].fetch_add(0, Full) == DISCORD)
-            .fold(0, |spoilt, at| spoilt | 1 << at)
-    }
-}
-
-/// The numbers of the pages of `mask`, as far as they are a run's.
-fn pages_of(mask: u32) -> impl Iterator<Item = u32> {
-    (0..bits::PAGES).filter(move |at| mask >> at & 1 != 0)
-}
-
 /// Consecutive pages of a page cache that were read from consecutive pages of a content.
 ///
 /// # Invariants
@@ -277,7 +206,7 @@ impl<'g, N: Name, H: Copy + Send + Sync> Donor<'g, N, H> {
 
     /// The name of the content.
     pub fn name(&self) -> &'g N {
-        &self.content().name
+        self.content().name()
     }
 
     /// Whose page cache it is.
@@ -366,31 +295,6 @@ impl<'g, N: Name, H: Copy + Send + Sync> Holders<'g, N, H> {
     }
 }
 
-/// A reference to a content, which counts the contents down when it is the last.
-struct ContentRef<'d, N> {
-    content: Option<RcuArc<Content<N>>>,
-    contents: &'d Atomic<u64>,
-}
-
-impl<N> ContentRef<'_, N> {
-    fn get(&self) -> Option<&Content<N>> {
-        self.content.as_deref()
-    }
-
-    /// Leaves the reference to the run that was made with [`RcuArc::ptr`].
-    fn hand_over(mut self) {
-        core::mem::forget(self.content.take());
-    }
-}
-
-impl<N> Drop for ContentRef<'_, N> {
-    fn drop(&mut self) {
-        if self.content.take().is_some_and(RcuArc::put) {
-            self.contents.add(1u64.wrapping_neg(), Relaxed);
-        }
-    }
-}
-
 const INTEREST: usize = 4096;
 
 /// Runs of one name that are known at the same time, about.
@@ -434,7 +338,7 @@ pub struct Directory<N: Name, L: Ledger<N>> {
 
 impl<N: Name, L: Ledger<N>> Directory<N, L> {
     const RUN_BYTES: u64 = Index::<Run<N, L::Holder>>::ENTRY_BYTES as u64;
-    const CONTENT_BYTES: u64 = RcuArc::<Content<N>>::BYTES as u64;
+    const CONTENT_BYTES: u64 = ContentRef::<N>::BYTES;
 
     /// Makes a directory with 2^`bits` buckets for runs, which stays below `most_bytes` without these.
     /// Fails with `ENOMEM`.
@@ -495,7 +399,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         let guard = rcu::read_lock();
         let mut content = self.find_content(&guard, name);
         if content.get().is_none() && self.has_room() {
-            content = self.new_content(name);
+            content = ContentRef::make(name, &self.contents);
         }
         let mut entered = Entered::default();
         if let Some(content) = content.get() {
@@ -551,23 +455,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
             .donors(guard, name)
             // SAFETY: As in `content_of`.
             .find_map(|donor| unsafe { donor.run.content.try_ref(guard) });
-        ContentRef {
-            content,
-            contents: &self.contents,
-        }
-    }
-
-    fn new_content(&self, name: N) -> ContentRef<'_, N> {
-        let content = Content {
-            name,
-            digests: core::array::from_fn(|_| Atomic::new(0)),
-        };
-        let content = RcuArc::new(content, GFP_ATOMIC | __GFP_NOWARN).ok();
-        self.contents.add(u64::from(content.is_some()), Relaxed);
-        ContentRef {
-            content,
-            contents: &self.contents,
-        }
+        ContentRef::new(content, &self.contents)
     }
 
     /// Compares digests, from page `page` on, with what is known, or adds them to it. Pages that differ
@@ -581,14 +469,15 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     ) -> Entered {
         let mut entered = Entered::default();
         for (at, digest) in (page..bits::PAGES).zip(digests) {
-            let new = digest.0.get();
-            match content.note(at, new) {
-                0 => continue,
-                DISCORD => entered.differed |= 1 << at,
-                known => {
-                    entered.compared |= 1 << at;
-                    entered.differed |= u32::from(known != new) << at;
+            let page = 1 << at;
+            match content.learn(at, *digest) {
+                Learned::First => continue,
+                Learned::Same => entered.compared |= page,
+                Learned::Other => {
+                    entered.compared |= page;
+                    entered.differed |= page;
                 }
+                Learned::Spoilt => entered.differed |= page,
             }
         }
         self.disagree(guard, content, entered.differed);
@@ -601,7 +490,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
             return;
         }
         content.spoil(pages);
-        for donor in self.donors(guard, content.name) {
+        for donor in self.donors(guard, *content.name()) {
             donor.content().spoil(pages);
             self.clear(donor.run, guard, pages, End::Differed);
         }
@@ -616,16 +505,11 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     fn settle(&self, guard: &rcu::Guard, content: &Content<N>, pages: u32) -> u32 {
         let mut differ = 0;
         for other in self
-            .donors(guard, content.name)
+            .donors(guard, *content.name())
             .map(|donor| donor.content())
         {
-            if ptr::eq(other, content) {
-                continue;
-            }
-            for at in pages_of(pages) {
-                let own = content.digests[at as usize].load(Relaxed);
-                let known = other.note(at, own);
-                differ |= u32::from(known != 0 && known != own) << at;
+            if !ptr::eq(other, content) {
+                differ |= content.tell(other, pages);
             }
         }
         differ |= content.spoilt(pages);
@@ -651,9 +535,11 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         let mapping = pages.mapping;
         let base = pages.first.wrapping_sub(u64::from(page));
         let last = pages.first + u64::from(pages.count) - 1;
-        let name = content.get().map(|content| content.name);
+        let name = content.get().map(|content| *content.name());
         let is_it = |run: &Run<N, L::Holder>| {
-            run.mapping == mapping && run.base == base && Some(content_of(run, guard).name) == name
+            run.mapping == mapping
+                && run.base == base
+                && Some(*content_of(run, guard).name()) == name
         };
         let mut known = 0;
         for run in self.runs_of(guard, mapping, pages.first..=last) {
@@ -667,7 +553,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         if let Some(content) = content.get().filter(|_| known != 0) {
             return settle(content, known);
         }
-        let Some((pointer, name)) = content.content.as_ref().map(RcuArc::ptr).zip(name) else {
+        let Some((pointer, name)) = content.ptr().zip(name) else {
             return (0, 0);
         };
         if mask == 0 || !self.has_room() || self.has_enough(guard, name, holder, mask) {
@@ -727,7 +613,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         mask: u32,
     ) -> u32 {
         let new = mask & !run.bits.pages();
-        let name = content_of(run, guard).name;
+        let name = *content_of(run, guard).name();
         if new == 0 || self.has_enough(guard, name, holder, new) {
             return mask & run.bits.pages();
         }
@@ -789,17 +675,15 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         let gone = cleared.pages.count_ones();
         if gone != 0 {
             self.pages.add(u64::from(gone).wrapping_neg(), Relaxed);
-            let name = &content_of(run, guard).name;
+            let name = content_of(run, guard).name();
             self.ledger.ended(name, &run.holder, why, cleared.pages);
         }
         if cleared.died && self.index.remove(run) {
             self.interest(run.mapping).add(1u32.wrapping_neg(), Relaxed);
             self.runs.add(1u64.wrapping_neg(), Relaxed);
-            drop(ContentRef {
-                // SAFETY: The run was removed just now, which is done once.
-                content: Some(unsafe { run.content.release() }),
-                contents: &self.contents,
-            });
+            // SAFETY: The run was removed just now, which is done once.
+            let content = unsafe { run.content.release() };
+            drop(ContentRef::new(Some(content), &self.contents));
         }
         gone
     }
@@ -858,9 +742,9 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         self.index.each_chain(from, places, |guard, chain| {
             let mut more = true;
             for (at, run) in chain.clone().enumerate() {
-                let name = &content_of(run, guard).name;
+                let name = content_of(run, guard).name();
                 let mut before = chain.clone().take(at);
-                if !before.any(|other| content_of(other, guard).name == *name) {
+                if !before.any(|other| content_of(other, guard).name() == name) {
                     more &= visit(Holders {
                         chain: chain.clone(),
                         name,

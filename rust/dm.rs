@@ -33,6 +33,7 @@ pub mod bio;
 pub mod bits;
 pub mod blocklock;
 pub mod cells;
+pub mod content;
 pub mod counters;
 pub mod device;
 pub mod directory;

@@ -12,6 +12,8 @@ pub mod cells;
 #[cfg(not(loom))]
 #[path = "../../../../rust/counters.rs"]
 pub mod counters;
+#[path = "../../../../rust/content.rs"]
+pub mod content;
 #[path = "../../../../rust/directory.rs"]
 pub mod directory;
 #[path = "../../../../rust/event.rs"]

@@ -9,7 +9,7 @@ use std::{
 
 use dm::{
     bio::Writer,
-    directory::Digest,
+    content::Digest,
     folio::{bytes, PageWords, PAGE_WORDS},
     scratch::ScratchPages,
 };

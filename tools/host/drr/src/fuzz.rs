@@ -10,7 +10,8 @@ use std::{
 
 use dm::{
     bits,
-    directory::{CachedPages, Digest, End},
+    content::Digest,
+    directory::{CachedPages, End},
     event::Event,
     folio::{EventFolio, MappingId, ReadPages},
     printer::Printer,

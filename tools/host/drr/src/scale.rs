@@ -12,7 +12,8 @@ use std::{
 
 use dm::{
     bits,
-    directory::{CachedPages, Digest},
+    content::Digest,
+    directory::CachedPages,
     folio::{EventFolio, MappingId, ReadPages},
 };
 use kernel::sync::rcu;

@@ -17,7 +17,8 @@ use std::{
 
 use dm::{
     bio::Writer,
-    directory::{CachedPages, Digest, End},
+    content::Digest,
+    directory::{CachedPages, End},
     event::{Event, Mapping, MappingChange},
     folio::{
         number_in, words_of, LockedFolio, MappingId, PageCache, PageWords, PAGE_SHIFT, PAGE_WORDS,

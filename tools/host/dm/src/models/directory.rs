@@ -12,7 +12,8 @@ use loom::thread;
 
 use super::{explore, join};
 use crate::{
-    directory::{CachedPages, Digest, Directory, End, Entered, Ledger, Name},
+    content::Digest,
+    directory::{CachedPages, Directory, End, Entered, Ledger, Name},
     folio::{number_in, words_of, LockedFolio, MappingId, PageCache, PageWords, PAGE_WORDS},
     index::hash,
 };
