@@ -90,6 +90,12 @@ impl Run {
         self.stop.store(true, Relaxed);
     }
 
+    /// What is known of the files doesn't hold any more, for a reason that is none of drr's: the round ends.
+    pub fn end_round(&self, text: String) {
+        self.say(format_args!("this round ends: {text}"));
+        self.stop.store(true, Relaxed);
+    }
+
     /// Whether something was wrong.
     pub fn has_failed(&self) -> bool {
         self.failed.load(Relaxed)

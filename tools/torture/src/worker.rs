@@ -30,6 +30,11 @@ pub const BUFFER_UNITS: usize = BUFFER / UNIT;
 const COLLISIONS: Duration = Duration::from_secs(6);
 static STALE_PAGES: kmsg::Ever = kmsg::Ever::new("Page cache invalidation failure on direct I/O");
 
+/// dm-thin fails a bio, though it was to wait for space, if the pool gets some just when the worker has found none
+/// (should_error_unserviceable_bio()).
+const UNSERVICEABLE: &str = "bio unserviceable, yet pool is in PM_WRITE mode";
+const LATELY: Duration = Duration::from_secs(60);
+
 /// A file number that threads of all siblings prefer for a while, so that they meet.
 pub static FOCUS: AtomicUsize = AtomicUsize::new(0);
 
@@ -121,8 +126,14 @@ impl<'a> Worker<'a> {
                 } else if layer.faulty.load(Relaxed) || self.collides(number) {
                     self.run.count(name, time, |count| count.failed += 1);
                 } else {
-                    self.run
-                        .fail(format!("{name}: {}: {error}", layer.path(file).display()));
+                    let text = format!("{name}: {}: {error}", layer.path(file).display());
+                    if kmsg::said(UNSERVICEABLE, LATELY) {
+                        layer.faulty.store(true, Relaxed);
+                        self.run
+                            .end_round(format!("{text}, as dm-thin has lost a bio"));
+                    } else {
+                        self.run.fail(text);
+                    }
                 }
             }
         }
