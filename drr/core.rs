@@ -22,7 +22,6 @@ use dm::{
     index::Index,
     inflight::InFlight,
     page_store::PrivateMount,
-    parking::Parking,
     scratch::ScratchPages,
     thin::{Info, Subscription},
 };
@@ -44,7 +43,7 @@ const _: () = assert!(Index::<Run<Stretch, Holder>>::LOOK_UP_BYTES <= 64);
 // And many pages have one.
 const _: () = assert!(Index::<Run<Stretch, Holder>>::ENTRY_BYTES <= 96);
 
-/// Locks of blocks: more than there are writes in flight, as a rule.
+/// Cells for the locks of blocks: more than there are writes in flight, as a rule.
 const LOCKS: usize = 4096;
 
 /// What the pools' events go to.
@@ -93,8 +92,7 @@ pub(crate) struct Core {
     /// Reads that others may follow.
     flights: KBox<InFlight<Drr>>,
     /// Writes in flight, and those that wait for one of them.
-    locks: BlockLocks,
-    parked: Parking,
+    locks: BlockLocks<LOCKS>,
     next_device: Atomic<u32>,
     /// From when dm-thin-pool is there on; so the tree misses nothing while there are no targets.
     #[pin]
@@ -108,8 +106,7 @@ impl Core {
         let blocks = Blocks::new()?;
         let scratch = ScratchPages::new()?;
         let flights = InFlight::new(c"drr")?;
-        let locks = BlockLocks::new(LOCKS)?;
-        let parked = Parking::new()?;
+        let locks = BlockLocks::new()?;
         let mount = Arc::new(PrivateMount::new()?, GFP_KERNEL)?;
         let core = Arc::pin_init(
             pin_init!(Self {
@@ -121,7 +118,6 @@ impl Core {
                 pools <- Pools::new(mount),
                 flights,
                 locks,
-                parked,
                 next_device: Atomic::new(1),
                 subscription <- new_mutex!(None, "drr_subscription"),
             }),
@@ -225,13 +221,8 @@ impl Membership {
     }
 
     /// Locks of the blocks that writes in flight are for.
-    pub(crate) fn locks(&self) -> &BlockLocks {
+    pub(crate) fn locks(&self) -> &BlockLocks<LOCKS> {
         &self.core.locks
-    }
-
-    /// Writes that wait for a lock.
-    pub(crate) fn parked(&self) -> &Parking {
-        &self.core.parked
     }
 
     /// The target is on the thin device that `info` tells of. Process context; calls don't overlap.

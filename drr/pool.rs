@@ -19,6 +19,7 @@ use dm::{
     page_store::{PageStore, PrivateMount},
     sched::total_ram_pages,
     thin::Subscription,
+    work::WorkQueue,
 };
 
 use crate::changes::Changes;
@@ -56,6 +57,8 @@ pub(crate) struct Pool {
     pub(crate) id: u64,
     /// Changes of its mappings.
     pub(crate) changes: Arc<Changes>,
+    /// What its targets' parked bios go on in.
+    pub(crate) queue: WorkQueue,
     /// Metadata of file systems that has been read from it.
     pub(crate) metadata: PageStore,
     /// Told of all changes that begin from now on.
@@ -74,6 +77,7 @@ impl Pool {
         let pool = Self {
             id,
             changes,
+            queue: WorkQueue::in_threads(c"drr")?,
             metadata: PageStore::new(mount, total_ram_pages() as u64 / METADATA_SHARE)?,
             _subscription: Subscription::new(Arc::new(watch, GFP_KERNEL)?)?,
             settled: Atomic::new(false),

@@ -136,14 +136,7 @@ impl Drr {
         };
         let flights = self.member.flights();
         let may_follow = !self.features.no_receive && !bio.polled() && !bio.data().followed;
-        let mut entry = flights.entry(range);
-        if may_follow && matches!(entry, Entry::Occupied(_)) {
-            // A worker may have to send it down. Not with the list locked, so that is looked at again.
-            drop(entry);
-            bio.charge_submitter();
-            entry = flights.entry(range);
-        }
-        let vacant = match entry {
+        let vacant = match flights.entry(range) {
             Entry::Occupied(leader) if may_follow => {
                 self.accept(&mut bio, &mut place, leader.pages());
                 trace!(follow, self.traced(bio.sector(), bio.sectors()));

@@ -56,8 +56,9 @@ enum Count {
     /// Pages from the disk that were compared with what is known of the same content, and that differed.
     ComparedPages,
     DifferedPages,
-    /// Writes in whose place a whole block was written.
+    /// Writes in whose place a whole block was written, and those that waited for one of the same block.
     WholeWrites,
+    ParkedWrites,
     /// Second reads of paranoid mode that gave a verdict, and those that gave a bad one.
     Verified,
     Mismatches,
@@ -143,6 +144,11 @@ impl Stats {
         self.add(Count::WholeWrites, 1);
     }
 
+    /// A write waits until a whole block has been written in the place of another to the same block.
+    pub(crate) fn parked_write(&self) {
+        self.add(Count::ParkedWrites, 1);
+    }
+
     /// A hit was compared with the disk.
     pub(crate) fn verified(&self, same: bool) {
         self.add(Count::Verified, 1);
@@ -180,7 +186,8 @@ impl Stats {
         write!(out, " unproven_pages={}", of(Count::UnprovenPages))?;
         write!(out, " compared_pages={}", of(Count::ComparedPages))?;
         write!(out, " differed_pages={}", of(Count::DifferedPages))?;
-        write!(out, " whole_writes={}", of(Count::WholeWrites))
+        write!(out, " whole_writes={}", of(Count::WholeWrites))?;
+        write!(out, " parked_writes={}", of(Count::ParkedWrites))
     }
 
     /// Prints what paranoid mode found.
@@ -212,13 +219,14 @@ mod tests {
             differed: 2,
         });
         stats.whole_write();
+        stats.parked_write();
         assert_eq!(
             printed(&mut buffer, |out| stats.print_reads(out))?,
             &b" reads=3 read_sectors=152 hits=2 hit_sectors=144 miss_unshared=0 \
                miss_metadata=0 miss_norecord=0 miss_changed=0 miss_stale=1 miss_layout=0 \
                miss_left=0 followed_sectors=0 recorded_sectors=24 meta_read_sectors=24 \
                meta_hit_sectors=16 unproven_pages=5 \
-               compared_pages=4 differed_pages=2 whole_writes=1"[..]
+               compared_pages=4 differed_pages=2 whole_writes=1 parked_writes=1"[..]
         );
         stats.verified(true);
         stats.verified(false);

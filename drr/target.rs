@@ -39,6 +39,7 @@ use dm::{
     thin::{OpenError, ThinDevice},
     trace,
     verify::Verdict,
+    work::WorkQueue,
 };
 
 use crate::{
@@ -314,6 +315,10 @@ impl Follow for Drr {
             Op::Change => self.change(bio),
             _ => self.followed(bio, why),
         }
+    }
+
+    fn queue(&self) -> &WorkQueue {
+        &self.member.pool.queue
     }
 
     fn follow_timed_out(&self) {

@@ -38,18 +38,14 @@ impl Drr {
     /// A bio comes in that changes sectors, or comes again when it has waited.
     pub(crate) fn change<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
         let Range { start, end } = self.blocks_of(&bio);
-        let (locks, parked) = (self.member.locks(), self.member.parked());
-        let blocks = Blocks::new(self.layer().number(), start..end);
-        bio.data().locked = loop {
-            if let Some(locked) = locks.share(blocks) {
-                break locked;
-            }
-            // Not with the lock of those who wait, which completions take.
-            bio.charge_submitter();
-            let waits = || locks.exclusive(blocks);
-            match parked.park(bio, self, waits) {
-                Ok(mapped) => return mapped,
-                Err(again) => bio = again,
+        let locks = self.member.locks();
+        let device = self.thin.device().bdev().number();
+        let blocks = Blocks::new([device.into(), self.layer().number()], start..end);
+        bio.data().locked = match locks.share(blocks) {
+            Ok(locked) => locked,
+            Err(taken) => {
+                self.stats.parked_write();
+                return taken.park(bio, self);
             }
         };
         self.stats.heat.written(bio.sectors());
@@ -70,21 +66,17 @@ impl Drr {
             None => Err(bio),
         };
         written.unwrap_or_else(|mut bio| {
-            let locked = &mut bio.data().locked;
-            parked.change(self.member.flights(), || locks.make_shared(locked));
+            locks.make_shared(&mut bio.data().locked);
             self.forward(bio)
         })
     }
 
     /// A bio that was here has ended.
     pub(crate) fn changed(&self, locked: Locked) {
-        let unlock = || self.member.locks().unlock(locked);
         if locked.is_exclusive() {
             self.stats.whole_write();
-            self.member.parked().change(self.member.flights(), unlock);
-        } else {
-            unlock();
         }
+        self.member.locks().unlock(locked);
     }
 
     fn sector_of(&self, block: u64) -> u64 {

@@ -180,12 +180,10 @@ impl<'a, T: Target> Bio<'a, T> {
         unsafe { Writer::new(self.vecs(), self.iter(), 0) }
     }
 
-    /// Has the current task's cgroup asked for it, also if a worker sends it down.
-    ///
-    /// To be called with no lock held that completions take.
-    pub fn charge_submitter(&self) {
-        // SAFETY: Ours, by the type invariant; device-mapper has set its device.
-        unsafe { bindings::dm_rust_bio_charge_submitter(self.bio.as_ptr()) };
+    /// Whoever polls for its end finds nothing to poll, and gets it by interrupt: it is to be sent by another task.
+    pub(crate) fn stop_polling(&mut self) {
+        // SAFETY: Ours, by the type invariant, and not sent yet.
+        unsafe { (*self.bio.as_ptr()).bi_opf &= !bindings::DM_RUST_POLLED };
     }
 
     /// Takes no more of it than its first `sectors`; device-mapper comes again with the rest.

@@ -2,44 +2,67 @@
 
 //! Locks for blocks of devices: shared by writes, or exclusively one write's.
 //!
-//! They are only tried. A write shares the locks of its blocks from when it comes until it has ended.
-//! One that wants to write more than it was asked to, with what the block has held so far, has to be
-//! alone with it, from before it looks at that until it has ended: [`BlockLocks::make_exclusive`].
+//! A write shares the locks of its blocks from when it comes until it has ended. One that wants to write more than
+//! it was asked to, with what the block has held so far, has to be alone with the block, from before it looks at
+//! that until it has ended: [`BlockLocks::make_exclusive`]. Writes that come to the block meanwhile are parked. No
+//! task waits: a bio that is parked holds nothing but its own memory.
 //!
-//! A lock is a counter of those that share it, with a bit for the one that has it exclusively. Many
-//! blocks have the same lock, which only makes for writes that aren't alone without need. As every
-//! change of a counter is one fully ordered operation, either the one that wants to be alone sees the
-//! other, or the other sees the bit.
+//! Blocks have a limited number of *cells*, many blocks the same. A cell counts those that share any of its
+//! blocks, and has a bit that says that one of the blocks is exclusive. So a write that wants to be alone is denied
+//! that by a write to another block of the cell; but nobody waits for another block. Who finds the bit set looks
+//! under the cell's lock which block it is, and goes on if that is none of his own.
+//!
+//! Each change of a counter is one fully ordered operation. So either the one that wants to be alone sees the
+//! other, or the other sees the bit, and then the block: the two are set under the cell's lock.
+//!
+//! A block goes by several [names](Blocks). Whoever shares it does so under all of them, and has it exclusively
+//! under all of them, or not.
 //!
 //! This is what dm-bio-prison's cells are for, without memory or a tree for each write.
+//!
+//! Lock order: a cell's lock is taken with interrupts off and is a leaf.
 
-use core::ops::Range;
+use core::{ops::Range, result::Result};
 
 use kernel::{
-    alloc::KVVec,
     prelude::*,
-    sync::atomic::{Atomic, Full},
+    static_lock_class,
+    sync::{
+        atomic::{Atomic, Full, Relaxed},
+        SpinLockIrq, SpinLockIrqGuard,
+    },
 };
 
-use crate::{cells::cells, guard::Guard, index::hash};
+use crate::{
+    bio::{Bio, Mapped},
+    guard::Guard,
+    index::hash,
+    inflight::{Flight, FlightList, Follow},
+};
 
 const EXCLUSIVE: u32 = 1 << 31;
 
-/// The locks.
-pub struct BlockLocks(KVVec<Atomic<u32>>);
+/// How many names a block goes by.
+const NAMES: usize = 2;
 
-/// Blocks of one device, and so the locks from number `first` on, which wrap around.
+static CELL: &CStr = c"dm_block";
+
+/// Consecutive blocks of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Blocks {
+    /// What stands for the device.
+    names: [u64; NAMES],
     first: u64,
     count: u64,
 }
 
 impl Blocks {
-    /// `blocks` of the device that `device` stands for.
-    pub fn new(device: u64, blocks: Range<u64>) -> Self {
+    /// `blocks` of the device that each of `names` stands for. A name is compared with those at the same place
+    /// only.
+    pub fn new(names: [u64; NAMES], blocks: Range<u64>) -> Self {
         Self {
-            first: hash(device).wrapping_add(blocks.start),
+            names,
+            first: blocks.start,
             count: blocks.end.saturating_sub(blocks.start),
         }
     }
@@ -65,77 +88,179 @@ impl Locked {
     }
 }
 
-impl BlockLocks {
-    /// So many, a power of two, and nothing is locked. Fails with `ENOMEM`.
-    pub fn new(count: usize) -> Result<Self> {
-        Ok(Self(cells(count, || Atomic::new(0))?))
+/// A block that one write has exclusively, under one of its names.
+struct Alone {
+    place: usize,
+    name: u64,
+    block: u64,
+    /// Bios that come to it.
+    waiting: FlightList,
+}
+
+impl Alone {
+    /// It is one of `blocks`, by their name at `place`.
+    fn is_of(&self, blocks: Blocks, place: usize) -> bool {
+        let same_device = self.place == place && self.name == blocks.names[place];
+        same_device && self.block.wrapping_sub(blocks.first) < blocks.count
+    }
+}
+
+#[pin_data]
+struct Cell {
+    /// How many share a block of the cell, and [`EXCLUSIVE`].
+    state: Atomic<u32>,
+    /// There if that is set, with the lock held.
+    #[pin]
+    alone: SpinLockIrq<Option<Alone>>,
+}
+
+impl Cell {
+    fn new() -> impl PinInit<Self, Error> {
+        let state = Atomic::new(0);
+        try_pin_init!(Self {
+            state,
+            alone <- SpinLockIrq::new(None, CELL, static_lock_class!()),
+        })
+    }
+}
+
+#[pin_data]
+struct Cells<const COUNT: usize> {
+    #[pin]
+    cells: [Cell; COUNT],
+}
+
+impl<const COUNT: usize> Cells<COUNT> {
+    fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            cells <- pin_init::pin_init_array_from_fn(|_| Cell::new()),
+        })
+    }
+}
+
+/// The locks, which have `COUNT` cells, a power of two.
+pub struct BlockLocks<const COUNT: usize>(Pin<KVBox<Cells<COUNT>>>);
+
+/// Another write has one of the blocks exclusively, and keeps it for as long as this is there.
+#[must_use]
+pub struct Taken<'a>(SpinLockIrqGuard<'a, Option<Alone>>);
+
+impl Taken<'_> {
+    /// Parks `bio` until that write has ended, or shares the block again. It goes on by [`Follow::resume_bio`], and
+    /// keeps its target alive, as device-mapper destroys none with I/O in flight.
+    pub fn park<T: Follow>(mut self, mut bio: Bio<'_, T>, target: &T) -> Mapped {
+        bio.stop_polling();
+        if let Some(alone) = &mut *self.0 {
+            // SAFETY: The bio is ours, and nobody knows of its flight.
+            unsafe { alone.waiting.push(Flight::deferred(&bio, target)) };
+        }
+        Mapped::submitted()
+    }
+}
+
+impl<const COUNT: usize> BlockLocks<COUNT> {
+    /// Nothing is locked. Fails with `ENOMEM`.
+    pub fn new() -> kernel::error::Result<Self> {
+        const {
+            assert!(COUNT.is_power_of_two());
+        }
+        Ok(Self(KVBox::pin_init(Cells::new(), GFP_KERNEL)?))
     }
 
-    /// The locks of `blocks`, each once.
-    fn of(&self, blocks: Blocks) -> impl Iterator<Item = &Atomic<u32>> {
-        let count = self.0.len() as u64;
-        // CAST: The remainder is an index.
-        (0..blocks.count.min(count))
-            .map(move |step| &self.0[(blocks.first.wrapping_add(step) % count) as usize])
+    /// The cells of `blocks`, each once for each name, and that name's place.
+    fn of(&self, blocks: Blocks) -> impl Iterator<Item = (&Cell, usize)> {
+        let most = COUNT as u64;
+        (0..NAMES).flat_map(move |place| {
+            let first = hash(blocks.names[place]).wrapping_add(blocks.first);
+            (0..blocks.count.min(most)).map(move |step| {
+                // CAST: The remainder is an index.
+                let at = (first.wrapping_add(step) % most) as usize;
+                (&self.0.cells[at], place)
+            })
+        })
     }
 
-    /// Shares the locks of `blocks`; nothing if somebody has one of them for himself.
-    pub fn share(&self, blocks: Blocks) -> Option<Locked> {
-        for (done, lock) in self.of(blocks).enumerate() {
-            if lock.fetch_add(1, Full) & EXCLUSIVE != 0 && Guard::AloneAfter.on() {
-                for lock in self.of(blocks).take(done + 1) {
-                    lock.fetch_add(1u32.wrapping_neg(), Full);
-                }
-                return None;
+    /// Undoes the first `count` of what sharing `blocks` does.
+    fn unshare(&self, blocks: Blocks, count: usize) {
+        for (cell, _) in self.of(blocks).take(count) {
+            cell.state.fetch_add(1u32.wrapping_neg(), Full);
+        }
+    }
+
+    /// Shares the locks of `blocks`, unless somebody has one of these exclusively.
+    pub fn share(&self, blocks: Blocks) -> Result<Locked, Taken<'_>> {
+        for (done, (cell, place)) in self.of(blocks).enumerate() {
+            if cell.state.fetch_add(1, Full) & EXCLUSIVE == 0 || !Guard::AloneAfter.on() {
+                continue;
+            }
+            let alone = cell.alone.lock();
+            if alone.as_ref().is_some_and(|it| it.is_of(blocks, place)) {
+                self.unshare(blocks, done + 1);
+                return Err(Taken(alone));
             }
         }
-        Some(Locked {
+        Ok(Locked {
             blocks,
             exclusive: false,
         })
     }
 
-    /// Whether nobody else shares the lock of the one block that is `locked`, and nobody comes to
+    /// Whether nobody else shares the lock of the one block that is `locked`. If so, nobody comes to the block
     /// until it is unlocked or made shared again.
     pub fn make_exclusive(&self, locked: &mut Locked) -> bool {
-        if locked.blocks.count != 1 || locked.exclusive {
+        let blocks = locked.blocks;
+        if blocks.count != 1 || locked.exclusive {
             return false;
         }
-        let mut locks = self.of(locked.blocks);
-        let alone = |lock: &Atomic<u32>| {
+        for (done, (cell, place)) in self.of(blocks).enumerate() {
+            let mut alone = cell.alone.lock();
             let sharers = if Guard::AloneBefore.on() {
                 1
             } else {
-                lock.fetch_add(0, Full) & !EXCLUSIVE
+                cell.state.load(Relaxed) & !EXCLUSIVE
             };
-            lock.cmpxchg(sharers, EXCLUSIVE | sharers, Full).is_ok()
-        };
-        locked.exclusive = locks.next().is_some_and(alone);
-        locked.exclusive
+            let set = cell.state.cmpxchg(sharers, EXCLUSIVE | sharers, Full);
+            if set.is_err() {
+                drop(alone);
+                self.let_in(blocks, done);
+                return false;
+            }
+            *alone = Some(Alone {
+                place,
+                name: blocks.names[place],
+                block: blocks.first,
+                waiting: FlightList::EMPTY,
+            });
+        }
+        locked.exclusive = true;
+        true
     }
 
-    /// Others may share what was exclusively `locked`. Who waits for that has to be told.
+    /// Ends the exclusiveness of the first `count` cells of `blocks`; who waits for that goes on. Any context.
+    fn let_in(&self, blocks: Blocks, count: usize) {
+        for (cell, _) in self.of(blocks).take(count) {
+            let mut alone = cell.alone.lock();
+            cell.state.fetch_add(EXCLUSIVE.wrapping_neg(), Full);
+            let gone = alone.take();
+            drop(alone);
+            if let Some(gone) = gone {
+                gone.waiting.go_on();
+            }
+        }
+    }
+
+    /// Others may share what was exclusively `locked`. Any context.
     pub fn make_shared(&self, locked: &mut Locked) {
         if locked.exclusive {
-            for lock in self.of(locked.blocks) {
-                lock.fetch_add(EXCLUSIVE.wrapping_neg(), Full);
-            }
+            self.let_in(locked.blocks, NAMES);
         }
         locked.exclusive = false;
     }
 
-    /// Unlocks what is `locked`. If it was exclusively, who waits for that has to be told.
+    /// Unlocks what is `locked`. Any context.
     pub fn unlock(&self, mut locked: Locked) {
         self.make_shared(&mut locked);
-        for lock in self.of(locked.blocks) {
-            lock.fetch_add(1u32.wrapping_neg(), Full);
-        }
-    }
-
-    /// Somebody has one of the locks of `blocks` for himself.
-    pub fn exclusive(&self, blocks: Blocks) -> bool {
-        let mut locks = self.of(blocks);
-        locks.any(|lock| lock.fetch_add(0, Full) & EXCLUSIVE != 0)
+        self.unshare(locked.blocks, usize::MAX);
     }
 }
 
@@ -146,18 +271,18 @@ mod tests {
     const COUNT: usize = 64;
 
     fn blocks(begin: u64, end: u64) -> Blocks {
-        Blocks::new(77, begin..end)
+        Blocks::new([77, 7], begin..end)
     }
 
-    fn share(locks: &BlockLocks, begin: u64, end: u64) -> Result<Locked> {
-        locks.share(blocks(begin, end)).ok_or(EINVAL)
+    fn share(locks: &BlockLocks<COUNT>, blocks: Blocks) -> kernel::error::Result<Locked> {
+        locks.share(blocks).map_err(|_| EINVAL)
     }
 
     #[test]
-    fn one_is_alone_or_many_share() -> Result {
-        let locks = BlockLocks::new(COUNT)?;
-        let mut first = share(&locks, 7, 8)?;
-        let second = share(&locks, 7, 8)?;
+    fn one_is_alone_or_many_share() -> kernel::error::Result {
+        let locks = BlockLocks::<COUNT>::new()?;
+        let mut first = share(&locks, blocks(7, 8))?;
+        let second = share(&locks, blocks(7, 8))?;
         assert!(!locks.make_exclusive(&mut first));
         locks.unlock(second);
         assert!(locks.make_exclusive(&mut first));
@@ -169,20 +294,22 @@ mod tests {
             (0, 8, false),
             (6, u64::MAX, false),
             (8, 7 + COUNT as u64, true),
-            (8, 8 + COUNT as u64, false),
+            // The cell is the same, the block is not.
+            (8, 8 + COUNT as u64, true),
+            (7 + COUNT as u64, 8 + COUNT as u64, true),
+            (8, u64::MAX, true),
         ] {
-            let locked = locks.share(blocks(begin, end));
+            let locked = locks.share(blocks(begin, end)).ok();
             assert_eq!(locked.is_some(), free);
-            assert_eq!(locks.exclusive(blocks(begin, end)), !free);
             locked.into_iter().for_each(|locked| locks.unlock(locked));
         }
         locks.make_shared(&mut first);
-        locks.unlock(share(&locks, 7, 8)?);
+        locks.unlock(share(&locks, blocks(7, 8))?);
         assert!(locks.make_exclusive(&mut first));
         locks.unlock(first);
         // Nothing is left.
         for block in 0..COUNT as u64 {
-            let mut locked = share(&locks, block, block + 1)?;
+            let mut locked = share(&locks, blocks(block, block + 1))?;
             assert!(locks.make_exclusive(&mut locked));
             locks.unlock(locked);
         }
@@ -190,10 +317,37 @@ mod tests {
     }
 
     #[test]
-    fn only_one_block_can_be_exclusive() -> Result {
-        let locks = BlockLocks::new(COUNT)?;
+    fn a_block_is_known_by_each_of_its_names() -> kernel::error::Result {
+        let locks = BlockLocks::<COUNT>::new()?;
+        let one = |names| Blocks::new(names, 7..8);
+        let mut first = share(&locks, one([1, 2]))?;
+        for names in [[1, 2], [1, 9], [9, 2]] {
+            let other = share(&locks, one(names))?;
+            assert!(!locks.make_exclusive(&mut first));
+            locks.unlock(other);
+        }
+        assert!(locks.make_exclusive(&mut first));
+        for (names, free) in [
+            ([1, 2], false),
+            ([1, 9], false),
+            ([9, 2], false),
+            ([2, 1], true),
+            ([9, 9], true),
+        ] {
+            assert_eq!(
+                share(&locks, one(names)).map(|it| locks.unlock(it)).is_ok(),
+                free
+            );
+        }
+        locks.unlock(first);
+        Ok(())
+    }
+
+    #[test]
+    fn only_one_block_can_be_exclusive() -> kernel::error::Result {
+        let locks = BlockLocks::<COUNT>::new()?;
         for (begin, end) in [(3, 3), (3, 5), (0, u64::MAX)] {
-            let mut locked = share(&locks, begin, end)?;
+            let mut locked = share(&locks, blocks(begin, end))?;
             assert!(!locks.make_exclusive(&mut locked));
             assert_eq!(locked.is_empty(), begin == end);
             locks.unlock(locked);

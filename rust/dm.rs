@@ -9,11 +9,11 @@
 //!   passes it,
 //! - [`thin`], [`event`]: where a thin device is mapped, and what happens to its mappings,
 //! - [`folio`], [`tracepoint`]: page-cache pages, and the event that ends what is known of them,
-//! - [`bits`], [`index`], [`rcu_arc`], [`directory`]: an RCU-read directory of page-cache pages by what they
-//!   were read from,
+//! - [`bits`], [`index`], [`rcu_arc`], [`content`], [`directory`]: an RCU-read directory of page-cache pages by
+//!   what they were read from,
 //! - [`scratch`], [`random`]: a page of our own for each CPU, and numbers that nobody can guess,
 //! - [`seqcell`]: words that are read together without a lock,
-//! - [`inflight`], [`parking`]: reads of the same data at the same time, and bios that wait,
+//! - [`inflight`], [`work`]: reads of the same data at the same time, and workers in which bios that wait go on,
 //! - [`private_read`], [`page_store`]: reads into pages of our own, and a page cache in which these stay,
 //! - [`verify`]: reads that are compared with the disk,
 //! - [`whole`], [`blocklock`]: writes of whole blocks in the place of smaller ones, and the locks for these,
@@ -45,7 +45,6 @@ pub mod index;
 pub mod inflight;
 mod own;
 pub mod page_store;
-pub mod parking;
 pub mod printer;
 pub mod private_read;
 pub mod random;
@@ -61,4 +60,4 @@ pub mod trace;
 pub mod tracepoint;
 pub mod verify;
 pub mod whole;
-mod work;
+pub mod work;

@@ -241,12 +241,6 @@ bool dm_rust_folio_has_buffers(struct address_space *mapping,
 	return sb_is_blkdev_sb(mapping->host->i_sb) && folio_buffers(folio);
 }
 
-/* The current task's cgroup is charged, whichever task sends the bio down. */
-void dm_rust_bio_charge_submitter(struct bio *bio)
-{
-	bio_associate_blkg(bio);
-}
-
 void dm_rust_bio_set_dev(struct bio *bio, struct block_device *bdev)
 {
 	bio_set_dev(bio, bdev);
@@ -258,14 +252,13 @@ bool dm_rust_bio_is_transformed(struct bio *bio)
 	return bio_has_crypt_ctx(bio) || bio_integrity(bio);
 }
 
-/* For whom @like is for. */
+/* For the one that @like is for. */
 struct bio *dm_rust_bio_alloc_nowait(struct bio *like, struct block_device *bdev,
 				     unsigned int pages, blk_opf_t opf)
 {
 	struct bio *bio = bio_alloc(bdev, pages, opf, GFP_NOWAIT);
 
 	if (bio) {
-		bio_clone_blkg_association(bio, like);
 		bio->bi_ioprio = like->bi_ioprio;
 		bio->bi_write_hint = like->bi_write_hint;
 	}
@@ -424,13 +417,6 @@ void dm_rust_ticker_tick(struct dm_rust_ticker *ticker, bool soon)
 				   msecs_to_jiffies(ticker->every_ms));
 }
 
-void dm_rust_ticker_queue(struct dm_rust_ticker *ticker,
-			  struct work_struct *work, work_func_t fn)
-{
-	INIT_WORK(work, fn);
-	queue_work(ticker->queue, work);
-}
-
 void dm_rust_ticker_free(struct dm_rust_ticker *ticker)
 {
 	cancel_delayed_work_sync(&ticker->tick);
@@ -446,6 +432,11 @@ u64 dm_rust_jiffies(void)
 struct workqueue_struct *dm_rust_bh_queue_new(const char *name)
 {
 	return alloc_workqueue("%s", WQ_BH | WQ_PERCPU, 0, name);
+}
+
+struct workqueue_struct *dm_rust_unbound_queue_new(const char *name)
+{
+	return alloc_workqueue("%s", WQ_MEM_RECLAIM | WQ_UNBOUND, 0, name);
 }
 
 struct workqueue_struct *dm_rust_task_queue_new(const char *name)

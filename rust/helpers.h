@@ -33,7 +33,8 @@ enum {
 	DM_RUST_READ_FLAGS = REQ_SYNC | REQ_META | REQ_PRIO | REQ_RAHEAD | REQ_IDLE |
 			     REQ_BACKGROUND,
 	/* What holds for a write that is done in the place of another, too. */
-	DM_RUST_WRITE_FLAGS = REQ_SYNC | REQ_META | REQ_PRIO | REQ_IDLE | REQ_FUA | REQ_BACKGROUND,
+	DM_RUST_WRITE_FLAGS = REQ_SYNC | REQ_META | REQ_PRIO | REQ_IDLE | REQ_FUA | REQ_BACKGROUND |
+			      REQ_SWAP,
 	/* And what makes that impossible, or not worth it. */
 	DM_RUST_SPECIAL_WRITE = REQ_PREFLUSH | REQ_ATOMIC | REQ_POLLED,
 	DM_RUST_BIO_MAX_VECS = BIO_MAX_VECS,
@@ -77,7 +78,6 @@ bool dm_rust_mapping_reads_folios(struct address_space *mapping);
 bool dm_rust_folio_has_buffers(struct address_space *mapping,
 			       struct folio *folio);
 
-void dm_rust_bio_charge_submitter(struct bio *bio);
 void dm_rust_bio_set_dev(struct bio *bio, struct block_device *bdev);
 bool dm_rust_bio_is_transformed(struct bio *bio);
 struct bio *dm_rust_bio_alloc_nowait(struct bio *like, struct block_device *bdev,
@@ -111,13 +111,12 @@ struct dm_rust_ticker *dm_rust_ticker_new(const char *name, bool for_reclaim,
 					  unsigned int every_ms,
 					  dm_rust_tick_fn fn, void *data);
 void dm_rust_ticker_tick(struct dm_rust_ticker *ticker, bool soon);
-void dm_rust_ticker_queue(struct dm_rust_ticker *ticker,
-			  struct work_struct *work, work_func_t fn);
 void dm_rust_ticker_free(struct dm_rust_ticker *ticker);
 u64 dm_rust_jiffies(void);
 
 /* Queues for work: in softirq context, or in a task that reclaim may wait for. */
 struct workqueue_struct *dm_rust_bh_queue_new(const char *name);
+struct workqueue_struct *dm_rust_unbound_queue_new(const char *name);
 struct workqueue_struct *dm_rust_task_queue_new(const char *name);
 void dm_rust_queue_work(struct workqueue_struct *queue,
 			struct work_struct *work, work_func_t fn);

@@ -11,7 +11,7 @@
 //! and leaders wait for nothing but the device below. If a leader takes longer than [`PATIENCE_MS`], or its
 //! device or the follower's is being suspended, its followers go on before it has ended.
 //!
-//! Bios can also be parked for other reasons, and go on in the same way ([`crate::parking`]).
+//! Bios can also be parked for other reasons, and go on in the same way ([`crate::blocklock`]).
 //!
 //! Lock order: a bucket's lock is taken with interrupts off and is a leaf.
 //!
@@ -37,6 +37,7 @@ use crate::{
     bio::{Bio, Mapped},
     index::hash,
     target::{per_bio, Phase, Target},
+    work::WorkQueue,
 };
 
 /// How long followers wait for a leader, in milliseconds: longer than any healthy disk takes.
@@ -60,6 +61,10 @@ pub trait Follow: Target {
     /// Goes on with a bio that was parked. Process context; when the bio was completed, the target may be
     /// gone.
     fn resume_bio<'a>(&'a self, bio: Bio<'a, Self>, why: Wake) -> Mapped;
+
+    /// What the target's parked bios go on in. Work there may wait for what lies below the target, so no other
+    /// should have to wait for it.
+    fn queue(&self) -> &WorkQueue;
 
     /// Another's read has followed one of the target's, which took too long. Takes no lock.
     fn follow_timed_out(&self);
@@ -130,6 +135,8 @@ pub(crate) struct Flight {
     target: NonNull<c_void>,
     /// The next in the list that it is in.
     next: *mut Flight,
+    /// [`InFlight::go_on`], of the target's type.
+    go_on: unsafe fn(NonNull<Flight>),
     kind: Kind,
 }
 
@@ -169,6 +176,14 @@ impl FlightList {
     /// Takes all out.
     pub(crate) fn take(&mut self) -> Self {
         core::mem::replace(self, Self::EMPTY)
+    }
+
+    /// Has all that were deferred go on, each in a worker of its target's. Any context.
+    pub(crate) fn go_on(mut self) {
+        while let Some(flight) = self.pop() {
+            // SAFETY: Taken from the list, so it is ours; once it goes on it may be gone.
+            unsafe { (flight.as_ref().go_on)(flight) };
+        }
     }
 
     /// Takes those out of which `goes` is true.
@@ -215,7 +230,7 @@ struct Buckets {
 ///
 /// # Invariants
 ///
-/// `raw` is what bios go on in, and has this as its data.
+/// `raw` ticks with this as its data.
 pub struct InFlight<T: Follow> {
     raw: UnsafeCell<*mut bindings::dm_rust_ticker>,
     buckets: Pin<KBox<Buckets>>,
@@ -230,7 +245,7 @@ unsafe impl<T: Follow> Send for InFlight<T> {}
 unsafe impl<T: Follow> Sync for InFlight<T> {}
 
 impl<T: Follow> InFlight<T> {
-    /// None in flight; bios go on in a workqueue of this name. Fails with `ENOMEM`.
+    /// None in flight; looks in a workqueue of this name whether leaders are late. Fails with `ENOMEM`.
     pub fn new(name: &'static CStr) -> Result<KBox<Self>> {
         let buckets = try_pin_init!(Buckets {
             locks <- pin_init::pin_init_array_from_fn(
@@ -309,20 +324,18 @@ impl<T: Follow> InFlight<T> {
         }
     }
 
-    /// Has a bio go on, in a worker.
+    /// Has a bio go on, in a worker of its target's.
     ///
     /// # Safety
     ///
-    /// Its flight is in no list, and the caller's.
-    pub(crate) unsafe fn go_on(&self, flight: NonNull<Flight>) {
+    /// Its flight is in no list, and the caller's; its target is a `T`.
+    unsafe fn go_on(flight: NonNull<Flight>) {
         // SAFETY: By the safety requirements the flight is nobody else's; it lives until `resumed` is
-        // done with its bio.
+        // done with its bio, and so does its target.
         unsafe {
-            bindings::dm_rust_ticker_queue(
-                self.raw(),
-                Opaque::cast_into(&raw const (*flight.as_ptr()).work),
-                Some(Self::resumed),
-            )
+            let queue = flight.as_ref().target.cast::<T>().as_ref().queue();
+            let work = Opaque::cast_into(&raw const (*flight.as_ptr()).work);
+            queue.queue(work, Self::resumed);
         };
     }
 
@@ -333,7 +346,7 @@ impl<T: Follow> InFlight<T> {
             // SAFETY: Taken from its list, so it is ours.
             unsafe {
                 flight.as_mut().kind = Kind::Follower(why);
-                self.go_on(flight);
+                Self::go_on(flight);
             }
         }
     }
@@ -411,8 +424,8 @@ impl<T: Follow> InFlight<T> {
         let mapped = target.resume_bio(unsafe { Bio::from_raw(bio, begin) }, why);
         // If it was completed, its target may be gone.
         if mapped.is_remapped() {
-            // SAFETY: Remapped, and ours still.
-            unsafe { kernel::bindings::submit_bio_noacct(bio.as_ptr()) };
+            // SAFETY: Remapped, and ours still. Charged to whom the bio above is charged to, whoever's task this is.
+            unsafe { bindings::dm_submit_bio_remap(bio.as_ptr(), ptr::null_mut()) };
         }
     }
 
@@ -578,6 +591,7 @@ impl Flight {
             begin: bio.begin(),
             target: NonNull::from(target).cast(),
             next: ptr::null_mut(),
+            go_on: InFlight::<T>::go_on,
             kind,
         }))
     }

@@ -172,7 +172,8 @@ impl OwnBio {
             (*own).bi_iter.bi_sector = sector;
             (*own).bi_private = KBox::into_raw(errand).cast();
             (*own).bi_end_io = Some(ended::<T>);
-            kernel::bindings::submit_bio_noacct(own);
+            // Charged to whom the bio above is charged to.
+            bindings::dm_submit_bio_remap(bio.as_ptr(), own);
         }
         Ok(Mapped::submitted())
     }

@@ -18,7 +18,7 @@ use crate::bindings;
 /// # Invariants
 ///
 /// The queue is there until the value is dropped.
-pub(crate) struct WorkQueue(NonNull<workqueue_struct>);
+pub struct WorkQueue(NonNull<workqueue_struct>);
 
 // SAFETY: A workqueue may be used and destroyed by any task.
 unsafe impl Send for WorkQueue {}
@@ -34,7 +34,16 @@ impl WorkQueue {
         NonNull::new(queue).map(Self).ok_or(ENOMEM)
     }
 
-    /// Makes a queue whose work is done by a kernel thread, for which reclaim may wait. Process context; fails with
+    /// Makes a queue whose work is done by any number of kernel threads, each of which may wait, and for which reclaim
+    /// may wait. Process context; fails with `ENOMEM`.
+    pub fn in_threads(name: &'static CStr) -> Result<Self> {
+        // SAFETY: A C string.
+        let queue = unsafe { bindings::dm_rust_unbound_queue_new(name.as_char_ptr()) };
+        // INVARIANT: Just made.
+        NonNull::new(queue).map(Self).ok_or(ENOMEM)
+    }
+
+    /// Makes a queue whose work is done by a kernel thread on the same CPU, for which reclaim may wait. Process context; fails with
     /// `ENOMEM`.
     pub(crate) fn in_task(name: &'static CStr) -> Result<Self> {
         // SAFETY: A C string.

@@ -3,9 +3,10 @@
  * Writes of whole blocks in the place of parts (drr/write.rs, rust/blocklock.rs), and what dm-thin
  * makes of them. A virtual block has two parts, and is mapped to a shared data block at first.
  *
- * FIRST writes one part, SECOND the other, twice, through another drr device on the same thin device.
- * Meanwhile all of it is discarded, a snapshot is taken, and somebody writes past the drr devices,
- * though not while a whole block is on its way: nothing would save his part then.
+ * FIRST writes one part, SECOND the other, twice, and both end up at the same virtual block: SECOND passes the same thin
+ * device, which it takes for another layer, as the device got another id meanwhile; or another device with the same id. So
+ * they have one name of the block in common. Meanwhile all of it is discarded, a snapshot is taken, and somebody writes
+ * past the drr devices, though not while a whole block is on its way: nothing would save his part then.
  *
  * Whoever reads a part gets what was last written to it, or is being written; and nobody waits for
  * ever.
@@ -29,8 +30,15 @@ bool shared = true;		/* or unmapped: a write needs a new block */
 bool mapped = true;
 bool cell;			/* dm-thin works on it; no other bio does */
 
-byte sharers[2];
-bool exclusive[2];
+/* Names of the block, and the locks that they lead to. */
+#define DEVICE_1 0
+#define DEVICE_2 1
+#define LAYER_1 2
+#define LAYER_2 3
+#define LOCKS 4
+
+byte sharers[LOCKS];
+bool exclusive[LOCKS];		/* this block's; no other block's is modelled */
 bool changed[2];		/* the epoch, since FIRST and SECOND looked */
 byte going;			/* whole blocks that were checked and haven't ended */
 bool past;			/* a write goes past the drr devices */
@@ -49,22 +57,50 @@ byte done;			/* processes */
 #define check() assert((fair[0] & bit(part[0])) && (fair[1] & bit(part[1])))
 #define new_epoch() changed[0] = true; changed[1] = true
 
-#ifdef NO_ONELOCK
-#define lock(p) (p)
+#ifdef NO_ONEDEVICE
+#define SAME_DEVICE DEVICE_2
 #else
-#define lock(p) 0
+#define SAME_DEVICE DEVICE_1
+#endif
+#ifdef NO_ONELAYER
+#define SAME_LAYER LAYER_2
+#else
+#define SAME_LAYER LAYER_1
 #endif
 
 #ifdef NO_ALONEBEFORE
-#define alone(p) (!exclusive[lock(p)])
+#define alone(lock) (!exclusive[lock])
 #else
-#define alone(p) (!exclusive[lock(p)] && sharers[lock(p)] == 1)
+#define alone(lock) (!exclusive[lock] && sharers[lock] == 1)
 #endif
 #ifdef NO_ALONEAFTER
-#define may_share(p) true
+#define taken(lock) false
 #else
-#define may_share(p) (!exclusive[lock(p)])
+#define taken(lock) exclusive[lock]
 #endif
+
+/*
+ * What rust/blocklock.rs does. It locks one name after the other; loom runs that (tools/host/dm/src/models). A write to
+ * another block that has one of the locks by chance makes for a write that isn't alone, as donors that have nothing do.
+ */
+inline share() {
+	d_step {
+		!taken(device) && !taken(layer) -> sharers[device]++; sharers[layer]++;
+		new_epoch()
+	}
+}
+
+inline unshare() {
+	sharers[device]--; sharers[layer]--
+}
+
+inline make_shared() {
+	if
+	:: mine -> exclusive[device] = false; exclusive[layer] = false; mine = false
+	:: else
+	fi
+}
+
 #ifdef NO_EPOCH
 #define same_epoch(p) true
 #else
@@ -112,12 +148,12 @@ inline look_up(p) {
 /* Drr::change() and Drr::changed() */
 inline change(p, v) {
 	d_step { begin(p, v, prior) };
-	d_step { may_share(p) -> sharers[lock(p)]++; new_epoch() };
+	share();
 #ifdef NO_LOOKUPLOCKED
 	look_up(p);
 #endif
 	if
-	:: d_step { alone(p) -> exclusive[lock(p)] = true; mine = true };
+	:: d_step { alone(device) && alone(layer) -> exclusive[device] = true; exclusive[layer] = true; mine = true };
 #ifndef NO_LOOKUPLOCKED
 		look_up(p);
 #endif
@@ -130,23 +166,18 @@ inline change(p, v) {
 	if
 	:: whole ->
 #ifdef NO_WHOLETOEND
-		d_step { exclusive[lock(p)] = false; mine = false };
+		d_step { make_shared() };
 #endif
 		write_whole(p, v);
 		going--
 	:: !whole ->
-		d_step {
-			if
-			:: mine -> exclusive[lock(p)] = false; mine = false
-			:: else
-			fi
-		};
+		d_step { make_shared() };
 #ifdef NO_PARTTOEND
-		sharers[lock(p)]--;
+		d_step { unshare() };
 #endif
 		write_part(p, v);
 #ifdef NO_PARTTOEND
-		sharers[lock(p)]++;
+		d_step { sharers[device]++; sharers[layer]++ };
 #endif
 	fi;
 	d_step {
@@ -154,17 +185,14 @@ inline change(p, v) {
 		:: !failed -> complete(p, v, prior)
 		:: else
 		fi;
-		if
-		:: mine -> exclusive[lock(p)] = false
-		:: else
-		fi;
-		sharers[lock(p)]--;
-		rest = 0; prior = 0; found = false; failed = false; mine = false; whole = false
+		make_shared();
+		unshare();
+		rest = 0; prior = 0; found = false; failed = false; whole = false
 	}
 }
 
 proctype first() {
-	byte rest, prior;
+	byte rest, prior, device = DEVICE_1, layer = LAYER_1;
 	bool found, failed, mine, whole;
 
 	change(0, BY_FIRST);
@@ -172,9 +200,13 @@ proctype first() {
 }
 
 proctype second() {
-	byte rest, prior;
+	byte rest, prior, device, layer;
 	bool found, failed, mine, whole;
 
+	if
+	:: d_step { device = SAME_DEVICE; layer = LAYER_2 }
+	:: d_step { device = DEVICE_2; layer = SAME_LAYER }
+	fi;
 	change(1, BY_SECOND);
 	change(1, BY_SECOND + 1);
 	done++
@@ -182,10 +214,10 @@ proctype second() {
 
 /* Of all of the block, through the first drr device. */
 proctype discard() {
-	byte prior_0, prior_1;
+	byte prior_0, prior_1, device = DEVICE_1, layer = LAYER_1;
 
 	d_step { begin(0, ZERO, prior_0); begin(1, ZERO, prior_1) };
-	d_step { may_share(0) -> sharers[lock(0)]++; new_epoch() };
+	share();
 	atomic { !cell -> cell = true };
 	d_step {
 		mapped = false; shared = true; new_epoch();
@@ -193,7 +225,7 @@ proctype discard() {
 		check();
 		cell = false
 	};
-	d_step { complete(0, ZERO, prior_0); complete(1, ZERO, prior_1); sharers[lock(0)]--; done++ }
+	d_step { complete(0, ZERO, prior_0); complete(1, ZERO, prior_1); unshare(); done++ }
 }
 
 /* The thin device is suspended for it, so dm-thin works on nothing. */
@@ -230,5 +262,7 @@ init {
 	:: timeout
 	fi;
 	assert(done == PROCESSES);
-	assert(!sharers[0] && !sharers[1] && !exclusive[0] && !exclusive[1] && !going && !cell)
+	assert(!sharers[DEVICE_1] && !sharers[DEVICE_2] && !sharers[LAYER_1] && !sharers[LAYER_2]);
+	assert(!exclusive[DEVICE_1] && !exclusive[DEVICE_2] && !exclusive[LAYER_1] && !exclusive[LAYER_2]);
+	assert(!going && !cell)
 }

@@ -57,7 +57,7 @@ struct Figure {
 }
 
 /// Of a device, since it was made or reset.
-const COUNTERS: [Figure; 17] = [
+const COUNTERS: [Figure; 18] = [
     Figure {
         name: "drr_reads_total",
         help: "Reads, after splitting at data blocks and where donors begin or end",
@@ -132,6 +132,11 @@ const COUNTERS: [Figure; 17] = [
         name: "drr_whole_writes_total",
         help: "Writes of a part of a shared block that became writes of all of it",
         of: |status| status.whole_writes,
+    },
+    Figure {
+        name: "drr_parked_writes_total",
+        help: "Writes that waited for a write of all of the same block",
+        of: |status| status.parked_writes,
     },
     Figure {
         name: "drr_verified_hits_total",
@@ -479,6 +484,7 @@ pub mod tests {
         assert_eq!(of("drr_hit_bytes_total", &[c2]), Some(12288.0 * 512.0));
         assert_eq!(of("drr_disk_read_bytes_total", &[c2]), Some(4096.0 * 512.0));
         assert_eq!(of("drr_whole_writes_total", &[c2]), Some(9.0));
+        assert_eq!(of("drr_parked_writes_total", &[c2]), Some(4.0));
         assert_eq!(of("drr_unproven_pages_total", &[c2]), Some(6.0));
         assert_eq!(of("drr_compared_pages_total", &[c2]), Some(32.0));
         assert_eq!(of("drr_differed_pages_total", &[c2]), Some(0.0));

@@ -42,6 +42,8 @@ pub struct Status {
     /// Of these, those that differed.
     pub differed_pages: u64,
     pub whole_writes: u64,
+    /// Writes that waited for one of these.
+    pub parked_writes: u64,
     pub donated_sectors: u64,
     /// Pages, by reason: the word in the status without "ended_".
     pub ended: BTreeMap<String, u64>,
@@ -103,6 +105,7 @@ impl Status {
                 "compared_pages" => &mut status.compared_pages,
                 "differed_pages" => &mut status.differed_pages,
                 "whole_writes" => &mut status.whole_writes,
+                "parked_writes" => &mut status.parked_writes,
                 "donated_sectors" => &mut status.donated_sectors,
                 "thinned_pages" => &mut status.thinned_pages,
                 "records" => &mut status.records,
@@ -176,7 +179,8 @@ pub mod tests {
     pub const LINE: &str = "4096 262143 thin=3 reads=120 read_sectors=16384 hits=100 \
         hit_sectors=12288 miss_unshared=5 miss_metadata=0 miss_norecord=13 miss_changed=0 \
         miss_stale=2 miss_layout=0 miss_left=0 followed_sectors=1024 recorded_sectors=4096 \
-        meta_read_sectors=800 meta_hit_sectors=720 unproven_pages=6 compared_pages=32 differed_pages=0 whole_writes=9 donated_sectors=256 \
+        meta_read_sectors=800 meta_hit_sectors=720 unproven_pages=6 compared_pages=32 \
+        differed_pages=0 whole_writes=9 parked_writes=4 donated_sectors=256 \
         ended_removed=40 ended_read=2 ended_changed=3 ended_dropped=0 ended_differed=0 \
         thinned_pages=7 records=512 tracked_pages=512 table_bytes=65536 meta_cache_pages=25 \
         verified=0 mismatches=0 from=1:12000,others:288";
@@ -196,6 +200,7 @@ pub mod tests {
         assert_eq!((status.misses["norecord"], status.misses["stale"]), (13, 2));
         assert_eq!(status.misses.len(), 7);
         assert_eq!((status.followed_sectors, status.whole_writes), (1024, 9));
+        assert_eq!(status.parked_writes, 4);
         assert_eq!((status.unproven_pages, status.compared_pages), (6, 32));
         assert_eq!(
             (status.meta_read_sectors, status.meta_hit_sectors),

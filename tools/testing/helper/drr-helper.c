@@ -26,6 +26,10 @@
  *
  *   drr-helper refused DEVICE REFERENCE SECONDS
  *	The same with other data, which the device must refuse. Prints how often it did.
+ *
+ *   drr-helper writes FILE COUNT BYTES
+ *	Writes so many zeroes COUNT times, one after the other and with O_DIRECT, and prints how
+ *	many milliseconds the longest write took.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -73,6 +77,29 @@ static int short_write(const char *path, const char *offset)
 		err(2, "mprotect");
 	if (pwrite(fd, buffer + PAGE - half, 2 * half, atol(offset)) < 0)
 		err(2, "%s", path);
+	return 0;
+}
+
+static int writes(const char *path, long count, size_t bytes)
+{
+	int fd = open_or_die(path, O_WRONLY | O_DIRECT);
+	void *buffer = aligned_alloc(PAGE, bytes);
+	struct timespec begin, end;
+	long at, ms, worst = 0;
+
+	if (!buffer)
+		err(2, "%zu bytes", bytes);
+	memset(buffer, 0, bytes);
+	for (at = 0; at < count; at++) {
+		clock_gettime(CLOCK_MONOTONIC, &begin);
+		if (pwrite(fd, buffer, bytes, at * bytes) != (ssize_t)bytes)
+			err(2, "write number %ld of %s", at, path);
+		clock_gettime(CLOCK_MONOTONIC, &end);
+		ms = (end.tv_sec - begin.tv_sec) * 1000 + (end.tv_nsec - begin.tv_nsec) / 1000000;
+		if (ms > worst)
+			worst = ms;
+	}
+	printf("%ld\n", worst);
 	return 0;
 }
 
@@ -420,6 +447,8 @@ int main(int argc, char **argv)
 		return large_folios(argv[2]);
 	if ((argc == 7 || argc == 8) && !strcmp(argv[1], "race"))
 		return run_race(argc - 2, argv + 2);
+	if (argc == 5 && !strcmp(argv[1], "writes"))
+		return writes(argv[2], atol(argv[3]), atol(argv[4]));
 	if (argc == 4 && !strcmp(argv[1], "short-write"))
 		return short_write(argv[2], argv[3]);
 	if (argc == 5 && !strcmp(argv[1], "rawrace"))

@@ -6,6 +6,96 @@
 
 # shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
+# shellcheck source=tools/testing/pool2.sh
+. "${0%/*}/../pool2.sh"
+
+# Milliseconds that a write may take beside a neighbour that misbehaves.
+MOST_MS=1000
+
+# two_pools [DISK_MIB]: `donor` has the content of `base` in memory; `bad`, on the same pool, writes 4 KiB into blocks
+# that it shares, so that these are written as a whole. `other` is on another pool, and as long as there are locks
+# of blocks, so that it has one of each.
+two_pools() {
+	pool_up "${1:-128}"
+	on_exit 'exec 7<&-; pool2_down; all_down'
+	random_file base 32M
+	thin_new base 32
+	dd if="$REF/base" of=/dev/mapper/t-base bs=1M oflag=direct status=none
+	thin_snap donor base
+	thin_snap bad base
+	drr_new donor
+	drr_new bad
+	pool2_up 600
+	pool2_new 1
+	pool2_top other 1 256
+	exec 7</dev/mapper/donor
+	cat <&7 >/dev/null
+}
+
+# bad_writes COUNT: into so many blocks at the same time, in the background: BAD_WRITES.
+BAD_WRITES=()
+bad_writes() {
+	local n
+	for ((n = 0; n < $1; n++)); do
+		dd if=/dev/zero of=/dev/mapper/bad bs=4k seek=$((n * 16 + 3)) count=1 oflag=direct status=none 7<&- &
+		BAD_WRITES+=($!)
+	done
+	sleep 0.5
+	for n in "${BAD_WRITES[@]}"; do
+		[ -d "/proc/$n" ] || flunk "a write of the bad neighbour's has ended"
+	done
+}
+
+bad_writes_end() {
+	local n
+	for n in "${BAD_WRITES[@]}"; do
+		wait "$n" || flunk "a write of the bad neighbour's failed"
+	done
+}
+
+# other_works: all blocks of the other's device are written, one after the other, none of which waits; and it can
+# be suspended.
+other_works() {
+	local worst start=${EPOCHREALTIME/./}
+	worst=$(timeout 60 "$HELPER" writes /dev/mapper/other 4096 65536) || flunk "the other's writes failed"
+	echo "4,096 blocks in $(((${EPOCHREALTIME/./} - start) / 1000)) ms, the longest $worst ms"
+	expect "milliseconds of the longest write" "$worst" 0..$MOST_MS
+	timeout 30 dmsetup suspend other || flunk "the other's device can't be suspended"
+	dmsetup resume other
+	expect_drr "writes of the other that waited" "$(stat_of other parked_writes)" 0
+}
+
+# A disk that completes nothing.
+disk_hangs() {
+	two_pools
+	dmsetup suspend --noflush --nolockfs data
+	on_exit 'dmsetup resume data'
+	bad_writes 16
+	other_works
+	dmsetup resume data
+	bad_writes_end
+	expect_drr "blocks written as a whole" "$(stat_of bad whole_writes)" 16
+}
+
+# A pool without space, which queues writes for ever.
+no_space() {
+	local timeout=/sys/module/dm_thin_pool/parameters/no_space_timeout before
+	before=$(<$timeout)
+	two_pools 64
+	on_exit "echo $before >$timeout"
+	echo 0 >$timeout
+	thin_new filler 64
+	dd if=/dev/zero of=/dev/mapper/t-filler bs=64k count=512 oflag=direct status=none
+	bad_writes 4
+	wait_for 10 dmsetup status pool | grep -q out_of_data_space
+	other_works
+	# Space, at last.
+	dm_remove t-filler
+	dmsetup message pool 0 "delete $(thin_id filler)"
+	dmsetup suspend --noflush --nolockfs pool
+	dmsetup resume pool
+	bad_writes_end
+}
 
 # container bad has NUMBER files that share the blocks of one, and keeps one page of each block of each file in
 # memory: it reads another page first, so that the record that this makes is there when the page is added to it,
@@ -35,6 +125,8 @@ room_for_records() {
 	receive third shared 1900..
 }
 
+run_case "a pool whose disk hangs" disk_hangs
+run_case "a pool without space" no_space
 random_file shared 1M
 run_case "a few files that share their blocks" room_for_records 2
 run_case "hundreds of files that share their blocks" room_for_records 300

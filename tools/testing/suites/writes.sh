@@ -166,6 +166,36 @@ write_fails() {
 	all_right
 }
 
+# other_id: a write waits below drr, on the thin device that is suspended, while that gets another thin id; then one comes
+# to another part of the same block, and donors have the rest.
+other_id() {
+	local id new round writer
+	devices
+	on_exit 'data_healthy; dmsetup resume t-receiver'
+	id=$(thin_id receiver)
+	for round in 1 2 3 4 5; do
+		new=$((id + 100 * round))
+		data_table "0 $(sectors /dev/$DATA_DISK) delay /dev/$DATA_DISK 0 300"
+		dmsetup suspend --nolockfs t-receiver
+		xfs_io -d -c "pwrite -q -S 0x22 $((round * 65536 + 4096)) 4096" /dev/mapper/receiver &
+		writer=$!
+		sleep 0.5
+		dmsetup message pool 0 "create_snap $new $id"
+		dmsetup load t-receiver <<<"0 $(thin_sectors receiver) thin /dev/mapper/pool $new"
+		dmsetup resume t-receiver
+		# A read of another block, by which drr learns of the new layer.
+		dd if=/dev/mapper/receiver iflag=direct bs=4k count=1 of=/dev/null status=none
+		[ -d /proc/$writer ] || flunk "the first write was too fast"
+		xfs_io -d -c "pwrite -q -S 0x33 $((round * 65536 + 12288)) 4096" /dev/mapper/receiver
+		wait $writer || flunk "the first write failed"
+		data_healthy
+		xfs_io -c "pwrite -q -S 0x22 $((round * 65536 + 4096)) 4096" \
+			-c "pwrite -q -S 0x33 $((round * 65536 + 12288)) 4096" "$REF/receiver"
+		id=$new
+		all_right
+	done
+}
+
 # write_pages FILE WRITER: the same page of every 32 KiB of the first half, with the writer's number;
 # so two pages of each of eight writers are in every block.
 write_pages() {
@@ -217,6 +247,7 @@ run_case "blocks longer than the disk's requests" block_size 2048 1024 0 2048
 run_case "blocks longer than any request" block_size 4096 8192 0 4096
 run_case "device ends within a block" short_end
 run_case "disk fails" write_fails
+run_case "thin device gets another id under a write" other_id
 run_case "many writers of the same blocks" at_once 0
 run_case "many writers of the same blocks, slowly" at_once 20
 finish

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 pub(crate) use kernel::bindings::kvfree_call_rcu;
 use kernel::{
-    bindings::{page, work_struct},
+    bindings::{bio, page, work_struct, workqueue_struct},
     ffi::{c_char, c_void},
 };
 
@@ -31,6 +31,12 @@ pub(crate) unsafe fn dm_rust_total_ram_pages() -> usize {
 
 pub(crate) unsafe fn dm_rust_may_warn() -> bool {
     true
+}
+
+/// Sends a bio down, which here only counts.
+pub(crate) unsafe fn dm_submit_bio_remap(bio: *mut bio, _own: *mut bio) {
+    // SAFETY: It is the caller's.
+    unsafe { &*bio }.sent.fetch_add(1, Relaxed);
 }
 
 /// A page is named by its address.
@@ -84,7 +90,7 @@ pub(crate) unsafe fn dm_rust_jiffies() -> u64 {
     JIFFIES.get()
 }
 
-/// A queue whose work is done at once, by whoever puts it there, and a tick that comes with [`tick`].
+/// A tick that comes with [`tick`].
 #[allow(non_camel_case_types)]
 pub struct dm_rust_ticker {
     fun: unsafe extern "C" fn(*mut c_void) -> bool,
@@ -130,8 +136,23 @@ pub(crate) unsafe fn dm_rust_ticker_tick(ticker: *mut dm_rust_ticker, _soon: boo
     unsafe { &*ticker }.asked.set(true);
 }
 
-pub(crate) unsafe fn dm_rust_ticker_queue(
-    _ticker: *mut dm_rust_ticker,
+pub(crate) unsafe fn dm_rust_bh_queue_new(_name: *const c_char) -> *mut workqueue_struct {
+    core::ptr::dangling_mut()
+}
+
+pub(crate) unsafe fn dm_rust_task_queue_new(_name: *const c_char) -> *mut workqueue_struct {
+    core::ptr::dangling_mut()
+}
+
+pub(crate) unsafe fn dm_rust_unbound_queue_new(_name: *const c_char) -> *mut workqueue_struct {
+    core::ptr::dangling_mut()
+}
+
+pub(crate) unsafe fn dm_rust_queue_free(_queue: *mut workqueue_struct) {}
+
+/// Work is done at once, by whoever puts it there.
+pub(crate) unsafe fn dm_rust_queue_work(
+    _queue: *mut workqueue_struct,
     work: *mut work_struct,
     fun: Option<unsafe extern "C" fn(*mut work_struct)>,
 ) {

@@ -60,6 +60,9 @@ impl<T: Target> Bio<'_, T> {
         unsafe { &mut (*per_bio::<T>(self.bio.as_ptr())).data }
     }
 
+    /// Nobody polls here.
+    pub(crate) fn stop_polling(&mut self) {}
+
     /// Completes it.
     pub fn complete(self) -> Mapped {
         // SAFETY: Ours.

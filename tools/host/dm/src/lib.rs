@@ -5,15 +5,16 @@
 /// The sources that the module is built from.
 #[path = "../../../../rust/bits.rs"]
 pub mod bits;
+#[cfg_attr(not(all(test, loom)), allow(dead_code))]
 #[path = "../../../../rust/blocklock.rs"]
 pub mod blocklock;
 #[cfg_attr(not(loom), path = "../../../../rust/cells.rs")]
 pub mod cells;
+#[path = "../../../../rust/content.rs"]
+pub mod content;
 #[cfg(not(loom))]
 #[path = "../../../../rust/counters.rs"]
 pub mod counters;
-#[path = "../../../../rust/content.rs"]
-pub mod content;
 #[path = "../../../../rust/directory.rs"]
 pub mod directory;
 #[path = "../../../../rust/event.rs"]
@@ -27,9 +28,6 @@ pub mod index;
 #[cfg_attr(not(all(test, loom)), allow(dead_code))]
 #[path = "../../../../rust/inflight.rs"]
 pub mod inflight;
-#[cfg_attr(not(all(test, loom)), allow(dead_code))]
-#[path = "../../../../rust/parking.rs"]
-pub mod parking;
 #[path = "../../../../rust/printer.rs"]
 pub mod printer;
 #[path = "../../../../rust/random.rs"]
@@ -44,6 +42,9 @@ pub mod scratch;
 pub mod seqcell;
 #[path = "../../../../rust/spread.rs"]
 pub mod spread;
+#[allow(dead_code)]
+#[path = "../../../../rust/work.rs"]
+pub mod work;
 
 /// Stand-ins. Some are for the models only, others for all but these.
 #[allow(dead_code)]

@@ -17,7 +17,6 @@ use kernel::{
 
 use crate::{
     bits::PageBits,
-    blocklock::{BlockLocks, Blocks},
     index::{hash, Index, Keyed},
     rcu_arc::{RcuArc, RcuPtr},
     seqcell::SeqCell,
@@ -323,56 +322,4 @@ fn the_last_reference_frees_once() {
 #[should_panic(expected = "a reader stands on freed memory")]
 fn without_rcu_a_reader_stands_on_freed_memory() {
     linked_with(Some(3), Linked::read_late);
-}
-
-/// A block of two parts, and what its writers do with it.
-struct Parts {
-    locks: BlockLocks,
-    parts: [Atomic<u32>; 2],
-}
-
-impl Parts {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            locks: BlockLocks::new(1).expect("memory"),
-            parts: [Atomic::new(0), Atomic::new(0)],
-        })
-    }
-
-    /// Writes 1 to a part, or to both what is to be there then; false if it has to wait for that.
-    fn write(&self, part: usize) -> bool {
-        let Some(mut locked) = self.locks.share(Blocks::new(0, 7..8)) else {
-            return false;
-        };
-        if self.locks.make_exclusive(&mut locked) {
-            let other = self.parts[1 - part].load(Relaxed);
-            self.parts[1 - part].store(other, Relaxed);
-        }
-        self.parts[part].store(1, Relaxed);
-        self.locks.unlock(locked);
-        true
-    }
-}
-
-/// Whoever writes a whole block doesn't undo what others write to parts of it.
-#[test]
-fn no_part_of_a_block_is_lost() {
-    explore(Some(3), || {
-        let block = Parts::new();
-        let write = |part| {
-            let block = block.clone();
-            thread::spawn(move || block.write(part))
-        };
-        let done = join([write(0), write(1), write(0)]);
-        for (part, done) in [0, 1, 0].into_iter().zip(done) {
-            // Who waits goes on when the others are done.
-            assert!(done || block.write(part));
-        }
-        assert_eq!(block.parts[0].load(Relaxed), 1);
-        assert_eq!(block.parts[1].load(Relaxed), 1);
-        assert!(block
-            .locks
-            .share(Blocks::new(1, 0..1))
-            .is_some_and(|mut locked| { block.locks.make_exclusive(&mut locked) }));
-    });
 }

@@ -112,6 +112,9 @@ impl<T> InPlaceInit<T> for KBox<T> {
     }
 }
 
+/// A box of any size.
+pub type KVBox<T> = KBox<T>;
+
 /// A vector.
 pub struct KVec<T>(Vec<T>);
 

@@ -46,8 +46,10 @@ macro_rules! try_pin_init {
     (@value $field:ident) => { $field };
     (@value $field:ident $init:expr) => { $crate::init::PinInit::make($init)? };
     ($name:ident { $($field:ident $(<- $init:expr)?),* $(,)? }) => {
-        move || -> $crate::error::Result<$name> {
-            Ok($name { $($field: $crate::try_pin_init!(@value $field $($init)?)),* })
+        move || {
+            Ok::<_, $crate::error::Error>($name {
+                $($field: $crate::try_pin_init!(@value $field $($init)?)),*
+            })
         }
     };
 }

@@ -151,11 +151,7 @@ pub mod types {
 pub mod bindings {
     pub use crate::rcu::{kvfree_call_rcu, kvfree_rcu_head};
     use core::ffi::c_void;
-    use std::{
-        fs::File,
-        io::Read,
-        sync::atomic::{AtomicUsize, Ordering::Relaxed},
-    };
+    use std::{fs::File, io::Read, sync::atomic::AtomicUsize};
 
     /// Stands for a page.
     #[repr(C)]
@@ -165,6 +161,10 @@ pub mod bindings {
     #[repr(C)]
     pub struct work_struct([usize; 4]);
 
+    /// Stands for a queue.
+    #[repr(C)]
+    pub struct workqueue_struct([u8; 0]);
+
     /// A request for data.
     pub struct bio {
         /// What travels with it.
@@ -173,16 +173,6 @@ pub mod bindings {
         pub sent: AtomicUsize,
         /// How often it was completed.
         pub completed: AtomicUsize,
-    }
-
-    /// Sends a bio down, which here only counts.
-    ///
-    /// # Safety
-    ///
-    /// It is the caller's.
-    pub unsafe fn submit_bio_noacct(bio: *mut bio) {
-        // SAFETY: By the safety requirements.
-        unsafe { &*bio }.sent.fetch_add(1, Relaxed);
     }
 
     /// Random numbers can be had.
@@ -210,7 +200,7 @@ pub mod bindings {
 /// What every source uses.
 pub mod prelude {
     pub use crate::{
-        alloc::{flags::*, KBox, KVVec, KVec},
+        alloc::{flags::*, KBox, KVBox, KVVec, KVec},
         error::{code::*, Error, Result},
         init::{self as pin_init, InPlaceInit, PinInit},
         pin_init, pr_debug, pr_err, pr_info, pr_warn, try_pin_init, CStrExt,
