@@ -30,6 +30,9 @@
  *   drr-helper writes FILE COUNT BYTES
  *	Writes so many zeroes COUNT times, one after the other and with O_DIRECT, and prints how
  *	many milliseconds the longest write took.
+ *
+ *   drr-helper scattered FILE COUNT WHICH BYTES
+ *	Writes page WHICH of each piece of so many bytes, of the first COUNT, with O_DIRECT.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -100,6 +103,21 @@ static int writes(const char *path, long count, size_t bytes)
 			worst = ms;
 	}
 	printf("%ld\n", worst);
+	return 0;
+}
+
+static int scattered(const char *path, long count, long which, long bytes)
+{
+	int fd = open_or_die(path, O_WRONLY | O_DIRECT);
+	void *buffer = aligned_alloc(PAGE, PAGE);
+	long at;
+
+	if (!buffer)
+		err(2, "a page");
+	memset(buffer, which, PAGE);
+	for (at = 0; at < count; at++)
+		if (pwrite(fd, buffer, PAGE, at * bytes + which * (long)PAGE) != (ssize_t)PAGE)
+			err(2, "piece number %ld of %s", at, path);
 	return 0;
 }
 
@@ -449,6 +467,8 @@ int main(int argc, char **argv)
 		return run_race(argc - 2, argv + 2);
 	if (argc == 5 && !strcmp(argv[1], "writes"))
 		return writes(argv[2], atol(argv[3]), atol(argv[4]));
+	if (argc == 6 && !strcmp(argv[1], "scattered"))
+		return scattered(argv[2], atol(argv[3]), atol(argv[4]), atol(argv[5]));
 	if (argc == 4 && !strcmp(argv[1], "short-write"))
 		return short_write(argv[2], argv[3]);
 	if (argc == 5 && !strcmp(argv[1], "rawrace"))

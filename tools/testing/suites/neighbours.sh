@@ -97,6 +97,104 @@ no_space() {
 	bad_writes_end
 }
 
+# looped: pool2's data is on a loop device over a file of a container's: whatever its drr target writes becomes writes to
+# the other's, which write whole blocks, too.
+looped() {
+	local loop round name
+	pool_up 700
+	on_exit 'exec 7<&- 8<&-; pool2_down; all_down'
+	modprobe -q loop || true
+	random_file base 32M
+	image_new ext4 image 600 base
+	for name in host sibling; do
+		container_up ext4 $name image
+	done
+	fallocate -l 256m /mnt/host/data.img
+	loop=$(losetup --find --show --direct-io=on /mnt/host/data.img)
+	on_exit "losetup -d $loop"
+	on_exit 'exec 7<&- 8<&-; pool2_down'
+	pool2_up 256 "$loop"
+	pool2_new 0
+	pool2_thin image2 0 32
+	dd if="$REF/base" of=/dev/mapper/p2-image2 bs=1M oflag=direct status=none
+	dm_remove p2-image2
+	pool2_snap 1 0
+	pool2_top donor 1 32
+	exec 7</dev/mapper/donor
+	cat <&7 >/dev/null
+	for round in 2 3; do
+		pool2_snap $round 0
+		pool2_top "writer$round" $round 32
+		scattered "writer$round"
+		expect_drr "blocks written as a whole" "$(stat_of "writer$round" whole_writes)" 256..
+	done
+	# The file's blocks are shared from here on, and somebody has them in memory.
+	container_up ext4 later host
+	cat /mnt/later/data.img >/dev/null
+	scattered writer3
+	expect_drr "blocks of the other written as a whole" "$(stat_of host whole_writes)" 64..
+}
+
+# scattered DEVICE: eight write to all its blocks at the same time, each to pages of its own.
+scattered() {
+	local n
+	for n in 0 1 2 3 4 5 6 7; do
+		timeout 120 "$HELPER" scattered "/dev/mapper/$1" 512 "$n" 65536 &
+	done
+	for n in 0 1 2 3 4 5 6 7; do
+		wait -n || flunk "a writer hasn't ended in two minutes"
+	done
+}
+
+# thin_number: of the thin device of `bad`, as MAJOR:MINOR.
+thin_number() { dmsetup info -c --noheadings --separator : -o major,minor t-bad; }
+
+# Bytes that the group `payer` has written to that, and those that anybody has.
+written_by_group() {
+	local word
+	for word in $(grep "^$(thin_number) " "$GROUPS_DIR/payer/io.stat"); do
+		[[ $word != wbytes=* ]] || echo "${word#*=}"
+	done
+}
+written_by_all() {
+	local fields
+	read -r -a fields <"/sys/dev/block/$(thin_number)/stat"
+	echo $((fields[6] * 512))
+}
+
+# charged HOW: a group pays for what it writes, also if that becomes more, waits, or is written by the flusher.
+charged() {
+	local n commands=() group all whole parked flags=()
+	pool_up 256
+	on_exit 'data_healthy; all_down; rmdir $GROUPS_DIR/payer'
+	mountpoint -q $GROUPS_DIR || mount -t cgroup2 cgroup2 $GROUPS_DIR
+	echo "+io +memory" >$GROUPS_DIR/cgroup.subtree_control
+	mkdir $GROUPS_DIR/payer
+	image_new ext4 image 64 charged
+	container_up ext4 donor image
+	container_up ext4 bad image
+	cat /mnt/donor/charged >/dev/null
+	settle /mnt/bad/charged
+	for ((n = 0; n < 128; n++)); do
+		commands+=(-c "pwrite -q $((n * 131072 + 8192)) 4096" -c "pwrite -q $((n * 131072 + 40960)) 4096")
+	done
+	data_table "0 $(sectors /dev/$DATA_DISK) delay /dev/$DATA_DISK 0 20"
+	all=$(written_by_all)
+	case $1 in
+	direct) flags=(-d) ;;
+	fsync) commands+=(-c fsync) ;;
+	esac
+	(in_group payer xfs_io "${flags[@]}" "${commands[@]}" /mnt/bad/charged)
+	sync -f /mnt/bad
+	data_healthy
+	group=$(written_by_group) all=$(($(written_by_all) - all))
+	whole=$(stat_of bad whole_writes) parked=$(stat_of bad parked_writes)
+	echo "group $group of $all bytes; $whole whole writes, $parked parked"
+	expect_drr "blocks written as a whole" "$whole" 64..
+	[ "$1" = direct ] || expect_drr "writes that waited for that" "$parked" 1..
+	expect "percent that the group has paid" $((${group:-0} * 100 / all)) 80..100
+}
+
 # container bad has NUMBER files that share the blocks of one, and keeps one page of each block of each file in
 # memory: it reads another page first, so that the record that this makes is there when the page is added to it,
 # and drops that again. Then the file is read by two others.
@@ -127,6 +225,12 @@ room_for_records() {
 
 run_case "a pool whose disk hangs" disk_hangs
 run_case "a pool without space" no_space
+run_case "a pool on a loop device over the other" looped
+random_file charged 17M
+run_case "whoever writes pays, directly" charged direct
+run_case "whoever writes pays, with fsync" charged fsync
+run_case "whoever writes pays, by the flusher" charged flusher
+rm "$REF/charged"
 random_file shared 1M
 run_case "a few files that share their blocks" room_for_records 2
 run_case "hundreds of files that share their blocks" room_for_records 300
