@@ -33,6 +33,7 @@ use crate::{
     copy::Engine,
     digest::Key,
     layer::Layer,
+    leaving::Leaving,
     pool::{Pool, Pools},
     target::Drr,
     tree::Tree,
@@ -50,6 +51,7 @@ const LOCKS: usize = 4096;
 struct Watch {
     table: Arc<AccessTable>,
     tree: Arc<Tree>,
+    leaving: Arc<Leaving>,
 }
 
 impl Events for Watch {
@@ -66,8 +68,10 @@ impl Events for Watch {
                 self.tree.created(Layer::new(pool, thin_id), origin, time);
                 hold::Place::LayerCreated.pass();
             }
+            Event::Deletes { pool, thin_id } => self.leaving.wait_for(Layer::new(pool, thin_id)),
+            Event::Closed { pool, thin_id } => self.leaving.closed(Layer::new(pool, thin_id)),
             Event::Deleted { pool, thin_id } => self.tree.deleted(Layer::new(pool, thin_id)),
-            Event::Aborted { pool } => self.tree.forget_pool(pool),
+            Event::Aborted { pool } | Event::Gone { pool } => self.tree.forget_pool(pool),
             Event::MappingChanges(_) | Event::MappingChanged(_) => {}
         }
     }
@@ -80,6 +84,8 @@ pub(crate) struct Core {
     pub(crate) table: Arc<AccessTable>,
     /// The layers of all pools.
     pub(crate) tree: Arc<Tree>,
+    /// Those whose target has just gone.
+    leaving: Arc<Leaving>,
     /// How often their blocks are read.
     pub(crate) blocks: Blocks,
     /// What all digests are made with; there once it can be drawn.
@@ -103,6 +109,7 @@ impl Core {
     /// For an empty `table`.
     pub(crate) fn new(table: Arc<AccessTable>) -> Result<Arc<Self>> {
         let tree = Arc::pin_init(Tree::new(), GFP_KERNEL)?;
+        let leaving = Arc::pin_init(Leaving::new(), GFP_KERNEL)?;
         let blocks = Blocks::new()?;
         let scratch = ScratchPages::new()?;
         let flights = InFlight::new(c"drr")?;
@@ -112,6 +119,7 @@ impl Core {
             pin_init!(Self {
                 table,
                 tree,
+                leaving,
                 blocks,
                 key: SetOnce::new(),
                 scratch,
@@ -134,6 +142,7 @@ impl Core {
             let watch = Watch {
                 table: self.table.clone(),
                 tree: self.tree.clone(),
+                leaving: self.leaving.clone(),
             };
             *subscription = Some(Subscription::new(Arc::new(watch, GFP_KERNEL)?)?);
         }
@@ -202,7 +211,8 @@ impl Membership {
     /// Records, recorded pages, and bytes that the module's tables take.
     pub(crate) fn usage(&self) -> (u64, u64, u64) {
         let (records, pages, bytes) = self.table().usage();
-        (records, pages, bytes + self.core.pools.bytes())
+        let others = self.core.pools.bytes() + self.tree().bytes();
+        (records, pages, bytes + others)
     }
 
     /// The layers of all pools.
@@ -232,6 +242,7 @@ impl Membership {
         self.layer
             .store(self.tree().open(layer, info.created), Relaxed);
         self.tree().close(old);
+        self.core.leaving.closed(layer);
     }
 }
 
@@ -242,6 +253,8 @@ impl Drop for Membership {
         }
         self.table().givers.remove(self.device);
         self.core.pools.leave(self.pool.id);
-        self.tree().close(self.layer.load(Relaxed));
+        if let Some(layer) = self.tree().close(self.layer.load(Relaxed)) {
+            self.core.leaving.left(layer);
+        }
     }
 }

@@ -35,6 +35,7 @@ mod duplicates;
 mod giver;
 mod heat;
 mod layer;
+mod leaving;
 mod mappings;
 mod message;
 mod pool;

@@ -117,6 +117,7 @@ const BITS: u32 = 14;
 #[pin_data]
 pub(crate) struct Tree {
     nodes: Index<Node>,
+    count: Atomic<u64>,
     /// The serial number given out last.
     #[pin]
     writer: Mutex<Serial>,
@@ -127,8 +128,14 @@ impl Tree {
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             nodes: Index::new(BITS)?,
+            count: Atomic::new(0),
             writer <- new_mutex!(0, "drr_tree"),
         })
+    }
+
+    /// Bytes of memory that the layers take.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.count.load(Relaxed) * Index::<Node>::ENTRY_BYTES as u64
     }
 
     fn live<'g>(&'g self, guard: &'g rcu::Guard, layer: Layer) -> Option<&'g Entry<Node>> {
@@ -186,6 +193,7 @@ impl Tree {
         if self.nodes.insert_unless(node, flags, |_| false).is_err() {
             return 0;
         }
+        self.count.add(1, Relaxed);
         *last = serial;
         self.adopt(serial, parent);
         serial
@@ -212,7 +220,7 @@ impl Tree {
             if needed {
                 return;
             }
-            self.nodes.remove(node);
+            self.remove(node);
             next = self.node(&guard, node.parent.load(Relaxed));
             if let Some(parent) = next {
                 parent.children.add(1u32.wrapping_neg(), Relaxed);
@@ -248,9 +256,16 @@ impl Tree {
         let _last = self.writer.lock();
         self.nodes.for_each(|node| {
             if node.layer.pool() == pool {
-                self.nodes.remove(node);
+                self.remove(node);
             }
         });
+    }
+
+    /// With `writer` held.
+    fn remove(&self, node: &Entry<Node>) {
+        if self.nodes.remove(node) {
+            self.count.add(1u64.wrapping_neg(), Relaxed);
+        }
     }
 
     /// A target is made on a layer, which may be older than the module. Its serial number, or 0 if
@@ -268,14 +283,15 @@ impl Tree {
         serial
     }
 
-    /// The target goes.
-    pub(crate) fn close(&self, serial: Serial) {
+    /// The target goes. Returns the layer if there is no other target on it.
+    pub(crate) fn close(&self, serial: Serial) -> Option<Layer> {
         let _last = self.writer.lock();
         let guard = rcu::read_lock();
-        if let Some(node) = self.node(&guard, serial) {
-            node.targets.add(1u32.wrapping_neg(), Relaxed);
-            self.prune(serial);
-        }
+        let node = self.node(&guard, serial)?;
+        node.targets.add(1u32.wrapping_neg(), Relaxed);
+        let layer = (node.targets.load(Relaxed) == 0).then_some(node.layer);
+        self.prune(serial);
+        layer
     }
 
     /// Somebody says that `layer` is a snapshot of `parent`, or of nothing, and when it was created

@@ -53,6 +53,20 @@ pub enum Event {
         /// The pool's time.
         time: u32,
     },
+    /// A thin device is about to be deleted, which fails if it is open.
+    Deletes {
+        /// Its pool.
+        pool: u64,
+        /// Its id.
+        thin_id: u32,
+    },
+    /// A device with this thin id was closed; others may be open still.
+    Closed {
+        /// Its pool.
+        pool: u64,
+        /// Its id.
+        thin_id: u32,
+    },
     /// A thin device was deleted.
     Deleted {
         /// Its pool.
@@ -67,6 +81,11 @@ pub enum Event {
     /// The metadata was rolled back, or is half changed: nothing known of the pool holds, and lookups fail from
     /// now on.
     Aborted {
+        /// The pool.
+        pool: u64,
+    },
+    /// The pool isn't active any more.
+    Gone {
         /// The pool.
         pool: u64,
     },

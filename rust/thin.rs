@@ -294,10 +294,13 @@ impl Event {
                     .then_some(data.origin_id),
                 time: data.time,
             },
+            bindings::dm_thin_event_DM_THIN_DELETES => Event::Deletes { pool, thin_id },
             bindings::dm_thin_event_DM_THIN_DELETED => Event::Deleted { pool, thin_id },
+            bindings::dm_thin_event_DM_THIN_CLOSED => Event::Closed { pool, thin_id },
             bindings::dm_thin_event_DM_THIN_MAPPING_CHANGES => Event::MappingChanges(change),
             bindings::dm_thin_event_DM_THIN_MAPPING_CHANGED => Event::MappingChanged(change),
             bindings::dm_thin_event_DM_THIN_ABORTED => Event::Aborted { pool },
+            bindings::dm_thin_event_DM_THIN_POOL_GONE => Event::Gone { pool },
             _ => return None,
         })
     }

@@ -74,8 +74,15 @@ enum dm_thin_event {
 	DM_THIN_CREATED,
 	/* @thin_id was created as a snapshot of @origin_id, at @time */
 	DM_THIN_SNAPSHOT_CREATED,
+	/*
+	 * @thin_id is about to be deleted, which fails if it is open.  Who is
+	 * about to close it may do so now, and wait for it, for a moment.
+	 */
+	DM_THIN_DELETES,
 	/* @thin_id was deleted */
 	DM_THIN_DELETED,
+	/* A table with @thin_id was destroyed; others may have it open still */
+	DM_THIN_CLOSED,
 	/*
 	 * Virtual blocks [@begin, @end) of @thin_id are about to be mapped
 	 * elsewhere or unmapped; and the same when that is done or has failed,
@@ -90,6 +97,8 @@ enum dm_thin_event {
 	 * returns -ESTALE already.
 	 */
 	DM_THIN_ABORTED,
+	/* The pool is not active any more */
+	DM_THIN_POOL_GONE,
 };
 
 /* What the callback of a notifier_block gets; fields not named above are 0. */

@@ -250,14 +250,14 @@ removed_attached() {
 	thin_delete one
 }
 
-# What stays open can't be deleted from the pool, and it doesn't take long to say so.
+# What stays open can't be deleted from the pool, and nobody waits for that.
 deleted_while_open() {
 	local start
 	thin_snap one base-ext4
 	ctl attach t-one
 	start=$(date +%s%N)
 	expect_fail dmsetup message pool 0 "delete $(thin_id one)"
-	expect "time (ms)" "$((($(date +%s%N) - start) / 1000000))" 400..5000
+	expect "time (ms)" "$((($(date +%s%N) - start) / 1000000))" 0..$((400 * ${DRR_SLOW:-1}))
 	dmsetup remove t-one
 	thin_delete one
 }

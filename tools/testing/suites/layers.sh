@@ -6,6 +6,8 @@
 
 # shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
+# shellcheck source=tools/testing/pool2.sh
+. "${0%/*}/../pool2.sh"
 
 SHORT_BUFFERS=${0%/*}/../bin/drr-short-buffers
 
@@ -365,6 +367,26 @@ asked_all_the_time() {
 	expect "layers" "$(ask busy layers | grep -c " $(thin_id busy) ")" 1..
 }
 
+# What is known of a second pool's layers goes with that pool.
+pools_come_and_go() {
+	local before round id
+	thin_new keeper 1
+	drr_new keeper
+	on_exit 'pool2_down; dm_remove keeper; thin_delete keeper'
+	before=$(stat_of keeper table_bytes)
+	for round in 1 2 3; do
+		pool2_up 16
+		pool2_new 0
+		for ((id = 1; id <= 100; id++)); do
+			pool2_snap $id 0
+		done
+		expect "bytes while there are 101 layers more" "$(stat_of keeper table_bytes)" \
+			$((before + 101 * 32))..
+		pool2_down
+		expect "bytes without them, after pool $round" "$(stat_of keeper table_bytes)" "$before"
+	done
+}
+
 # before dm-thin-pool: the module sees to it that nothing of a pool is missed
 modprobe dm-drr
 pool_up 256
@@ -381,5 +403,6 @@ run_case "duplicates are told" duplicates_are_told
 run_case "ends are counted" ends_are_counted
 run_case "answers with little room" short_buffers
 run_case "asked all the time" asked_all_the_time
+run_case "layers of pools that are gone" pools_come_and_go
 run_case "nothing is remembered after unmount" all_down
 finish
