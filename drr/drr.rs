@@ -38,6 +38,7 @@ mod layer;
 mod leaving;
 mod mappings;
 mod message;
+mod patience;
 mod pool;
 mod read;
 mod record;

@@ -21,17 +21,18 @@ use dm::{
 
 use crate::access::{Holder, Stretch};
 
-/// Reads that nobody waits for when others have waited for one in vain: its container may be
-/// throttled, and they must not be with it.
-const RESTRAINT: u32 = 256;
+/// Reads that nobody waits for when they turned out to be slow for the first time, and at the most: four times as many
+/// with each time. The container may be throttled, and others must not be with it.
+const RESTRAINT: [u32; 2] = [8, 256];
 
 /// A target that may donate.
 pub(crate) struct Giver {
     device: u32,
     /// Number of that device; 0 until it has one.
     number: Atomic<u32>,
-    /// So many of its next reads nobody is to wait for.
+    /// So many of its next reads nobody is to wait for, and so many it were the last time.
     restraint: Atomic<u32>,
+    last_restraint: Atomic<u32>,
     /// Its pages aren't dropped because others have them.
     pub(crate) keeps: bool,
     /// Pages that were.
@@ -74,6 +75,7 @@ impl Givers {
             device,
             number: Atomic::new(0),
             restraint: Atomic::new(0),
+            last_restraint: Atomic::new(0),
             keeps,
             thinned: Atomic::new(0),
             donated: Spread::default(),
@@ -109,9 +111,17 @@ impl Givers {
         Some(visit(giver))
     }
 
-    /// Somebody has waited too long for a read of a target.
-    pub(crate) fn in_vain(&self, device: u32) {
-        self.with(device, |giver| giver.restraint.store(RESTRAINT, Relaxed));
+    /// Somebody has found out whether a target's reads are slow.
+    pub(crate) fn judge(&self, device: u32, slow: bool) {
+        self.with(device, |giver| {
+            let [least, most] = RESTRAINT;
+            let reads = match slow {
+                true => (4 * giver.last_restraint.load(Relaxed)).clamp(least, most),
+                false => 0,
+            };
+            giver.last_restraint.store(reads, Relaxed);
+            giver.restraint.store(reads, Relaxed);
+        });
     }
 
     /// Whether to wait for a read of a target.

@@ -11,7 +11,7 @@ use dm::{
     folio::FilledPages,
     guard::Guard,
     hold,
-    inflight::{Entry, PageRange, Wake},
+    inflight::{Entry, PageRange, Since, Wake},
     private_read::read_privately,
     trace,
     verify::read_again,
@@ -54,8 +54,12 @@ pub(crate) struct Place {
 pub(crate) struct Passage {
     /// Who wrote the block that a read is for.
     owner: Option<Who>,
-    /// It has followed another read.
-    followed: bool,
+    /// It has followed another read, of this target: the number of that and when it began to; 0 for none.
+    followed: u32,
+    /// When it began to wait for that, and then when it was sent to the disk.
+    since: Option<Since>,
+    /// It might have waited, and is to show how long it takes.
+    probes: bool,
     /// The read was served.
     pub(crate) served: bool,
     /// The pages of a read.
@@ -135,15 +139,21 @@ impl Drr {
             count: pages,
         };
         let flights = self.member.flights();
-        let may_follow = !self.features.no_receive && !bio.polled() && !bio.data().followed;
+        let may_follow = !self.features.no_receive && !bio.polled() && bio.data().followed == 0;
+        let now = Since::now();
         let vacant = match flights.entry(range) {
-            Entry::Occupied(leader) if may_follow => {
+            Entry::Occupied(leader) if may_follow && !self.patience.probes() => {
                 self.accept(&mut bio, &mut place, leader.pages());
                 trace!(follow, self.traced(bio.sector(), bio.sectors()));
-                bio.data().followed = true;
-                return leader.follow(bio, self);
+                bio.data().followed = leader.target().member.device;
+                bio.data().since = Some(now);
+                return leader.follow(bio, self, self.patience.limit(now.jiffies()));
             }
-            Entry::Occupied(_) => None,
+            Entry::Occupied(_) => {
+                bio.data().since = Some(now);
+                bio.data().probes = may_follow;
+                None
+            }
             Entry::Vacant(vacant) => Some(vacant),
         };
         // A read that was in flight when donors were looked for, and has ended before we looked here, has left
@@ -159,6 +169,7 @@ impl Drr {
         let private = self.wants_privacy(&bio, &place);
         if let Some(vacant) = vacant {
             if self.may_lead(&bio, &place, private) {
+                bio.data().since = Some(now);
                 vacant.lead(&bio, self, place.extent.pages().1);
             }
         }
@@ -218,6 +229,12 @@ impl Drr {
 
     /// A read goes on that has followed another's.
     pub(crate) fn followed<'a>(&'a self, mut bio: Bio<'a, Self>, why: Wake) -> Mapped {
+        let now = Since::now();
+        let (leader, since) = (bio.data().followed, bio.data().since.replace(now));
+        if let Some(since) = since.filter(|_| why != Wake::Left) {
+            let time = since.elapsed(now);
+            self.patience.waited(leader, time, now.jiffies());
+        }
         let Some(place) = bio.data().place else {
             return self.missed(bio, Miss::Left);
         };
@@ -230,6 +247,20 @@ impl Drr {
             self.stats.followed(bio.sectors());
         }
         self.hit(bio, &served.sources)
+    }
+
+    /// A read has ended well. If it came from the disk, and is one that others may have waited for or that has waited, learns
+    /// from the time that it took.
+    pub(crate) fn learn_time(&self, passage: &Passage) {
+        let Some(since) = passage.since.filter(|_| !passage.served) else {
+            return;
+        };
+        let now = Since::now();
+        let time = since.elapsed(now);
+        let verdict = self.patience.took(time, passage.probes, now.jiffies());
+        if let Some((other, slow)) = verdict {
+            self.member.table().givers.judge(other, slow);
+        }
     }
 
     /// A read's data is there: completes it. The target may be gone afterwards.

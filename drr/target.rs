@@ -49,6 +49,7 @@ use crate::{
     giver::Giver,
     layer::Layer,
     message::{Answer, Message},
+    patience::Patience,
     read::Passage,
     stats::Stats,
 };
@@ -69,6 +70,7 @@ pub(crate) struct Drr {
     /// [`Layer::number`] of the thin device; another only after its table was replaced.
     pub(crate) layer: Atomic<u64>,
     pub(crate) stats: Stats,
+    pub(crate) patience: Patience,
 }
 
 #[vtable]
@@ -140,6 +142,7 @@ impl Target for Drr {
             sectors: ctor.sectors(),
             layer: Atomic::new(Layer::new(info.pool, info.thin_id).number()),
             stats: Stats::new()?,
+            patience: Patience::new(),
         };
         Ok(KBox::new(target, GFP_KERNEL)?)
     }
@@ -175,6 +178,9 @@ impl Target for Drr {
         let passage = bio.data();
         if !passage.locked.is_empty() {
             return self.changed(passage.locked);
+        }
+        if ok {
+            self.learn_time(passage);
         }
         if let Some(place) = passage.place.as_ref().filter(|_| ok) {
             if passage.served {
@@ -275,7 +281,9 @@ impl Target for Drr {
     /// The thin device's table may have been replaced while this device was suspended.
     fn preresume(&self) -> Result {
         self.member.table().unshared.forget();
+        self.patience.forget();
         let (givers, number) = (&self.member.table().givers, self.own.bdev().number());
+        givers.judge(self.member.device, false);
         givers.with(self.member.device, |giver| giver.numbered(number));
         // Not if the thin device is suspended itself; then `place_at` finds out.
         let Ok(info) = self.thin.thin().info() else {
@@ -319,10 +327,6 @@ impl Follow for Drr {
 
     fn queue(&self) -> &WorkQueue {
         &self.member.pool.queue
-    }
-
-    fn follow_timed_out(&self) {
-        self.member.table().givers.in_vain(self.member.device);
     }
 }
 

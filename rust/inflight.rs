@@ -8,8 +8,8 @@
 //! for what it has left.
 //!
 //! Nobody waits for ever. A follower is parked, no task is: it holds nothing but its own memory,
-//! and leaders wait for nothing but the device below. If a leader takes longer than [`PATIENCE_MS`], or its
-//! device or the follower's is being suspended, its followers go on before it has ended.
+//! and leaders wait for nothing but the device below. If a leader takes longer than its follower has patience, or
+//! its device or the follower's is being suspended, the follower goes on before it has ended.
 //!
 //! Bios can also be parked for other reasons, and go on in the same way ([`crate::blocklock`]).
 //!
@@ -40,17 +40,20 @@ use crate::{
     work::WorkQueue,
 };
 
-/// How long followers wait for a leader, in milliseconds: longer than any healthy disk takes.
-pub const PATIENCE_MS: u32 = 1000;
-/// How often it is looked whether one is late, in milliseconds.
-const TICK_MS: u32 = 250;
+/// When nobody follows a leader any more, in milliseconds after it was sent: that is longer than any healthy disk
+/// takes.
+pub const LATE_MS: u32 = 1000;
+/// How often it is looked whether somebody's patience is at its end, in milliseconds.
+const TICK_MS: u32 = 25;
 
 /// Why a bio that was parked goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wake {
     /// The read that it has followed has ended well.
     Landed,
-    /// That failed, or takes too long, or is not to be waited for any more.
+    /// That takes too long.
+    Late,
+    /// That failed, or is not to be waited for any more.
     Left,
     /// What it was deferred for is over.
     Deferred,
@@ -65,9 +68,6 @@ pub trait Follow: Target {
     /// What the target's parked bios go on in. Work there may wait for what lies below the target, so no other
     /// should have to wait for it.
     fn queue(&self) -> &WorkQueue;
-
-    /// Another's read has followed one of the target's, which took too long. Takes no lock.
-    fn follow_timed_out(&self);
 }
 
 /// Pages of some data: which data, the first page and their number.
@@ -96,7 +96,12 @@ enum Kind {
         followers: FlightList,
     },
     /// It is in its leader's list, or nobody's when it goes on.
-    Follower(Wake),
+    Follower {
+        why: Wake,
+        /// It waits from then on, for so many jiffies.
+        since: Since,
+        patience: u64,
+    },
     /// It is in the list of something else.
     Deferred,
 }
@@ -296,7 +301,7 @@ impl<T: Follow> InFlight<T> {
             else {
                 return;
             };
-            if its.content != range.content || since.over(now, PATIENCE_MS) || found.is_some() {
+            if its.content != range.content || since.over(now, LATE_MS) || found.is_some() {
                 return;
             }
             if (its.first..its.end()).contains(&range.first) {
@@ -345,34 +350,33 @@ impl<T: Follow> InFlight<T> {
             self.parked.add(1u32.wrapping_neg(), Relaxed);
             // SAFETY: Taken from its list, so it is ours.
             unsafe {
-                flight.as_mut().kind = Kind::Follower(why);
+                if let Kind::Follower { why: its, .. } = &mut flight.as_mut().kind {
+                    *its = why;
+                }
                 Self::go_on(flight);
             }
         }
     }
 
     /// Takes the followers of which `goes` is true from all leaders, and has them go their own way; it is told
-    /// the leader's target, since when it leads, and the follower.
-    fn part_ways(&self, goes: impl Fn(NonNull<c_void>, Since, &Flight) -> bool) {
+    /// the leader's target, and the follower.
+    fn part_ways(&self, why: Wake, goes: impl Fn(NonNull<c_void>, &Flight) -> bool) {
         for bucket in &self.buckets.locks {
             let mut gone = FlightList::EMPTY;
             let mut leaders = bucket.lock();
             leaders.for_each(|flight| {
                 let target = flight.target;
-                let Kind::Leader {
-                    since, followers, ..
-                } = &mut flight.kind
-                else {
+                let Kind::Leader { followers, .. } = &mut flight.kind else {
                     return;
                 };
-                let mut some = followers.take_if(|follower| goes(target, *since, follower));
+                let mut some = followers.take_if(|follower| goes(target, follower));
                 while let Some(follower) = some.pop() {
                     // SAFETY: Taken from its list, so it is ours.
                     unsafe { gone.push(follower) };
                 }
             });
             drop(leaders);
-            self.wake(gone, Wake::Left);
+            self.wake(gone, why);
         }
     }
 
@@ -380,7 +384,9 @@ impl<T: Follow> InFlight<T> {
     pub fn release(&self, target: &T) {
         if self.parked.load(Relaxed) != 0 {
             let target = NonNull::from(target).cast();
-            self.part_ways(|leader, _, follower| leader == target || follower.target == target);
+            self.part_ways(Wake::Left, |leader, follower| {
+                leader == target || follower.target == target
+            });
         }
     }
 
@@ -391,13 +397,11 @@ impl<T: Follow> InFlight<T> {
         // SAFETY: By the safety requirements.
         let this = unsafe { &*data.cast::<Self>() };
         let now = Since::now();
-        this.part_ways(|leader, since, _| {
-            let late = since.over(now, PATIENCE_MS);
-            if late {
-                // SAFETY: The leader is in flight, so its target is there.
-                unsafe { leader.cast::<T>().as_ref() }.follow_timed_out();
-            }
-            late
+        this.part_ways(Wake::Late, |_, follower| match follower.kind {
+            Kind::Follower {
+                since, patience, ..
+            } => since.elapsed(now) > patience,
+            Kind::Leader { .. } | Kind::Deferred => false,
         });
         this.parked.load(Relaxed) != 0
     }
@@ -410,7 +414,7 @@ impl<T: Follow> InFlight<T> {
         let (bio, begin, target, why) = unsafe {
             let flight = &*work.cast::<Flight>();
             let why = match flight.kind {
-                Kind::Follower(why) => why,
+                Kind::Follower { why, .. } => why,
                 Kind::Leader { .. } | Kind::Deferred => Wake::Deferred,
             };
             (
@@ -473,10 +477,20 @@ impl Since {
         Self(unsafe { bindings::dm_rust_jiffies() })
     }
 
+    /// It was so many jiffies ago when it is `now`.
+    pub fn elapsed(self, now: Self) -> u64 {
+        now.0.wrapping_sub(self.0)
+    }
+
     /// `now` is more than `ms` milliseconds later.
     pub fn over(self, now: Self, ms: u32) -> bool {
         // CAST: Fits.
-        now.0.wrapping_sub(self.0) > kernel::time::msecs_to_jiffies(ms) as u64
+        self.elapsed(now) > kernel::time::msecs_to_jiffies(ms) as u64
+    }
+
+    /// Jiffies since the boot.
+    pub fn jiffies(self) -> u64 {
+        self.0
     }
 }
 
@@ -506,12 +520,24 @@ impl<T: Follow> Occupied<'_, T> {
         self.pages
     }
 
-    /// Parks `bio`, which asks for no more than [`Self::pages`], until that read has ended.
-    pub fn follow(mut self, bio: Bio<'_, T>, target: &T) -> Mapped {
+    /// The target whose read that is.
+    pub fn target(&self) -> &T {
+        // SAFETY: By the type invariant the leader is in flight, and found no more before that ends; so its target, which
+        // is a `T` as it is in the table, is there.
+        unsafe { self.leader.as_ref().target.cast::<T>().as_ref() }
+    }
+
+    /// Parks `bio`, which asks for no more than [`Self::pages`], until that read has ended, or for `patience` jiffies.
+    pub fn follow(mut self, bio: Bio<'_, T>, target: &T, patience: u64) -> Mapped {
         let table = self.table;
         // SAFETY: The bio is ours, and the leader is in the bucket, which is locked.
         unsafe {
-            let flight = Flight::begin(&bio, target, Kind::Follower(Wake::Left));
+            let kind = Kind::Follower {
+                why: Wake::Left,
+                since: Since::now(),
+                patience,
+            };
+            let flight = Flight::begin(&bio, target, kind);
             if let Kind::Leader { followers, .. } = &mut self.leader.as_mut().kind {
                 followers.push(flight);
             }

@@ -195,6 +195,36 @@ charged() {
 	expect "percent that the group has paid" $((${group:-0} * 100 / all)) 80..100
 }
 
+# convoy LIMIT: `bad` may read no more than LIMIT of the data disk, and `free` reads the same file at the same time.
+convoy() {
+	local disk start ms reader
+	pool_up 256
+	on_exit 'all_down; rmdir $GROUPS_DIR/payer'
+	disk=$(<"/sys/block/$DATA_DISK/dev")
+	mountpoint -q $GROUPS_DIR || mount -t cgroup2 cgroup2 $GROUPS_DIR
+	echo "+io +memory" >$GROUPS_DIR/cgroup.subtree_control
+	mkdir $GROUPS_DIR/payer
+	image_new ext4 image 64 charged
+	for name in bad free; do
+		container_up ext4 $name image
+		settle /mnt/$name/charged
+	done
+	echo "$disk $1" >$GROUPS_DIR/payer/io.max
+	(in_group payer cat /mnt/bad/charged >/dev/null) &
+	reader=$!
+	sleep 0.3
+	start=${EPOCHREALTIME/./}
+	same /mnt/free/charged "$REF/charged"
+	ms=$(((${EPOCHREALTIME/./} - start) / 1000))
+	[ -d /proc/$reader ] || flunk "the slow reader has ended already"
+	echo "$disk rbps=max riops=max" >$GROUPS_DIR/payer/io.max
+	wait $reader
+	say "$ms ms, followed $(stat_of free followed_sectors) sectors, left $(stat_of free miss_left) times" >&4
+	expect "milliseconds for 17 MiB" "$ms" 0..$((2000 * ${DRR_SLOW:-1}))
+}
+
+exec 4>&1
+
 # container bad has NUMBER files that share the blocks of one, and keeps one page of each block of each file in
 # memory: it reads another page first, so that the record that this makes is there when the page is added to it,
 # and drops that again. Then the file is read by two others.
@@ -230,6 +260,9 @@ random_file charged 17M
 run_case "whoever writes pays, directly" charged direct
 run_case "whoever writes pays, with fsync" charged fsync
 run_case "whoever writes pays, by the flusher" charged flusher
+run_case "a reader of the same file that may read 512 KiB/s" convoy rbps=524288
+run_case "a reader of the same file that may read 4 MiB/s" convoy rbps=4194304
+run_case "a reader of the same file that may read 8 times a second" convoy riops=8
 rm "$REF/charged"
 random_file shared 1M
 run_case "a few files that share their blocks" room_for_records 2

@@ -45,6 +45,10 @@ mod mappings;
 #[path = "../../../../drr/message.rs"]
 mod message;
 #[allow(dead_code)]
+#[cfg(not(loom))]
+#[path = "../../../../drr/patience.rs"]
+mod patience;
+#[allow(dead_code)]
 #[path = "../../../../drr/pool.rs"]
 mod pool;
 #[cfg(not(loom))]
