@@ -151,10 +151,7 @@ thin_number() { dmsetup info -c --noheadings --separator : -o major,minor t-bad;
 
 # Bytes that the group `payer` has written to that, and those that anybody has.
 written_by_group() {
-	local word
-	for word in $(grep "^$(thin_number) " "$GROUPS_DIR/payer/io.stat"); do
-		[[ $word != wbytes=* ]] || echo "${word#*=}"
-	done
+	sed -n "s/^$(thin_number) .*wbytes=\([0-9]*\).*/\1/p" "$GROUPS_DIR/payer/io.stat"
 }
 written_by_all() {
 	local fields
@@ -166,7 +163,7 @@ written_by_all() {
 charged() {
 	local n commands=() group all whole parked flags=()
 	pool_up 256
-	on_exit 'data_healthy; all_down; rmdir $GROUPS_DIR/payer'
+	on_exit "data_healthy; all_down; rmdir $GROUPS_DIR/payer"
 	mountpoint -q $GROUPS_DIR || mount -t cgroup2 cgroup2 $GROUPS_DIR
 	echo "+io +memory" >$GROUPS_DIR/cgroup.subtree_control
 	mkdir $GROUPS_DIR/payer
@@ -199,7 +196,7 @@ charged() {
 convoy() {
 	local disk start ms reader
 	pool_up 256
-	on_exit 'all_down; rmdir $GROUPS_DIR/payer'
+	on_exit "all_down; rmdir $GROUPS_DIR/payer"
 	disk=$(<"/sys/block/$DATA_DISK/dev")
 	mountpoint -q $GROUPS_DIR || mount -t cgroup2 cgroup2 $GROUPS_DIR
 	echo "+io +memory" >$GROUPS_DIR/cgroup.subtree_control
