@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Device-mapper by its own ioctls, for systems where no udev runs: the `devicemapper` crate
-//! refuses every request there. Only what drrctl needs.
+//! refuses every request there. Also for devices with names that aren't ASCII, for which the crate
+//! has no type. Only what drrctl needs.
+//!
+//! Such a name is written with an escape for each byte that isn't ASCII, as libdm does: `\xc3\xbc`.
 
 use std::fs::File;
 use std::io::{Error, Result};
@@ -56,14 +59,57 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_ne_bytes(word)
 }
 
-/// The text there, up to its zero.
-fn text_at(bytes: &[u8], at: usize) -> String {
+/// The bytes there, up to their zero.
+fn bytes_at(bytes: &[u8], at: usize) -> &[u8] {
     let rest = bytes.get(at..).unwrap_or_default();
-    let end = rest
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(rest.len());
-    String::from_utf8_lossy(&rest[..end]).into_owned()
+    let end = rest.iter().position(|byte| *byte == 0);
+    &rest[..end.unwrap_or(rest.len())]
+}
+
+/// The same as a text.
+fn text_at(bytes: &[u8], at: usize) -> String {
+    String::from_utf8_lossy(bytes_at(bytes, at)).into_owned()
+}
+
+/// A name as it is shown.
+fn escaped(name: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in name {
+        match byte {
+            0..=0x7f => text.push(char::from(*byte)),
+            _ => text += &format!("\\x{byte:02x}"),
+        }
+    }
+    text
+}
+
+/// The name that is shown so, if that isn't the name itself: libdm escapes what it gives names, too.
+fn unescaped(name: &str) -> Option<Vec<u8>> {
+    let mut parts = name.split("\\x");
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    let mut found = false;
+    for part in parts {
+        let code = part
+            .get(..2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match code.filter(|code| *code > 0x7f) {
+            Some(code) => {
+                bytes.push(code);
+                bytes.extend(&part.as_bytes()[2..]);
+                found = true;
+            }
+            None => {
+                bytes.extend(b"\\x");
+                bytes.extend(part.as_bytes());
+            }
+        }
+    }
+    found.then_some(bytes)
+}
+
+/// Whether a name may be one that isn't ASCII.
+pub fn is_odd(name: &str) -> bool {
+    unescaped(name).is_some()
 }
 
 /// Major and minor as the kernel packs them.
@@ -106,18 +152,19 @@ impl Answer {
 /// What a request is about: a device by its name. Only a new one has a UUID in its request.
 #[derive(Clone, Copy, Default)]
 struct About<'a> {
-    name: &'a str,
+    name: &'a [u8],
     uuid: &'a str,
 }
 
 impl<'a> From<&'a str> for About<'a> {
     fn from(name: &'a str) -> Self {
+        let name = name.as_bytes();
         Self { name, uuid: "" }
     }
 }
 
-fn put_text(buffer: &mut [u8], at: usize, text: &str, room: usize) {
-    let text = &text.as_bytes()[..text.len().min(room - 1)];
+fn put_text(buffer: &mut [u8], at: usize, text: &[u8], room: usize) {
+    let text = &text[..text.len().min(room - 1)];
     buffer[at..at + text.len()].copy_from_slice(text);
 }
 
@@ -127,6 +174,25 @@ impl Bare {
     }
 
     fn ask(
+        &self,
+        command: u32,
+        about: About<'_>,
+        flags: DmFlags,
+        count: u32,
+        data: &[u8],
+    ) -> Result<Answer> {
+        let answer = self.ask_as_is(command, about, flags, count, data);
+        let unknown = matches!(&answer, Err(error) if error.raw_os_error() == Some(libc::ENXIO));
+        match std::str::from_utf8(about.name).ok().and_then(unescaped) {
+            Some(name) if unknown => {
+                let name = name.as_slice();
+                self.ask_as_is(command, About { name, ..about }, flags, count, data)
+            }
+            _ => answer,
+        }
+    }
+
+    fn ask_as_is(
         &self,
         command: u32,
         about: About<'_>,
@@ -146,7 +212,7 @@ impl Bare {
             put(COUNT, count);
             put(FLAGS, flags.bits());
             put_text(&mut buffer, NAME, about.name, NAME_ROOM);
-            put_text(&mut buffer, UUID, about.uuid, UUID_ROOM);
+            put_text(&mut buffer, UUID, about.uuid.as_bytes(), UUID_ROOM);
             buffer[HEADER..HEADER + data.len()].copy_from_slice(data);
             let request = (3 << 30) | ((HEADER as u32) << 16) | (0xfd << 8) | command;
             // SAFETY: the buffer is as long as it says
@@ -173,7 +239,7 @@ impl Bare {
             if number == 0 {
                 return Ok(devices); // none at all
             }
-            devices.push((text_at(data, at + 12), device(number)));
+            devices.push((escaped(bytes_at(data, at + 12)), device(number)));
             match u32_at(data, at + 8) {
                 0 => return Ok(devices),
                 next => at += next as usize,
@@ -224,6 +290,7 @@ impl Bare {
 
     /// The new device's numbers.
     pub fn create(&self, name: &str, uuid: &str) -> Result<(u32, u32)> {
+        let name = name.as_bytes();
         let answer = self.ask(CREATE, About { name, uuid }, DmFlags::empty(), 0, &[])?;
         Ok(device(u64_at(&answer.0, DEVICE)))
     }
@@ -263,6 +330,27 @@ impl Bare {
             }
             tries += 1;
             std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_names_are_escaped() {
+        for (name, shown) in [
+            (&b"vg-lv"[..], "vg-lv"),
+            (b"\xc3\xbc-1", "\\xc3\\xbc-1"),
+            (b"\xff", "\\xff"),
+        ] {
+            assert_eq!(escaped(name), shown);
+            assert_eq!(unescaped(shown).is_some(), !name.is_ascii());
+            assert_eq!(unescaped(shown).unwrap_or(name.to_vec()), name);
+        }
+        for ordinary in ["a\\x20b", "\\x", "\\xg0", "\\x\u{fc}", ""] {
+            assert!(!is_odd(ordinary), "{ordinary}");
         }
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use devicemapper::{DevId, DmError, DmFlags, DmName, DmOptions, DmUdevFlags, DmUuid, DM};
 
-use crate::bare::Bare;
+use crate::bare::{is_odd, Bare};
 use crate::error::{Code, Error, Result};
 
 /// A device's name, and its numbers: major, minor.
@@ -80,11 +80,13 @@ impl Audience {
 /// Where udev runs it has to be told, which the crate does.
 enum Way {
     Udev(DM),
-    Bare(Bare),
+    Bare,
 }
 
 pub struct Control {
     way: Way,
+    /// What udev needn't know of goes this way always, if need be.
+    bare: Bare,
 }
 
 /// What went wrong, with the number of the system's error, if that's what it was.
@@ -204,9 +206,10 @@ impl Control {
         let way = if Path::new("/run/udev/control").exists() {
             Way::Udev(DM::new().map_err(|error| failed(error.into()))?)
         } else {
-            Way::Bare(Bare::new().map_err(|error| failed(error.into()))?)
+            Way::Bare
         };
-        Ok(Self { way })
+        let bare = Bare::new().map_err(|error| failed(error.into()))?;
+        Ok(Self { way, bare })
     }
 
     pub fn drr_loaded(&self) -> Result<bool> {
@@ -219,7 +222,7 @@ impl Control {
     fn targets(&self) -> Asked<Vec<String>> {
         Ok(match &self.way {
             Way::Udev(dm) => dm.list_versions()?.into_iter().map(|it| it.0).collect(),
-            Way::Bare(bare) => bare.targets()?,
+            Way::Bare => self.bare.targets()?,
         })
     }
 
@@ -230,14 +233,7 @@ impl Control {
     }
 
     fn list(&self) -> Asked<Vec<NameAndNumber>> {
-        Ok(match &self.way {
-            Way::Udev(dm) => dm
-                .list_devices()?
-                .into_iter()
-                .map(|(name, device, _)| (name.to_string(), (device.major, device.minor)))
-                .collect(),
-            Way::Bare(bare) => bare.list()?,
-        })
+        Ok(self.bare.list()?)
     }
 
     /// A device with its active table.
@@ -248,8 +244,8 @@ impl Control {
 
     fn look(&self, name: &DmName) -> Asked<Device> {
         let dm = match &self.way {
-            Way::Udev(dm) => dm,
-            Way::Bare(bare) => return Ok(bare.device(&name.to_string())?),
+            Way::Udev(dm) if !is_odd(&name.to_string()) => dm,
+            _ => return Ok(self.bare.device(&name.to_string())?),
         };
         let options = DmOptions::default().set_flags(DmFlags::DM_STATUS_TABLE);
         let (info, lines) = dm.table_status(&DevId::Name(name), options)?;
@@ -281,8 +277,8 @@ impl Control {
 
     fn lines(&self, name: &DmName, flags: DmFlags) -> Asked<Vec<Line>> {
         let dm = match &self.way {
-            Way::Udev(dm) => dm,
-            Way::Bare(bare) => return Ok(bare.lines(&name.to_string(), flags)?),
+            Way::Udev(dm) if !is_odd(&name.to_string()) => dm,
+            _ => return Ok(self.bare.lines(&name.to_string(), flags)?),
         };
         let options = DmOptions::default().set_flags(flags);
         let (_, lines) = dm.table_status(&DevId::Name(name), options)?;
@@ -305,8 +301,10 @@ impl Control {
 
     fn send(&self, name: &DmName, message: &str) -> Asked<Option<String>> {
         Ok(match &self.way {
-            Way::Udev(dm) => dm.target_msg(&DevId::Name(name), None, message)?.1,
-            Way::Bare(bare) => bare.message(&name.to_string(), message)?,
+            Way::Udev(dm) if !is_odd(&name.to_string()) => {
+                dm.target_msg(&DevId::Name(name), None, message)?.1
+            }
+            _ => self.bare.message(&name.to_string(), message)?,
         })
     }
 
@@ -363,7 +361,7 @@ impl Control {
                 let made = dm.device_create(name, uuid, DmOptions::default())?;
                 (made.device().major, made.device().minor)
             }
-            Way::Bare(bare) => bare.create(&name.to_string(), uuid)?,
+            Way::Bare => self.bare.create(&name.to_string(), uuid)?,
         })
     }
 
@@ -398,7 +396,7 @@ impl Control {
         };
         let dm = match &self.way {
             Way::Udev(dm) => dm,
-            Way::Bare(bare) => return Ok(bare.load(&name.to_string(), line, flags)?),
+            Way::Bare => return Ok(self.bare.load(&name.to_string(), line, flags)?),
         };
         let Line {
             start,
@@ -424,7 +422,7 @@ impl Control {
                 let options = audience.options().set_flags(flags);
                 dm.device_suspend(&DevId::Name(name), options).map(|_| ())?;
             }
-            Way::Bare(bare) => bare.resume(&name.to_string(), flags)?,
+            Way::Bare => self.bare.resume(&name.to_string(), flags)?,
         }
         Ok(())
     }
@@ -437,7 +435,7 @@ impl Control {
                 .table_clear(&DevId::Name(dm_name))
                 .map(|_| ())
                 .map_err(Failed::from),
-            Way::Bare(bare) => bare.clear(name).map_err(Failed::from),
+            Way::Bare => self.bare.clear(name).map_err(Failed::from),
         };
         cleared.map_err(|error| explain(name, "clear the loaded table of", &error))
     }
@@ -453,7 +451,7 @@ impl Control {
             Way::Udev(dm) => dm
                 .device_remove(&DevId::Name(name), DmOptions::default().set_flags(flags))
                 .map(|_| ())?,
-            Way::Bare(bare) => bare.remove(&name.to_string(), flags)?,
+            Way::Bare => self.bare.remove(&name.to_string(), flags)?,
         }
         Ok(())
     }

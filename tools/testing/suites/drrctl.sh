@@ -390,6 +390,31 @@ papers() {
 	shows "not loaded" --help
 }
 
+# odd_names HOW: devices with names that aren't ASCII, one of them drr's, do no harm to others, and are shown; as if
+# udev ran, or not.
+odd_names() {
+	local command
+	on_exit "rm -f /run/udev/control; dmsetup remove --manglename none $ODD; dmsetup remove --manglename none $ODD_DRR"
+	if [ "$1" = udev ]; then
+		mkdir -p /run/udev
+		touch /run/udev/control
+	fi
+	dmsetup create --manglename none "$ODD" --table "0 8 error"
+	thin_new odd 1
+	dmsetup create --manglename none "$ODD_DRR" --table "$(drr_table odd)"
+	for command in list status export layers heatmap; do
+		"$CTL" $command >"$WORK/out" 2>"$WORK/err" || flunk "drrctl $command: $(<"$WORK/err")"
+		[ ! -s "$WORK/err" ] || flunk "on stderr of $command: $(<"$WORK/err")"
+	done
+	shows '\xc3\xa4' list
+	shows one list
+	shows '\xc3\xa4' status '\xc3\xa4'
+	json_says '.devices | map(.name) | contains(["one"])' true list
+	dmsetup remove --manglename none "$ODD_DRR"
+	thin_delete odd
+}
+ODD=$'\xc3\xbc' ODD_DRR=$'\xc3\xa4'
+
 pool_up 256
 run_case "not loaded" not_loaded
 modprobe dm-drr
@@ -409,6 +434,8 @@ run_case "top, ended by Ctrl-C" quits $'\x03'
 run_case "top, ended by a signal" quits TERM
 run_case "exported as text" exported_as_text
 run_case "exported under load" served_under_load
+run_case "odd names" odd_names bare
+run_case "odd names, where udev runs" odd_names udev
 run_case "reset" counters_are_reset
 run_case "completions and man pages" papers
 exec 7<&-
