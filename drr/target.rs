@@ -400,6 +400,12 @@ impl Drr {
             self.member.pool.metadata.pages()
         )?;
         self.stats.print_verified(out)?;
+        let limits = if self.can_write_whole() {
+            "-"
+        } else {
+            "disk_requests"
+        };
+        write!(out, " limits={limits}")?;
         self.stats.heat.print_from(out)
     }
 

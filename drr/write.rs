@@ -90,6 +90,11 @@ impl Drr {
         bio.sector() / block_sectors..end.div_ceil(block_sectors)
     }
 
+    /// The disk takes a block in one request: of several, dm-thin would read the block for the first.
+    pub(crate) fn can_write_whole(&self) -> bool {
+        self.block_sectors <= most_sectors(self.thin.device().bdev())
+    }
+
     /// It may be worth writing all of `block` instead of `bio`, for all that is known without looking
     /// it up.
     fn may_complete(&self, bio: &Bio<'_, Self>, block: u64) -> bool {
@@ -98,7 +103,7 @@ impl Drr {
         let wanted = !self.features.no_receive && !self.features.paranoid;
         part && wanted
             && bio.writes_plainly()
-            && self.block_sectors <= most_sectors(self.thin.device().bdev())
+            && self.can_write_whole()
             && self.sector_of(block + 1) <= self.sectors
             && !self.memory_of(self.layer(), block).unshared()
     }

@@ -215,6 +215,12 @@ pub fn status(devices: &[(&DrrDevice, Status)]) -> String {
         for fault in status.faults() {
             text.push_str(&format!("\n{}: {fault}; see the kernel log\n", device.name));
         }
+        if status.limits.iter().any(|limit| limit == "disk_requests") {
+            text.push_str(&format!(
+                "\n{}: no whole writes: blocks are longer than the disk's requests\n",
+                device.name
+            ));
+        }
     }
     text
 }
@@ -246,6 +252,10 @@ mod tests {
             assert!(text.lines().any(has), "{text}");
         }
         assert!(!text.contains("kernel log"), "{text}");
+        assert!(
+            text.contains("c2: no whole writes: blocks are longer"),
+            "{text}"
+        );
         assert!(
             text.lines().all(|line| line.chars().count() <= 80),
             "{text}"

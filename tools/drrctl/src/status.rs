@@ -55,6 +55,8 @@ pub struct Status {
     pub meta_cache_pages: u64,
     pub verified: u64,
     pub mismatches: u64,
+    /// What the device can't do.
+    pub limits: Vec<String>,
     pub from: Vec<From>,
 }
 
@@ -91,6 +93,11 @@ impl Status {
                 }
                 "from" => {
                     status.from = from(value).ok_or_else(|| odd(word))?;
+                    continue;
+                }
+                "limits" => {
+                    let words = value.split(',').filter(|word| *word != "-");
+                    status.limits = words.map(str::to_string).collect();
                     continue;
                 }
                 "reads" => &mut status.reads,
@@ -183,7 +190,7 @@ pub mod tests {
         differed_pages=0 whole_writes=9 parked_writes=4 donated_sectors=256 \
         ended_removed=40 ended_read=2 ended_changed=3 ended_dropped=0 ended_differed=0 \
         thinned_pages=7 records=512 tracked_pages=512 table_bytes=65536 meta_cache_pages=25 \
-        verified=0 mismatches=0 from=1:12000,others:288";
+        verified=0 mismatches=0 limits=disk_requests from=1:12000,others:288";
 
     /// What the module printed before it proved its copies.
     pub const OLD_LINE: &str = "4096 262143 thin=3 reads=120 read_sectors=16384 hits=100 \
@@ -201,6 +208,7 @@ pub mod tests {
         assert_eq!(status.misses.len(), 7);
         assert_eq!((status.followed_sectors, status.whole_writes), (1024, 9));
         assert_eq!(status.parked_writes, 4);
+        assert_eq!(status.limits, ["disk_requests"]);
         assert_eq!((status.unproven_pages, status.compared_pages), (6, 32));
         assert_eq!(
             (status.meta_read_sectors, status.meta_hit_sectors),

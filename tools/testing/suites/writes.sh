@@ -121,6 +121,8 @@ block_size() {
 	begin
 	write_part 1024 8192
 	counts "$3" "$4"
+	expect_drr "mentions of the disk's requests in the status" \
+		"$(status_lines | grep -c "limits=disk_requests" || true)" "$((2 - 2 * $3))"
 	all_right
 }
 
