@@ -138,19 +138,33 @@ impl<const COUNT: usize> Cells<COUNT> {
     }
 }
 
-/// The locks, which have `COUNT` cells, a power of two.
+/// The locks, which have `COUNT` cells, a power of two, and at least one for each name.
 pub struct BlockLocks<const COUNT: usize>(Pin<KVBox<Cells<COUNT>>>);
 
 /// Another write has one of the blocks exclusively, and keeps it for as long as this is there.
 #[must_use]
-pub struct Taken<'a>(SpinLockIrqGuard<'a, Option<Alone>>);
+pub struct Taken<'a, const COUNT: usize> {
+    alone: Option<SpinLockIrqGuard<'a, Option<Alone>>>,
+    locks: &'a BlockLocks<COUNT>,
+    blocks: Blocks,
+    /// So many cells have been counted up.
+    shared: usize,
+}
 
-impl Taken<'_> {
+impl<const COUNT: usize> Drop for Taken<'_, COUNT> {
+    fn drop(&mut self) {
+        // Not with interrupts off: there may be thousands.
+        self.alone = None;
+        self.locks.unshare(self.blocks, self.shared);
+    }
+}
+
+impl<const COUNT: usize> Taken<'_, COUNT> {
     /// Parks `bio` until that write has ended, or shares the block again. It goes on by [`Follow::resume_bio`], and
     /// keeps its target alive, as device-mapper destroys none with I/O in flight.
     pub fn park<T: Follow>(mut self, mut bio: Bio<'_, T>, target: &T) -> Mapped {
         bio.stop_polling();
-        if let Some(alone) = &mut *self.0 {
+        if let Some(Some(alone)) = self.alone.as_mut().map(|alone| &mut **alone) {
             // SAFETY: The bio is ours, and nobody knows of its flight.
             unsafe { alone.waiting.push(Flight::deferred(&bio, target)) };
         }
@@ -162,20 +176,21 @@ impl<const COUNT: usize> BlockLocks<COUNT> {
     /// Nothing is locked. Fails with `ENOMEM`.
     pub fn new() -> kernel::error::Result<Self> {
         const {
-            assert!(COUNT.is_power_of_two());
+            assert!(COUNT.is_power_of_two() && COUNT >= NAMES);
         }
         Ok(Self(KVBox::pin_init(Cells::new(), GFP_KERNEL)?))
     }
 
-    /// The cells of `blocks`, each once for each name, and that name's place.
+    /// The cells of `blocks` and their names' places. Names at different places have different cells, or a write could be
+    /// in its own way.
     fn of(&self, blocks: Blocks) -> impl Iterator<Item = (&Cell, usize)> {
-        let most = COUNT as u64;
+        let most = (COUNT / NAMES) as u64;
         (0..NAMES).flat_map(move |place| {
             let first = hash(blocks.names[place]).wrapping_add(blocks.first);
             (0..blocks.count.min(most)).map(move |step| {
                 // CAST: The remainder is an index.
                 let at = (first.wrapping_add(step) % most) as usize;
-                (&self.0.cells[at], place)
+                (&self.0.cells[place * (COUNT / NAMES) + at], place)
             })
         })
     }
@@ -188,15 +203,19 @@ impl<const COUNT: usize> BlockLocks<COUNT> {
     }
 
     /// Shares the locks of `blocks`, unless somebody has one of these exclusively.
-    pub fn share(&self, blocks: Blocks) -> Result<Locked, Taken<'_>> {
+    pub fn share(&self, blocks: Blocks) -> Result<Locked, Taken<'_, COUNT>> {
         for (done, (cell, place)) in self.of(blocks).enumerate() {
             if cell.state.fetch_add(1, Full) & EXCLUSIVE == 0 || !Guard::AloneAfter.on() {
                 continue;
             }
             let alone = cell.alone.lock();
             if alone.as_ref().is_some_and(|it| it.is_of(blocks, place)) {
-                self.unshare(blocks, done + 1);
-                return Err(Taken(alone));
+                return Err(Taken {
+                    alone: Some(alone),
+                    locks: self,
+                    blocks,
+                    shared: done + 1,
+                });
             }
         }
         Ok(Locked {
@@ -268,7 +287,9 @@ impl<const COUNT: usize> BlockLocks<COUNT> {
 mod tests {
     use super::*;
 
-    const COUNT: usize = 64;
+    const COUNT: usize = 128;
+    /// Cells of each name.
+    const EACH: u64 = (COUNT / NAMES) as u64;
 
     fn blocks(begin: u64, end: u64) -> Blocks {
         Blocks::new([77, 7], begin..end)
@@ -293,10 +314,10 @@ mod tests {
             (0, 7, true),
             (0, 8, false),
             (6, u64::MAX, false),
-            (8, 7 + COUNT as u64, true),
+            (8, 7 + EACH, true),
             // The cell is the same, the block is not.
-            (8, 8 + COUNT as u64, true),
-            (7 + COUNT as u64, 8 + COUNT as u64, true),
+            (8, 8 + EACH, true),
+            (7 + EACH, 8 + EACH, true),
             (8, u64::MAX, true),
         ] {
             let locked = locks.share(blocks(begin, end)).ok();
@@ -308,7 +329,7 @@ mod tests {
         assert!(locks.make_exclusive(&mut first));
         locks.unlock(first);
         // Nothing is left.
-        for block in 0..COUNT as u64 {
+        for block in 0..EACH {
             let mut locked = share(&locks, blocks(block, block + 1))?;
             assert!(locks.make_exclusive(&mut locked));
             locks.unlock(locked);
