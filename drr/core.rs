@@ -155,8 +155,12 @@ impl Core {
         self.subscribe()?;
         let pool = self.pools.join(info.pool)?;
         let member = Membership {
-            core: self.clone(),
             pool,
+            leaves: Leaves {
+                leaving: self.leaving.clone(),
+                layer: Atomic::new(0),
+            },
+            core: self.clone(),
             // Wraps after four billion targets; the number only has to differ from those of
             // targets that have records.
             device: self.next_device.fetch_add(1, Relaxed),
@@ -171,13 +175,31 @@ impl Core {
 
 /// A target's membership; its records end with it.
 pub(crate) struct Membership {
-    core: Arc<Core>,
-    /// The pool.
+    /// The pool. Dropped first: it may take a while, and its end waits for callbacks.
     pub(crate) pool: Arc<Pool>,
+    /// Dropped after that, when the thin device is about to be let go.
+    leaves: Leaves,
+    core: Arc<Core>,
     /// Number of the target.
     pub(crate) device: u32,
     /// Serial number of the layer that counts it as a target of its own.
     layer: Atomic<u32>,
+}
+
+/// Tells that a target has left its layer, when it is dropped.
+struct Leaves {
+    leaving: Arc<Leaving>,
+    /// [`Layer::number`]; 0 as long as it hasn't, or if others are there.
+    layer: Atomic<u64>,
+}
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        match self.layer.load(Relaxed) {
+            0 => {}
+            layer => self.leaving.left(Layer::from_number(layer)),
+        }
+    }
 }
 
 impl Membership {
@@ -254,7 +276,7 @@ impl Drop for Membership {
         self.table().givers.remove(self.device);
         self.core.pools.leave(self.pool.id);
         if let Some(layer) = self.tree().close(self.layer.load(Relaxed)) {
-            self.core.leaving.left(layer);
+            self.leaves.layer.store(layer.number(), Relaxed);
         }
     }
 }
