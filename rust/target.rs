@@ -362,6 +362,8 @@ impl<T: Target> Callbacks<T> {
                 (*ti).private = KBox::into_raw(target).cast();
                 // CAST: A few hundred bytes.
                 (*ti).per_io_data_size = size_of::<PerBio<T>>() as u32;
+                // A bio may wait before it is sent, with `dm_submit_bio_remap()`.
+                (*ti).set_accounts_remapped_io(true);
             }
             Ok(0)
         })
