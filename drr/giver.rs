@@ -19,20 +19,18 @@ use dm::{
     trace,
 };
 
-use crate::access::{Holder, Stretch};
-
-/// Reads that nobody waits for when they turned out to be slow for the first time, and at the most: four times as many
-/// with each time. The container may be throttled, and others must not be with it.
-const RESTRAINT: [u32; 2] = [8, 256];
+use crate::{
+    access::{Holder, Stretch},
+    patience::Lag,
+};
 
 /// A target that may donate.
 pub(crate) struct Giver {
     device: u32,
     /// Number of that device; 0 until it has one.
     number: Atomic<u32>,
-    /// So many of its next reads nobody is to wait for, and so many it were the last time.
-    restraint: Atomic<u32>,
-    last_restraint: Atomic<u32>,
+    /// How long others wait for its reads.
+    pub(crate) lag: Lag,
     /// Its pages aren't dropped because others have them.
     pub(crate) keeps: bool,
     /// Pages that were.
@@ -74,8 +72,7 @@ impl Givers {
         let giver = Giver {
             device,
             number: Atomic::new(0),
-            restraint: Atomic::new(0),
-            last_restraint: Atomic::new(0),
+            lag: Lag::new(),
             keeps,
             thinned: Atomic::new(0),
             donated: Spread::default(),
@@ -109,32 +106,6 @@ impl Givers {
         let guard = rcu::read_lock();
         let giver = self.giver(&guard, device).next()?;
         Some(visit(giver))
-    }
-
-    /// Somebody has found out whether a target's reads are slow.
-    pub(crate) fn judge(&self, device: u32, slow: bool) {
-        self.with(device, |giver| {
-            let [least, most] = RESTRAINT;
-            let reads = match slow {
-                true => (4 * giver.last_restraint.load(Relaxed)).clamp(least, most),
-                false => 0,
-            };
-            giver.last_restraint.store(reads, Relaxed);
-            giver.restraint.store(reads, Relaxed);
-        });
-    }
-
-    /// Whether to wait for a read of a target.
-    pub(crate) fn worth_waiting(&self, device: u32) -> bool {
-        self.with(device, |giver| {
-            let left = giver.restraint.load(Relaxed);
-            if left != 0 {
-                // Two at once may count as one, which is as well.
-                giver.restraint.store(left - 1, Relaxed);
-            }
-            left == 0
-        })
-        .unwrap_or(false)
     }
 
     /// Pages of a target's stretch donate no longer, bit *n* for page *n*.

@@ -4,11 +4,13 @@
 //!
 //! To wait pays as long as the other's reads don't take much longer than the target's own would. The other's
 //! container may be throttled (`io.max`), far below what can be seen here, and each of its reads may end just in
-//! time. So a target knows how long its own reads from the disk take at the worst, and how long it has lately waited
-//! for the same other. If that is many times as long, or if the first isn't known, the next read doesn't wait, to
-//! find out (it *probes*). If it turns out to take much less time, nobody waits for the other any more, for a while.
+//! time. So a target knows how long its own reads from the disk take at the worst ([`OwnReads`]), and of each target it
+//! is known how long others have lately waited for its reads ([`Lag`]). If that is many times as long, or long and
+//! there is nothing to compare it with, one read doesn't wait, to find out: it *probes*. If it turns out to take
+//! much less time, nobody waits for the other any more, for a while.
 //!
-//! All times are in jiffies.
+//! All times are in jiffies. Two reads at once may count as one, and times may be out of order by a little: all of it
+//! is a matter of experience.
 
 use kernel::{
     prelude::*,
@@ -22,7 +24,7 @@ const MOST_MS: u32 = 1000;
 const LIMIT_MS: u32 = 250;
 /// Waits of which the mean is less than that, in milliseconds, are nobody's fault.
 const LEAST_MS: u32 = 20;
-/// A wait that makes a target probe, in milliseconds.
+/// A wait that makes those probe who know nothing, in milliseconds.
 const LONG_MS: u32 = 100;
 /// How many times as long as own reads another's may take.
 const TIMES: u64 = 4;
@@ -32,21 +34,9 @@ const KNOWN_MS: u32 = 10_000;
 const WAITS: u32 = 3;
 /// How fast bad moments are forgotten: a part of one to the power of two with each read.
 const DECAY: u32 = 4;
-
-/// See the [module](self). Two reads at once may count as one: all of it is a matter of experience.
-pub(crate) struct Patience {
-    /// How long own reads from the disk take at the worst.
-    worst: Atomic<u64>,
-    /// When the last of them ended, and 0 if none has.
-    known: Atomic<u64>,
-    /// For whom the target has waited last: a number of a target, 0 for nobody. How often in a row, and how long, a
-    /// moving average.
-    other: Atomic<u32>,
-    waits: Atomic<u32>,
-    waited: Atomic<u64>,
-    /// That is long: one read is to find out whether it has to be.
-    suspects: Atomic<bool>,
-}
+/// How long nobody waits for a target the first time, and at the most, in milliseconds; four times as long with each
+/// time that follows soon.
+const RESTRAINT_MS: [u32; 2] = [1000, 64_000];
 
 fn jiffies(ms: u32) -> u64 {
     // CAST: Fits.
@@ -58,77 +48,154 @@ fn is_slow(waited: u64, own: u64) -> bool {
     waited > own.saturating_mul(TIMES).max(jiffies(LEAST_MS))
 }
 
-impl Patience {
+/// How long a target's reads from the disk take.
+pub(crate) struct OwnReads {
+    /// At the worst.
+    worst: Atomic<u64>,
+    /// When the last of them ended, and 0 if none has.
+    known: Atomic<u64>,
+}
+
+impl OwnReads {
     /// Nothing is known.
     pub(crate) fn new() -> Self {
         Self {
             worst: Atomic::new(0),
             known: Atomic::new(0),
-            other: Atomic::new(0),
-            waits: Atomic::new(0),
-            waited: Atomic::new(0),
-            suspects: Atomic::new(false),
         }
     }
 
     /// The disk may be another by now.
     pub(crate) fn forget(&self) {
         self.known.store(0, Relaxed);
-        self.other.store(0, Relaxed);
-        self.suspects.store(false, Relaxed);
     }
 
-    /// The worst time of own reads, if any has come lately.
-    fn own(&self, now: u64) -> Option<u64> {
+    /// How long they take at the worst, if any has come lately.
+    pub(crate) fn worst(&self, now: u64) -> Option<u64> {
         let known = self.known.load(Relaxed);
-        (known != 0 && now.wrapping_sub(known) <= jiffies(KNOWN_MS))
-            .then(|| self.worst.load(Relaxed))
+        let lately = known != 0 && now.saturating_sub(known) <= jiffies(KNOWN_MS);
+        lately.then(|| self.worst.load(Relaxed))
     }
 
-    /// How long to wait for another's read.
-    pub(crate) fn limit(&self, now: u64) -> u64 {
-        let most = jiffies(MOST_MS);
-        self.own(now).map_or(most, |own| {
-            own.saturating_mul(TIMES).clamp(jiffies(LIMIT_MS), most)
-        })
-    }
-
-    /// Whether not to wait for another's read this time, but to see how long an own one takes. Says so once.
-    pub(crate) fn probes(&self) -> bool {
-        self.suspects.load(Relaxed) && self.suspects.cmpxchg(true, false, Relaxed).is_ok()
-    }
-
-    /// A read has waited for one of `other`'s, in vain or not.
-    pub(crate) fn waited(&self, other: u32, time: u64, now: u64) {
-        let (waits, mean) = if self.other.load(Relaxed) == other {
-            let mean = (3 * self.waited.load(Relaxed) + time) / 4;
-            (self.waits.load(Relaxed).saturating_add(1), mean)
-        } else {
-            self.other.store(other, Relaxed);
-            (1, time)
-        };
-        self.waits.store(waits, Relaxed);
-        self.waited.store(mean, Relaxed);
-        let own = self.own(now);
-        let long = waits >= WAITS || own.is_none() && time > jiffies(LONG_MS);
-        if long && is_slow(mean, own.unwrap_or(0)) {
-            self.suspects.store(true, Relaxed);
-        }
-    }
-
-    /// An own read from the disk has ended, and took so long. If it has probed, returns for whose reads the target
-    /// has waited, and whether these are slow.
-    pub(crate) fn took(&self, time: u64, probed: bool, now: u64) -> Option<(u32, bool)> {
-        let old = self.own(now).unwrap_or(0);
+    /// One has ended, and took so long.
+    pub(crate) fn took(&self, time: u64, now: u64) {
+        let old = self.worst(now).unwrap_or(0);
         self.worst
             .store(time.max(old - old.div_ceil(1 << DECAY)), Relaxed);
         self.known.store(now.max(1), Relaxed);
-        if !probed {
-            return None;
+    }
+
+    /// How long to wait for another's read.
+    pub(crate) fn patience(&self, now: u64) -> u64 {
+        let most = jiffies(MOST_MS);
+        self.worst(now).map_or(most, |own| {
+            own.saturating_mul(TIMES).clamp(jiffies(LIMIT_MS), most)
+        })
+    }
+}
+
+/// What to do about another's read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Advice {
+    /// Wait for it.
+    Follow,
+    /// Don't.
+    Leave,
+    /// Don't, and see how long an own read takes: [`Lag::judge`].
+    Probe,
+}
+
+/// How long others wait for a target's reads.
+pub(crate) struct Lag {
+    /// How often they have, since it was last judged, and how long, a moving average.
+    waits: Atomic<u32>,
+    mean: Atomic<u64>,
+    /// A read is on its way to find out whether that has to be. Given up after a while.
+    probing: Atomic<u64>,
+    /// Nobody waits before that.
+    until: Atomic<u64>,
+    /// How long that was for.
+    restraint: Atomic<u64>,
+}
+
+impl Lag {
+    /// Nobody has waited.
+    pub(crate) fn new() -> Self {
+        Self {
+            waits: Atomic::new(0),
+            mean: Atomic::new(0),
+            probing: Atomic::new(0),
+            until: Atomic::new(0),
+            restraint: Atomic::new(0),
         }
-        let other = self.other.load(Relaxed);
-        self.other.store(0, Relaxed);
-        (other != 0).then(|| (other, is_slow(self.waited.load(Relaxed), time)))
+    }
+
+    /// The disk may be another by now.
+    pub(crate) fn forget(&self) {
+        self.waits.store(0, Relaxed);
+        self.until.store(0, Relaxed);
+        self.restraint.store(0, Relaxed);
+    }
+
+    /// Whether to wait for the target's reads at all.
+    pub(crate) fn is_restrained(&self, now: u64) -> bool {
+        now < self.until.load(Relaxed)
+    }
+
+    /// What somebody is to do whose own reads take so long, if that is known.
+    pub(crate) fn advice(&self, own: Option<u64>, now: u64) -> Advice {
+        if self.is_restrained(now) {
+            return Advice::Leave;
+        }
+        let (waits, mean) = (self.waits.load(Relaxed), self.mean.load(Relaxed));
+        let long = waits >= WAITS || waits != 0 && own.is_none() && mean > jiffies(LONG_MS);
+        if !long || !is_slow(mean, own.unwrap_or(0)) {
+            return Advice::Follow;
+        }
+        let since = self.probing.load(Relaxed);
+        let free = since == 0 || now.saturating_sub(since) > jiffies(MOST_MS);
+        if free && self.probing.cmpxchg(since, now.max(1), Relaxed).is_ok() {
+            Advice::Probe
+        } else {
+            Advice::Follow
+        }
+    }
+
+    /// Somebody has waited for so long, in vain or not.
+    pub(crate) fn waited(&self, time: u64) {
+        let waits = self.waits.load(Relaxed);
+        let mean = match waits {
+            0 => time,
+            _ => {
+                self.mean
+                    .load(Relaxed)
+                    .saturating_mul(3)
+                    .saturating_add(time)
+                    / 4
+            }
+        };
+        self.mean.store(mean, Relaxed);
+        self.waits.store(waits.saturating_add(1), Relaxed);
+    }
+
+    /// Somebody hasn't waited, and his read took so long.
+    pub(crate) fn judge(&self, time: u64, now: u64) {
+        self.probing.store(0, Relaxed);
+        self.waits.store(0, Relaxed);
+        if self.is_restrained(now) {
+            return;
+        }
+        let last = self.restraint.load(Relaxed);
+        // What came long ago is forgotten.
+        let soon = now.saturating_sub(self.until.load(Relaxed)) <= last;
+        let [least, most] = RESTRAINT_MS.map(jiffies);
+        let restraint = match is_slow(self.mean.load(Relaxed), time) {
+            true if soon => last.saturating_mul(4).clamp(least, most),
+            true => least,
+            false => 0,
+        };
+        self.restraint.store(restraint, Relaxed);
+        self.until.store(now.saturating_add(restraint), Relaxed);
     }
 }
 
@@ -138,56 +205,86 @@ mod tests {
 
     const NOW: u64 = 1 << 40;
 
-    /// So many waits for the same other make a read probe.
-    fn waits_until_suspect(patience: &Patience, other: u32, ms: u32, most: u32) -> u32 {
-        let one = |_: &u32| {
-            patience.waited(other, jiffies(ms), NOW);
-            patience.probes()
-        };
-        (1..=most).find(one).unwrap_or(0)
+    fn ms(ms: u32) -> u64 {
+        jiffies(ms)
+    }
+
+    /// So many waits make a read probe.
+    fn waits_until_probe(lag: &Lag, own: Option<u64>, time: u32) -> Option<u32> {
+        (1..=10).find(|_| {
+            lag.waited(ms(time));
+            lag.advice(own, NOW) == Advice::Probe
+        })
+    }
+
+    #[test]
+    fn own_reads_at_the_worst() {
+        let own = OwnReads::new();
+        assert_eq!((own.worst(NOW), own.patience(NOW)), (None, ms(MOST_MS)));
+        own.took(ms(20), NOW);
+        assert_eq!(own.patience(NOW), ms(LIMIT_MS));
+        own.took(ms(800), NOW);
+        assert_eq!(own.patience(NOW), ms(MOST_MS));
+        // Better moments don't make it forget at once. Nor does a clock that another CPU has read a little earlier.
+        own.took(ms(10), NOW + 1);
+        assert!(own.worst(NOW) > Some(ms(700)));
+        // But with time.
+        let later = NOW + ms(KNOWN_MS) + 2;
+        assert_eq!(own.worst(later), None);
+        own.took(ms(10), later);
+        assert_eq!(own.worst(later), Some(ms(10)));
+        own.forget();
+        assert_eq!(own.worst(later), None);
     }
 
     #[test]
     fn who_knows_nothing_probes() {
-        for (ms, waits) in [(250, 1), (80, 3), (LEAST_MS, 0)] {
-            let patience = Patience::new();
-            assert_eq!(patience.limit(NOW), jiffies(MOST_MS));
-            assert_eq!(waits_until_suspect(&patience, 7, ms, 10), waits);
+        for (time, waits) in [(250, Some(1)), (80, Some(WAITS)), (LEAST_MS, None)] {
+            let lag = Lag::new();
+            assert_eq!(lag.advice(None, NOW), Advice::Follow);
+            assert_eq!(waits_until_probe(&lag, None, time), waits);
             // One read is enough.
-            assert!(!patience.probes());
-            if waits != 0 {
-                assert_eq!(patience.took(0, true, NOW), Some((7, true)));
-            }
+            assert_eq!(lag.advice(None, NOW), Advice::Follow);
         }
     }
 
     #[test]
     fn who_takes_many_times_as_long_is_left() {
-        let patience = Patience::new();
-        assert_eq!(patience.took(jiffies(20), false, NOW), None);
-        assert_eq!(patience.limit(NOW), jiffies(LIMIT_MS));
-        assert_eq!(waits_until_suspect(&patience, 7, 250, 2), 0);
-        // Somebody else's are counted anew.
-        assert_eq!(waits_until_suspect(&patience, 8, 250, 10), WAITS);
-        assert_eq!(patience.took(jiffies(20), true, NOW), Some((8, true)));
+        let (lag, other) = (Lag::new(), Lag::new());
+        let own = Some(ms(20));
+        // It doesn't matter whose reads come in between.
+        for lag in [&lag, &other, &lag, &other] {
+            lag.waited(ms(250));
+            assert_eq!(lag.advice(own, NOW), Advice::Follow);
+        }
+        lag.waited(ms(250));
+        assert_eq!(lag.advice(own, NOW), Advice::Probe);
+        lag.judge(ms(20), NOW);
+        let [mut restraint, most] = RESTRAINT_MS.map(jiffies);
+        let mut now = NOW;
+        while restraint <= most {
+            assert_eq!(lag.advice(own, now), Advice::Leave);
+            // Who comes late with the same doesn't make it worse.
+            lag.judge(ms(20), now);
+            now += restraint;
+            assert_eq!(lag.advice(own, now), Advice::Follow);
+            lag.judge(ms(20), now);
+            restraint *= 4;
+        }
+        // After a while all is forgotten.
+        now += 3 * most;
+        lag.judge(ms(20), now);
+        assert!(!lag.is_restrained(now + ms(RESTRAINT_MS[0])));
+        lag.forget();
+        assert!(!lag.is_restrained(now));
     }
 
     #[test]
     fn a_slow_disk_is_nobodys_fault() {
-        let patience = Patience::new();
-        assert_eq!(waits_until_suspect(&patience, 7, 800, 10), 1);
-        assert_eq!(patience.took(jiffies(700), true, NOW), Some((7, false)));
-        assert_eq!(patience.limit(NOW), jiffies(MOST_MS));
-        // Better moments don't make it forget at once.
-        for _ in 0..5 {
-            assert_eq!(patience.took(jiffies(10), false, NOW), None);
-        }
-        assert_eq!(waits_until_suspect(&patience, 7, 800, 10), 0);
-        // But all is forgotten with time.
-        let later = NOW + jiffies(KNOWN_MS) + 1;
-        assert_eq!(patience.took(jiffies(10), false, later), None);
-        assert_eq!(patience.limit(later), jiffies(LIMIT_MS));
-        patience.forget();
-        assert_eq!(patience.limit(later), jiffies(MOST_MS));
+        let lag = Lag::new();
+        assert_eq!(waits_until_probe(&lag, None, 800), Some(1));
+        lag.judge(ms(700), NOW);
+        assert_eq!(lag.advice(None, NOW), Advice::Follow);
+        assert_eq!(waits_until_probe(&lag, Some(ms(700)), 800), None);
     }
 }

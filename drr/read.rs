@@ -23,6 +23,7 @@ use crate::{
     copy::{Extent, Served, Sources},
     giver::Giver,
     layer::{Layer, Who},
+    patience::Advice,
     stats::Miss,
     target::Drr,
     unshared::Memory,
@@ -54,7 +55,7 @@ pub(crate) struct Place {
 pub(crate) struct Passage {
     /// Who wrote the block that a read is for.
     owner: Option<Who>,
-    /// It has followed another read, of this target: the number of that and when it began to; 0 for none.
+    /// The target whose read it has followed, or might have; 0 for none.
     followed: u32,
     /// When it began to wait for that, and then when it was sent to the disk.
     since: Option<Since>,
@@ -142,16 +143,24 @@ impl Drr {
         let may_follow = !self.features.no_receive && !bio.polled() && bio.data().followed == 0;
         let now = Since::now();
         let vacant = match flights.entry(range) {
-            Entry::Occupied(leader) if may_follow && !self.patience.probes() => {
-                self.accept(&mut bio, &mut place, leader.pages());
-                trace!(follow, self.traced(bio.sector(), bio.sectors()));
-                bio.data().followed = leader.target().member.device;
+            Entry::Occupied(leader) if may_follow => {
+                let other = leader.target().member.device;
                 bio.data().since = Some(now);
-                return leader.follow(bio, self, self.patience.limit(now.jiffies()));
+                bio.data().followed = other;
+                match self.advice(other, now) {
+                    Advice::Follow => {
+                        self.accept(&mut bio, &mut place, leader.pages());
+                        trace!(follow, self.traced(bio.sector(), bio.sectors()));
+                        let patience = self.own_reads.patience(now.jiffies());
+                        return leader.follow(bio, self, patience);
+                    }
+                    Advice::Probe => bio.data().probes = true,
+                    Advice::Leave => {}
+                }
+                None
             }
             Entry::Occupied(_) => {
                 bio.data().since = Some(now);
-                bio.data().probes = may_follow;
                 None
             }
             Entry::Vacant(vacant) => Some(vacant),
@@ -194,7 +203,11 @@ impl Drr {
             && !self.features.no_donate
             && place.extent.is_whole()
             && (private || matches!(bio.pages().next(), Some(FilledPages::Alone(_))))
-            && givers.worth_waiting(self.member.device)
+            && givers
+                .with(self.member.device, |giver| {
+                    !giver.lag.is_restrained(Since::now().jiffies())
+                })
+                .unwrap_or(false)
     }
 
     /// Others may write to its memory while it is read, though it belongs to a page cache; or it belongs to none, but
@@ -233,7 +246,8 @@ impl Drr {
         let (leader, since) = (bio.data().followed, bio.data().since.replace(now));
         if let Some(since) = since.filter(|_| why != Wake::Left) {
             let time = since.elapsed(now);
-            self.patience.waited(leader, time, now.jiffies());
+            let givers = &self.member.table().givers;
+            givers.with(leader, |giver| giver.lag.waited(time));
         }
         let Some(place) = bio.data().place else {
             return self.missed(bio, Miss::Left);
@@ -257,10 +271,22 @@ impl Drr {
         };
         let now = Since::now();
         let time = since.elapsed(now);
-        let verdict = self.patience.took(time, passage.probes, now.jiffies());
-        if let Some((other, slow)) = verdict {
-            self.member.table().givers.judge(other, slow);
+        self.own_reads.took(time, now.jiffies());
+        if passage.probes {
+            let givers = &self.member.table().givers;
+            givers.with(passage.followed, |giver| {
+                giver.lag.judge(time, now.jiffies())
+            });
         }
+    }
+
+    /// What to do about a read of `other`'s that is in flight.
+    fn advice(&self, other: u32, now: Since) -> Advice {
+        let own = self.own_reads.worst(now.jiffies());
+        let givers = &self.member.table().givers;
+        givers
+            .with(other, |giver| giver.lag.advice(own, now.jiffies()))
+            .unwrap_or(Advice::Leave)
     }
 
     /// A read's data is there: completes it. The target may be gone afterwards.

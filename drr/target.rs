@@ -49,7 +49,7 @@ use crate::{
     giver::Giver,
     layer::Layer,
     message::{Answer, Message},
-    patience::Patience,
+    patience::OwnReads,
     read::Passage,
     stats::Stats,
 };
@@ -70,7 +70,7 @@ pub(crate) struct Drr {
     /// [`Layer::number`] of the thin device; another only after its table was replaced.
     pub(crate) layer: Atomic<u64>,
     pub(crate) stats: Stats,
-    pub(crate) patience: Patience,
+    pub(crate) own_reads: OwnReads,
 }
 
 #[vtable]
@@ -142,7 +142,7 @@ impl Target for Drr {
             sectors: ctor.sectors(),
             layer: Atomic::new(Layer::new(info.pool, info.thin_id).number()),
             stats: Stats::new()?,
-            patience: Patience::new(),
+            own_reads: OwnReads::new(),
         };
         Ok(KBox::new(target, GFP_KERNEL)?)
     }
@@ -281,10 +281,12 @@ impl Target for Drr {
     /// The thin device's table may have been replaced while this device was suspended.
     fn preresume(&self) -> Result {
         self.member.table().unshared.forget();
-        self.patience.forget();
+        self.own_reads.forget();
         let (givers, number) = (&self.member.table().givers, self.own.bdev().number());
-        givers.judge(self.member.device, false);
-        givers.with(self.member.device, |giver| giver.numbered(number));
+        givers.with(self.member.device, |giver| {
+            giver.lag.forget();
+            giver.numbered(number);
+        });
         // Not if the thin device is suspended itself; then `place_at` finds out.
         let Ok(info) = self.thin.thin().info() else {
             return Ok(());

@@ -477,9 +477,9 @@ impl Since {
         Self(unsafe { bindings::dm_rust_jiffies() })
     }
 
-    /// It was so many jiffies ago when it is `now`.
+    /// It was so many jiffies ago when it is `now`; none if that was looked up a little before.
     pub fn elapsed(self, now: Self) -> u64 {
-        now.0.wrapping_sub(self.0)
+        now.0.saturating_sub(self.0)
     }
 
     /// `now` is more than `ms` milliseconds later.
