@@ -164,7 +164,7 @@ impl<const COUNT: usize> Taken<'_, COUNT> {
     /// keeps its target alive, as device-mapper destroys none with I/O in flight.
     pub fn park<T: Follow>(mut self, mut bio: Bio<'_, T>, target: &T) -> Mapped {
         bio.stop_polling();
-        if let Some(Some(alone)) = self.alone.as_mut().map(|alone| &mut **alone) {
+        if let Some(Some(alone)) = self.alone.as_deref_mut() {
             // SAFETY: The bio is ours, and nobody knows of its flight.
             unsafe { alone.waiting.push(Flight::deferred(&bio, target)) };
         }
