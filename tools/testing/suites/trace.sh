@@ -235,9 +235,15 @@ slow_disk() {
 
 donor_missed() { (($(stat_of donor miss_norecord))); }
 
-# follows MILLISECONDS: the receiver's read of what the donor reads on a disk so slow.
+# follows MILLISECONDS: the receiver's read of what the donor reads on a disk so slow. Nobody knows how long reads
+# took before.
 follows() {
+	local name
 	evict /dev/mapper/donor
+	for name in donor receiver; do
+		dmsetup suspend --nolockfs $name
+		dmsetup resume $name
+	done
 	slow_disk "$1"
 	trace_on
 	dd if=/dev/mapper/donor of=/dev/null bs=64k count=1 status=none &

@@ -46,12 +46,14 @@ const FAULTS: &[(u32, &str, Operation)] = &[
     (6, "pool without space, queueing", |it| it.full_queueing()),
     (4, "pool without space, failing", |it| it.failing(Fault::Full)),
     (4, "pool read-only", |it| it.failing(Fault::ReadOnly)),
+    (6, "read errors in parts", |it| it.failing(Fault::Reads)),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Full,
     ReadOnly,
+    Reads,
 }
 
 /// Numbers of authors that haven't been given out in this round.
@@ -392,7 +394,7 @@ impl Controller<'_> {
         Ok(full)
     }
 
-    /// The pool fails what is written, for want of space or because it is read-only. Of files
+    /// The pool fails what is written, for want of space or because it is read-only, or its disk what is read. Of files
     /// that change, only whose data they have is known then; the others stay readable.
     fn failing(&mut self, fault: Fault) -> Result<bool> {
         for slot in self.slots {
@@ -412,6 +414,11 @@ impl Controller<'_> {
                 self.pool.thin_delete(thin)?;
                 self.pool.pool_feature("error_if_no_space", false)?;
                 full
+            }
+            Fault::Reads => {
+                let time = Duration::from_millis(self.rng.u64(200..2000));
+                self.pool.fail_reads(time)?;
+                true
             }
             Fault::ReadOnly => {
                 self.pool.pool_feature("read_only", true)?;

@@ -155,6 +155,35 @@ impl Pool {
         )
     }
 
+    /// The same, but reads fail in every other piece of `sectors`.
+    fn faulty_table(&self, sectors: u64) -> String {
+        let all = *self.data_sectors.lock().unwrap();
+        let line = |(number, start): (usize, u64)| {
+            let length = sectors.min(all - start);
+            let what = match number % 2 {
+                0 => format!("linear /dev/{DATA_DISK} {start}"),
+                _ => format!("flakey /dev/{DATA_DISK} {start} 0 3600 1 error_reads"),
+            };
+            format!("{start} {length} {what}")
+        };
+        let starts = (0..all).step_by(sectors as usize);
+        starts.enumerate().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Lets reads of parts of the data fail for so long: of every other of a thousand pieces, which begin and end
+    /// within blocks.
+    pub fn fail_reads(&self, time: Duration) -> Result<()> {
+        let _table = self.table.lock().unwrap();
+        let pages = *self.data_sectors.lock().unwrap() / 8 / 1000;
+        let file = "/tmp/faulty-table";
+        std::fs::write(file, self.faulty_table((pages | 1) * 8))?;
+        run("dmsetup", &["load", "data", file])?;
+        dm::suspend("data", false)?;
+        dm::resume("data")?;
+        std::thread::sleep(time);
+        Self::reload("data", &self.data_table())
+    }
+
     fn pool_table(&self) -> String {
         let features = self.features.lock().unwrap();
         format!(

@@ -59,6 +59,7 @@ const OPERATIONS: &[Operation] = operations! {
      4 All   false "fsync"                   write::sync;
     10 All   true  "write"                   write::buffered;
      8 All   true  "O_DIRECT write"          write::direct;
+     6 All   true  "O_DIRECT write of blocks" write::blocks;
      8 All   true  "mmap write"              write::mapped;
      4 All   true  "io_uring write"          write::uring;
      4 All   true  "io_uring O_DIRECT write" write::uring_direct;

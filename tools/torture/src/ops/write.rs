@@ -68,6 +68,19 @@ pub fn direct(worker: &mut Worker<'_>, layer: &Layer, file: &File) -> Result<(),
     )
 }
 
+/// Past the page cache, and whole blocks of the pool, if the file system has put the file so: raw devices are.
+pub fn blocks(worker: &mut Worker<'_>, layer: &Layer, file: &File) -> Result<(), Trouble> {
+    let align = UNITS * [16, 32][worker.rng.usize(..2)];
+    part(
+        worker,
+        layer,
+        file,
+        align,
+        libc::O_DIRECT,
+        |worker, handle, at, len| sys::pwrite(handle, worker.buffer.bytes_mut(len), at, 0),
+    )
+}
+
 /// Leaves nothing in the page cache.
 pub fn dontcache(worker: &mut Worker<'_>, layer: &Layer, file: &File) -> Result<(), Trouble> {
     part(worker, layer, file, 1, 0, |worker, handle, at, len| {
