@@ -9,8 +9,8 @@
 //!
 //! Blocks have a limited number of *cells*, many blocks the same. A cell counts those that share any of its
 //! blocks, and has a bit that says that one of the blocks is exclusive. So a write that wants to be alone is denied
-//! that by a write to another block of the cell; but nobody waits for another block. Who finds the bit set looks
-//! under the cell's lock which block it is, and goes on if that is none of his own.
+//! that by a write to another block of the cell; but no write waits for another block. One that finds the bit set looks
+//! under the cell's lock which block it is, and goes on if it isn't one of its own.
 //!
 //! Each change of a counter is one fully ordered operation. So either the one that wants to be alone sees the
 //! other, or the other sees the bit, and then the block: the two are set under the cell's lock.
@@ -88,38 +88,45 @@ impl Locked {
     }
 }
 
-/// A block that one write has exclusively, under one of its names.
+/// A block that one write has exclusively, under the name that leads to the cell.
 struct Alone {
-    place: usize,
     name: u64,
     block: u64,
-    /// Bios that come to it.
-    waiting: FlightList,
 }
 
 impl Alone {
-    /// It is one of `blocks`, by their name at `place`.
-    fn is_of(&self, blocks: Blocks, place: usize) -> bool {
-        let same_device = self.place == place && self.name == blocks.names[place];
-        same_device && self.block.wrapping_sub(blocks.first) < blocks.count
+    /// It is one of `blocks`, whose name this is.
+    fn is_of(&self, name: u64, blocks: Blocks) -> bool {
+        self.name == name && self.block.wrapping_sub(blocks.first) < blocks.count
     }
+}
+
+/// What a cell's lock guards.
+struct Guarded {
+    /// There if [`EXCLUSIVE`] is set.
+    alone: Option<Alone>,
+    /// Bios that come to that block.
+    waiting: FlightList,
 }
 
 #[pin_data]
 struct Cell {
     /// How many share a block of the cell, and [`EXCLUSIVE`].
     state: Atomic<u32>,
-    /// There if that is set, with the lock held.
     #[pin]
-    alone: SpinLockIrq<Option<Alone>>,
+    guarded: SpinLockIrq<Guarded>,
 }
 
 impl Cell {
     fn new() -> impl PinInit<Self, Error> {
         let state = Atomic::new(0);
+        let guarded = Guarded {
+            alone: None,
+            waiting: FlightList::EMPTY,
+        };
         try_pin_init!(Self {
             state,
-            alone <- SpinLockIrq::new(None, CELL, static_lock_class!()),
+            guarded <- SpinLockIrq::new(guarded, CELL, static_lock_class!()),
         })
     }
 }
@@ -144,18 +151,21 @@ pub struct BlockLocks<const COUNT: usize>(Pin<KVBox<Cells<COUNT>>>);
 /// Another write has one of the blocks exclusively, and keeps it for as long as this is there.
 #[must_use]
 pub struct Taken<'a, const COUNT: usize> {
-    alone: Option<SpinLockIrqGuard<'a, Option<Alone>>>,
-    locks: &'a BlockLocks<COUNT>,
-    blocks: Blocks,
-    /// So many cells have been counted up.
-    shared: usize,
+    guarded: SpinLockIrqGuard<'a, Guarded>,
+    /// Dropped after the lock, as there may be thousands.
+    _shares: Shares<'a, COUNT>,
 }
 
-impl<const COUNT: usize> Drop for Taken<'_, COUNT> {
+/// The first `count` shares of `blocks`, given back when dropped.
+struct Shares<'a, const COUNT: usize> {
+    locks: &'a BlockLocks<COUNT>,
+    blocks: Blocks,
+    count: usize,
+}
+
+impl<const COUNT: usize> Drop for Shares<'_, COUNT> {
     fn drop(&mut self) {
-        // Not with interrupts off: there may be thousands.
-        self.alone = None;
-        self.locks.unshare(self.blocks, self.shared);
+        self.locks.unshare(self.blocks, self.count);
     }
 }
 
@@ -164,10 +174,8 @@ impl<const COUNT: usize> Taken<'_, COUNT> {
     /// keeps its target alive, as device-mapper destroys none with I/O in flight.
     pub fn park<T: Follow>(mut self, mut bio: Bio<'_, T>, target: &T) -> Mapped {
         bio.stop_polling();
-        if let Some(Some(alone)) = self.alone.as_deref_mut() {
-            // SAFETY: The bio is ours, and nobody knows of its flight.
-            unsafe { alone.waiting.push(Flight::deferred(&bio, target)) };
-        }
+        // SAFETY: The bio is ours, and nobody knows of its flight.
+        unsafe { self.guarded.waiting.push(Flight::deferred(&bio, target)) };
         Mapped::submitted()
     }
 }
@@ -181,16 +189,17 @@ impl<const COUNT: usize> BlockLocks<COUNT> {
         Ok(Self(KVBox::pin_init(Cells::new(), GFP_KERNEL)?))
     }
 
-    /// The cells of `blocks` and their names' places. Names at different places have different cells, or a write could be
-    /// in its own way.
-    fn of(&self, blocks: Blocks) -> impl Iterator<Item = (&Cell, usize)> {
+    /// The cells of `blocks`, each with the name that leads to it. Names at different places have different cells, or a
+    /// write could be in its own way.
+    fn of(&self, blocks: Blocks) -> impl Iterator<Item = (&Cell, u64)> {
         let most = (COUNT / NAMES) as u64;
         (0..NAMES).flat_map(move |place| {
-            let first = hash(blocks.names[place]).wrapping_add(blocks.first);
+            let name = blocks.names[place];
+            let first = hash(name).wrapping_add(blocks.first);
             (0..blocks.count.min(most)).map(move |step| {
                 // CAST: The remainder is an index.
                 let at = (first.wrapping_add(step) % most) as usize;
-                (&self.0.cells[place * (COUNT / NAMES) + at], place)
+                (&self.0.cells[place * (COUNT / NAMES) + at], name)
             })
         })
     }
@@ -202,19 +211,22 @@ impl<const COUNT: usize> BlockLocks<COUNT> {
         }
     }
 
-    /// Shares the locks of `blocks`, unless somebody has one of these exclusively.
+    /// Shares the locks of `blocks`, unless a write has one of these blocks exclusively.
     pub fn share(&self, blocks: Blocks) -> Result<Locked, Taken<'_, COUNT>> {
-        for (done, (cell, place)) in self.of(blocks).enumerate() {
+        for (done, (cell, name)) in self.of(blocks).enumerate() {
             if cell.state.fetch_add(1, Full) & EXCLUSIVE == 0 || !Guard::AloneAfter.on() {
                 continue;
             }
-            let alone = cell.alone.lock();
-            if alone.as_ref().is_some_and(|it| it.is_of(blocks, place)) {
+            let guarded = cell.guarded.lock();
+            let alone = guarded.alone.as_ref();
+            if alone.is_some_and(|alone| alone.is_of(name, blocks)) {
                 return Err(Taken {
-                    alone: Some(alone),
-                    locks: self,
-                    blocks,
-                    shared: done + 1,
+                    guarded,
+                    _shares: Shares {
+                        locks: self,
+                        blocks,
+                        count: done + 1,
+                    },
                 });
             }
         }
@@ -231,8 +243,8 @@ impl<const COUNT: usize> BlockLocks<COUNT> {
         if blocks.count != 1 || locked.exclusive {
             return false;
         }
-        for (done, (cell, place)) in self.of(blocks).enumerate() {
-            let mut alone = cell.alone.lock();
+        for (done, (cell, name)) in self.of(blocks).enumerate() {
+            let mut guarded = cell.guarded.lock();
             let sharers = if Guard::AloneBefore.on() {
                 1
             } else {
@@ -240,31 +252,28 @@ impl<const COUNT: usize> BlockLocks<COUNT> {
             };
             let set = cell.state.cmpxchg(sharers, EXCLUSIVE | sharers, Full);
             if set.is_err() {
-                drop(alone);
+                drop(guarded);
                 self.let_in(blocks, done);
                 return false;
             }
-            *alone = Some(Alone {
-                place,
-                name: blocks.names[place],
+            guarded.alone = Some(Alone {
+                name,
                 block: blocks.first,
-                waiting: FlightList::EMPTY,
             });
         }
         locked.exclusive = true;
         true
     }
 
-    /// Ends the exclusiveness of the first `count` cells of `blocks`; who waits for that goes on. Any context.
+    /// Lets others share the first `count` cells of `blocks` again, and has the bios that wait there go on. Any context.
     fn let_in(&self, blocks: Blocks, count: usize) {
         for (cell, _) in self.of(blocks).take(count) {
-            let mut alone = cell.alone.lock();
+            let mut guarded = cell.guarded.lock();
             cell.state.fetch_add(EXCLUSIVE.wrapping_neg(), Full);
-            let gone = alone.take();
-            drop(alone);
-            if let Some(gone) = gone {
-                gone.waiting.go_on();
-            }
+            guarded.alone = None;
+            let waiting = guarded.waiting.take();
+            drop(guarded);
+            waiting.go_on();
         }
     }
 
