@@ -429,19 +429,9 @@ u64 dm_rust_jiffies(void)
 	return get_jiffies_64();
 }
 
-struct workqueue_struct *dm_rust_bh_queue_new(const char *name)
+struct workqueue_struct *dm_rust_queue_new(const char *name, unsigned int flags)
 {
-	return alloc_workqueue("%s", WQ_BH | WQ_PERCPU, 0, name);
-}
-
-struct workqueue_struct *dm_rust_unbound_queue_new(const char *name)
-{
-	return alloc_workqueue("%s", WQ_MEM_RECLAIM | WQ_UNBOUND, 0, name);
-}
-
-struct workqueue_struct *dm_rust_task_queue_new(const char *name)
-{
-	return alloc_workqueue("%s", WQ_MEM_RECLAIM | WQ_HIGHPRI | WQ_PERCPU, 0, name);
+	return alloc_workqueue("%s", flags, 0, name);
 }
 
 void dm_rust_queue_work(struct workqueue_struct *queue,

@@ -13,6 +13,7 @@
 #include <linux/pagemap.h>
 #include <linux/percpu.h>
 #include <linux/ratelimit.h>
+#include <linux/workqueue.h>
 
 /* Macros with casts, which bindgen doesn't evaluate. */
 enum {
@@ -38,6 +39,9 @@ enum {
 	/* And what makes that impossible, or not worth it. */
 	DM_RUST_SPECIAL_WRITE = REQ_PREFLUSH | REQ_ATOMIC | REQ_POLLED,
 	DM_RUST_BIO_MAX_VECS = BIO_MAX_VECS,
+	DM_RUST_WQ_SOFTIRQ = WQ_BH | WQ_PERCPU,
+	DM_RUST_WQ_TASK = WQ_MEM_RECLAIM | WQ_HIGHPRI | WQ_PERCPU,
+	DM_RUST_WQ_THREADS = WQ_MEM_RECLAIM | WQ_UNBOUND,
 	DM_RUST_STATUS_INFO = STATUSTYPE_INFO,
 	DM_RUST_STATUS_TABLE = STATUSTYPE_TABLE,
 	DM_RUST_STATUS_IMA = STATUSTYPE_IMA,
@@ -106,7 +110,7 @@ u64 dm_rust_counters_sum(u64 __percpu *counters, size_t at);
 struct dm_rust_ticker;
 typedef bool (*dm_rust_tick_fn)(void *data);
 
-/* A queue for work; and a tick, every so often, until fn says false. */
+/* A tick, every so often, until fn says false. */
 struct dm_rust_ticker *dm_rust_ticker_new(const char *name, bool for_reclaim,
 					  unsigned int every_ms,
 					  dm_rust_tick_fn fn, void *data);
@@ -114,10 +118,8 @@ void dm_rust_ticker_tick(struct dm_rust_ticker *ticker, bool soon);
 void dm_rust_ticker_free(struct dm_rust_ticker *ticker);
 u64 dm_rust_jiffies(void);
 
-/* Queues for work: in softirq context, or in a task that reclaim may wait for. */
-struct workqueue_struct *dm_rust_bh_queue_new(const char *name);
-struct workqueue_struct *dm_rust_unbound_queue_new(const char *name);
-struct workqueue_struct *dm_rust_task_queue_new(const char *name);
+/* Queues for work, with DM_RUST_WQ_... for flags. */
+struct workqueue_struct *dm_rust_queue_new(const char *name, unsigned int flags);
 void dm_rust_queue_work(struct workqueue_struct *queue,
 			struct work_struct *work, work_func_t fn);
 void dm_rust_queue_free(struct workqueue_struct *queue);

@@ -28,26 +28,24 @@ unsafe impl Sync for WorkQueue {}
 impl WorkQueue {
     /// Makes a queue whose work is done in softirq context, on the same CPU. Process context; fails with `ENOMEM`.
     pub(crate) fn in_softirq(name: &'static CStr) -> Result<Self> {
-        // SAFETY: A C string.
-        let queue = unsafe { bindings::dm_rust_bh_queue_new(name.as_char_ptr()) };
-        // INVARIANT: Just made.
-        NonNull::new(queue).map(Self).ok_or(ENOMEM)
+        Self::new(name, bindings::DM_RUST_WQ_SOFTIRQ)
+    }
+
+    /// Makes a queue whose work is done by a kernel thread on the same CPU, for which reclaim may wait. Process
+    /// context; fails with `ENOMEM`.
+    pub(crate) fn in_task(name: &'static CStr) -> Result<Self> {
+        Self::new(name, bindings::DM_RUST_WQ_TASK)
     }
 
     /// Makes a queue whose work is done by any number of kernel threads, each of which may wait, and for which reclaim
     /// may wait. Process context; fails with `ENOMEM`.
     pub fn in_threads(name: &'static CStr) -> Result<Self> {
-        // SAFETY: A C string.
-        let queue = unsafe { bindings::dm_rust_unbound_queue_new(name.as_char_ptr()) };
-        // INVARIANT: Just made.
-        NonNull::new(queue).map(Self).ok_or(ENOMEM)
+        Self::new(name, bindings::DM_RUST_WQ_THREADS)
     }
 
-    /// Makes a queue whose work is done by a kernel thread on the same CPU, for which reclaim may wait. Process context; fails with
-    /// `ENOMEM`.
-    pub(crate) fn in_task(name: &'static CStr) -> Result<Self> {
-        // SAFETY: A C string.
-        let queue = unsafe { bindings::dm_rust_task_queue_new(name.as_char_ptr()) };
+    fn new(name: &'static CStr, flags: u32) -> Result<Self> {
+        // SAFETY: A C string, and flags that go together.
+        let queue = unsafe { bindings::dm_rust_queue_new(name.as_char_ptr(), flags) };
         // INVARIANT: Just made.
         NonNull::new(queue).map(Self).ok_or(ENOMEM)
     }

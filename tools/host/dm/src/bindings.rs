@@ -136,15 +136,11 @@ pub(crate) unsafe fn dm_rust_ticker_tick(ticker: *mut dm_rust_ticker, _soon: boo
     unsafe { &*ticker }.asked.set(true);
 }
 
-pub(crate) unsafe fn dm_rust_bh_queue_new(_name: *const c_char) -> *mut workqueue_struct {
-    core::ptr::dangling_mut()
-}
+pub(crate) const DM_RUST_WQ_SOFTIRQ: u32 = 0;
+pub(crate) const DM_RUST_WQ_TASK: u32 = 1;
+pub(crate) const DM_RUST_WQ_THREADS: u32 = 2;
 
-pub(crate) unsafe fn dm_rust_task_queue_new(_name: *const c_char) -> *mut workqueue_struct {
-    core::ptr::dangling_mut()
-}
-
-pub(crate) unsafe fn dm_rust_unbound_queue_new(_name: *const c_char) -> *mut workqueue_struct {
+pub(crate) unsafe fn dm_rust_queue_new(_name: *const c_char, _flags: u32) -> *mut workqueue_struct {
     core::ptr::dangling_mut()
 }
 
