@@ -142,7 +142,7 @@ impl Lag {
         now < self.until.load(Relaxed)
     }
 
-    /// What somebody is to do whose own reads take so long, if that is known.
+    /// What a target is to do about one of these reads. Its own take `own` at the worst, if that is known.
     pub(crate) fn advice(&self, own: Option<u64>, now: u64) -> Advice {
         if self.is_restrained(now) {
             return Advice::Leave;
@@ -161,7 +161,7 @@ impl Lag {
         }
     }
 
-    /// Somebody has waited for so long, in vain or not.
+    /// Another target's read has waited `time` for one of these, in vain or not.
     pub(crate) fn waited(&self, time: u64) {
         let waits = self.waits.load(Relaxed);
         let mean = match waits {
@@ -178,7 +178,7 @@ impl Lag {
         self.waits.store(waits.saturating_add(1), Relaxed);
     }
 
-    /// Somebody hasn't waited, and his read took so long.
+    /// A probe has ended, and took `time`.
     pub(crate) fn judge(&self, time: u64, now: u64) {
         self.probing.store(0, Relaxed);
         self.waits.store(0, Relaxed);
@@ -209,7 +209,7 @@ mod tests {
         jiffies(ms)
     }
 
-    /// So many waits make a read probe.
+    /// How many waits it takes until a read probes.
     fn waits_until_probe(lag: &Lag, own: Option<u64>, time: u32) -> Option<u32> {
         (1..=10).find(|_| {
             lag.waited(ms(time));

@@ -177,7 +177,7 @@ impl Drr {
         }
         let private = self.wants_privacy(&bio, &place);
         if let Some(vacant) = vacant {
-            if self.may_lead(&bio, &place, private) {
+            if self.may_lead(&bio, &place, private, now) {
                 bio.data().since = Some(now);
                 vacant.lead(&bio, self, place.extent.pages().1);
             }
@@ -197,7 +197,7 @@ impl Drr {
 
     /// Its pages will be on record when it has ended, for all that can be told now, and it isn't slower than
     /// others.
-    fn may_lead(&self, bio: &Bio<'_, Self>, place: &Place, private: bool) -> bool {
+    fn may_lead(&self, bio: &Bio<'_, Self>, place: &Place, private: bool, now: Since) -> bool {
         let givers = &self.member.table().givers;
         place.stamp.is_some()
             && !self.features.no_donate
@@ -205,7 +205,7 @@ impl Drr {
             && (private || matches!(bio.pages().next(), Some(FilledPages::Alone(_))))
             && givers
                 .with(self.member.device, |giver| {
-                    !giver.lag.is_restrained(Since::now().jiffies())
+                    !giver.lag.is_restrained(now.jiffies())
                 })
                 .unwrap_or(false)
     }

@@ -144,7 +144,7 @@ impl Stats {
         self.add(Count::WholeWrites, 1);
     }
 
-    /// A write waits until a whole block has been written in the place of another to the same block.
+    /// A write was parked until a whole-block write to its block has ended.
     pub(crate) fn parked_write(&self) {
         self.add(Count::ParkedWrites, 1);
     }

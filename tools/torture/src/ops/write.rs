@@ -58,6 +58,15 @@ pub fn buffered(worker: &mut Worker<'_>, layer: &Layer, file: &File) -> Result<(
 /// Past the page cache.
 pub fn direct(worker: &mut Worker<'_>, layer: &Layer, file: &File) -> Result<(), Trouble> {
     let align = if worker.rng.bool() { SECTOR } else { UNITS };
+    directly(worker, layer, file, align)
+}
+
+fn directly(
+    worker: &mut Worker<'_>,
+    layer: &Layer,
+    file: &File,
+    align: usize,
+) -> Result<(), Trouble> {
     part(
         worker,
         layer,
@@ -71,14 +80,7 @@ pub fn direct(worker: &mut Worker<'_>, layer: &Layer, file: &File) -> Result<(),
 /// Past the page cache, and whole blocks of the pool, if the file system has put the file so: raw devices are.
 pub fn blocks(worker: &mut Worker<'_>, layer: &Layer, file: &File) -> Result<(), Trouble> {
     let align = UNITS * [16, 32][worker.rng.usize(..2)];
-    part(
-        worker,
-        layer,
-        file,
-        align,
-        libc::O_DIRECT,
-        |worker, handle, at, len| sys::pwrite(handle, worker.buffer.bytes_mut(len), at, 0),
-    )
+    directly(worker, layer, file, align)
 }
 
 /// Leaves nothing in the page cache.
