@@ -45,7 +45,6 @@ mod mappings;
 #[path = "../../../../drr/message.rs"]
 mod message;
 #[allow(dead_code)]
-#[cfg(not(loom))]
 #[path = "../../../../drr/patience.rs"]
 mod patience;
 #[allow(dead_code)]
