@@ -52,6 +52,7 @@ pub mod rcu_arc;
 pub mod sched;
 pub mod scratch;
 pub mod seqcell;
+mod slab;
 pub mod spread;
 pub mod target;
 pub mod thin;

@@ -516,3 +516,45 @@ void dm_rust_store_unlock(struct page *page)
 {
 	folio_unlock(page_folio(page));
 }
+
+/* More than device-mapper has of its own before a clone. */
+#define BEFORE_CLONE 1024
+
+/*
+ * dm.c has the first clone of a bio inside its struct dm_io, and others not,
+ * and per-bio data before that. How far before the clone is its own business;
+ * dm_per_bio_data() tells, and looks at a flag there to see which it is: all
+ * flags are set, or none.
+ */
+static int front_pad(unsigned int data_size, bool first)
+{
+	char *memory = kmalloc(BEFORE_CLONE + sizeof(struct bio), GFP_KERNEL);
+	struct bio *clone;
+	int pad;
+
+	if (!memory)
+		return -ENOMEM;
+	memset(memory, first ? 0xff : 0, BEFORE_CLONE + sizeof(struct bio));
+	clone = (struct bio *)(memory + BEFORE_CLONE);
+	pad = (char *)clone - (char *)dm_per_bio_data(clone, 0);
+	kfree(memory);
+	return pad + ALIGN(data_size, __alignof__(u64));
+}
+
+/* Bio sets with as much before and behind a bio have one slab in common. */
+struct bio_set *dm_rust_slab_new(unsigned int data_size, bool first)
+{
+	struct bio_set *set = kzalloc(sizeof(*set), GFP_KERNEL);
+	int pad = front_pad(data_size, first);
+
+	if (set && pad >= 0 && !bioset_init(set, 1, pad, 0))
+		return set;
+	kfree(set);
+	return NULL;
+}
+
+void dm_rust_slab_free(struct bio_set *set)
+{
+	bioset_exit(set);
+	kfree(set);
+}

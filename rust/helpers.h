@@ -135,4 +135,7 @@ bool dm_rust_store_add(struct inode *inode, struct page *page, pgoff_t index);
 void dm_rust_store_drop(struct inode *inode, pgoff_t last);
 void dm_rust_store_unlock(struct page *page);
 
+struct bio_set *dm_rust_slab_new(unsigned int data_size, bool first);
+void dm_rust_slab_free(struct bio_set *set);
+
 #endif /* _DM_RUST_HELPERS_H */

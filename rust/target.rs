@@ -23,6 +23,7 @@ use crate::{
     folio::PAGE_SECTORS,
     inflight::{Flight, Lead},
     printer::Printer,
+    slab::Slabs,
     verify::Verdict,
     work::WorkQueue,
 };
@@ -216,6 +217,7 @@ struct Type<T: Target> {
     shared: Arc<T::Shared>,
     /// For what would take too long in an interrupt.
     later: WorkQueue,
+    _slabs: Slabs,
 }
 
 /// How far a bio has come.
@@ -297,7 +299,16 @@ impl<T: Target> Registration<T> {
             ..Default::default()
         });
         let later = WorkQueue::in_softirq(T::NAME)?;
-        let this = KBox::new(Type { raw, shared, later }, GFP_KERNEL)?;
+        let slabs = Slabs::new(size_of::<PerBio<T>>())?;
+        let this = KBox::new(
+            Type {
+                raw,
+                shared,
+                later,
+                _slabs: slabs,
+            },
+            GFP_KERNEL,
+        )?;
         // SAFETY: The type is complete, and stays where it is until it is unregistered.
         kernel::error::to_result(unsafe { bindings::dm_register_target(this.raw.get()) })?;
         // INVARIANT: Just registered.

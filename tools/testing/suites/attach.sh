@@ -126,6 +126,22 @@ cycles_under_io() {
 	xfs_repair -n /dev/mapper/t-two
 }
 
+# A slab of bios goes with the last device that has bios of its size, which takes tenths of a second: the
+# module keeps those of its targets.
+slabs() { (cd /sys/kernel/slab && echo bio-*); }
+no_slab_goes() {
+	local before
+	[ -d /sys/kernel/slab ] || skip "no /sys/kernel/slab"
+	mounted ext4 one base-ext4
+	on_exit "gone one"
+	before=$(slabs)
+	ctl attach t-one
+	is_attached t-one || flunk "$(dmsetup table)"
+	[ "$(slabs)" = "$before" ] || flunk "slabs with a target: $(slabs), without: $before"
+	ctl detach t-one
+	[ "$(slabs)" = "$before" ] || flunk "slabs without a target: $(slabs), before: $before"
+}
+
 # --- when it dies --------------------------------------------------------------------
 
 # stopped_at STEP ARGUMENTS...: runs drrctl up to this step; its id is in $STOPPED.
@@ -421,6 +437,7 @@ odd_tables() {
 bases_up
 run_case "attached and detached, ext4" serves ext4
 run_case "attached and detached, xfs" serves xfs
+run_case "no slab goes with the last target" no_slab_goes
 run_case "cycles under I/O" cycles_under_io
 [ ! -e "$WORK/cycles" ] || say "$(<"$WORK/cycles") cycles of attach and detach"
 run_case "killed at every step" killed
