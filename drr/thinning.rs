@@ -4,9 +4,9 @@
 //!
 //! Any copy of a page serves all siblings, so what reclaim takes costs a read from the disk only if it
 //! was the last one. Reclaim can't tell: it takes the page that was not used for the longest time. So
-//! for each recorded page that it takes, a few that have a copy elsewhere are taken, too, from the same
-//! control group's memory, and reclaim has that much less to find. Those that nobody used lately go
-//! first, and the oldest of several. While reclaim takes nothing, nor does this.
+//! for each recorded page that it takes, another that has a copy elsewhere is taken, too, from the same
+//! control group's memory, and reclaim has that much less to find: no more goes than would have gone without.
+//! Only what nobody used lately goes, and the oldest of several first. While reclaim takes nothing, nor does this.
 //!
 //! They are found by walking the [table](crate::access), a bit each time. If a walk finds none, the next
 //! one waits until reclaim has taken twice as much as before the last.
@@ -33,8 +33,6 @@ use dm::{
 
 use crate::access::{AccessTable, Holder, PageDonor, Stretch};
 
-/// Pages that may go for each one that reclaim takes.
-const RATE: u32 = 4;
 /// Pages that may go from a group until reclaim takes the next, at most: 64 MiB.
 const MOST_DUE: u32 = 1 << 14;
 /// Groups that are told apart.
@@ -93,10 +91,8 @@ pub(crate) struct Thinning {
     taken: Atomic<u32>,
     /// So many have to be when the next one begins.
     patience: Atomic<u32>,
-    /// Where the walk is, in the first or the second half.
+    /// Where the walk is.
     at: Atomic<usize>,
-    /// In the second half of the walk, those in use go, too.
-    any: Atomic<bool>,
     /// Pages that were dropped in this walk.
     dropped: Atomic<u32>,
 }
@@ -112,7 +108,6 @@ impl Thinning {
             taken: Atomic::new(0),
             patience: Atomic::new(PATIENCE[0]),
             at: Atomic::new(0),
-            any: Atomic::new(false),
             dropped: Atomic::new(0),
         }
     }
@@ -129,7 +124,7 @@ impl Thinning {
     /// Reclaim takes recorded pages. Returns whether to begin a walk.
     fn reclaimed(&self, group: Group, pages: u32) -> bool {
         let due = self.due(group);
-        due.set(group, (due.of(group) + pages * RATE).min(MOST_DUE));
+        due.set(group, due.of(group).saturating_add(pages).min(MOST_DUE));
         let taken = self.taken.load(Relaxed).saturating_add(pages);
         self.taken.store(taken, Relaxed);
         taken >= self.patience.load(Relaxed)
@@ -155,12 +150,7 @@ impl Thinning {
     }
 
     /// Looks for folios of a stretch that may go; one copy of each page is to stay.
-    fn look_at(
-        &self,
-        holders: &Holders<'_, Stretch, Holder>,
-        any: bool,
-        found: &mut KVec<Candidate>,
-    ) {
+    fn look_at(&self, holders: &Holders<'_, Stretch, Holder>, found: &mut KVec<Candidate>) {
         let mut copies: [Option<PageDonor<'_>>; COPIES] = [None; COPIES];
         let mut pages = [0; COPIES];
         let mut count = 0;
@@ -178,7 +168,7 @@ impl Thinning {
             if pages[at] & elsewhere == 0 || self.keeps(donor.holder().device) {
                 continue;
             }
-            pages[at] &= !self.look_through(donor, pages[at] & elsewhere, any, found);
+            pages[at] &= !self.look_through(donor, pages[at] & elsewhere, found);
         }
     }
 
@@ -189,13 +179,7 @@ impl Thinning {
 
     /// Looks for folios of one copy, none of whose pages but those of `extra` are in the stretch.
     /// Returns these.
-    fn look_through(
-        &self,
-        donor: &PageDonor<'_>,
-        extra: u32,
-        any: bool,
-        found: &mut KVec<Candidate>,
-    ) -> u32 {
+    fn look_through(&self, donor: &PageDonor<'_>, extra: u32, found: &mut KVec<Candidate>) -> u32 {
         let (mut left, mut gone) = (extra, 0);
         while left != 0 {
             let page = left.trailing_zeros();
@@ -207,7 +191,7 @@ impl Thinning {
             let pages = donor.pages_between(first, last);
             left &= !(pages | bits::mask(page, 1));
             let group = folio.group();
-            if pages & !extra != 0 || self.due(group).of(group) == 0 || !(any || folio.idle()) {
+            if pages & !extra != 0 || self.due(group).of(group) == 0 || !folio.idle() {
                 continue;
             }
             let candidate = Candidate {
@@ -226,12 +210,8 @@ impl Thinning {
         gone
     }
 
-    /// The walk is through, or nothing is left to do. Returns whether there is more.
-    fn walked(&self) -> bool {
-        if self.any_due() && !self.any.load(Relaxed) {
-            self.any.store(true, Relaxed);
-            return true;
-        }
+    /// The walk is through, or nothing is left to do.
+    fn walked(&self) {
         let [least, most] = PATIENCE;
         let patience = match self.dropped.load(Relaxed) {
             0 => (self.patience.load(Relaxed) * 2).min(most),
@@ -243,8 +223,6 @@ impl Thinning {
         }
         self.taken.store(0, Relaxed);
         self.dropped.store(0, Relaxed);
-        self.any.store(false, Relaxed);
-        false
     }
 }
 
@@ -253,23 +231,23 @@ impl Ticks for Thinning {
         let Ok(mut found) = KVec::with_capacity(BATCH, GFP_NOWAIT) else {
             return true;
         };
-        let any = self.any.load(Relaxed);
         let begin = self.at.load(Relaxed);
         let end = begin + BUCKETS;
         let mut at = Some(begin);
         while let Some(from) = at.filter(|from| *from < end) {
             let directory = self.table.directory();
             at = directory.each_name(from, end - from, |holders| {
-                self.look_at(&holders, any, &mut found);
+                self.look_at(&holders, &mut found);
                 found.len() < BATCH / 2
             });
             self.drop_all(&mut found);
         }
         self.at.store(at.unwrap_or(0), Relaxed);
-        match at {
-            Some(_) if self.any_due() => true,
-            _ => self.walked(),
+        let more = at.is_some() && self.any_due();
+        if !more {
+            self.walked();
         }
+        more
     }
 }
 

@@ -166,6 +166,58 @@ other_groups_keep_theirs() {
 	expect "others" "$(thinned b c)" 1..
 }
 
+# service_reads: for a while, a service whose group is at its limit re-reads what is hot, 4 MiB, and now and then
+# scans what isn't, 16 MiB. Leaves in $missed how many KiB of what is hot were not in its page cache, and in
+# $evicted how many pages have left it. LEAVES: a sibling, which has all of it, loses it before that turn.
+service_reads() {
+	local turn hits disk thinned=0
+	missed=0
+	for ((turn = 1; turn <= 4; turn++)); do
+		(in_group service cat /mnt/service/hot >/dev/null)
+	done
+	for ((turn = 1; turn <= 20; turn++)); do
+		(in_group service cat /mnt/service/scan >/dev/null)
+		sleep 0.1
+		[ "$turn" != "${LEAVES:-}" ] || evict /mnt/other/hot /mnt/other/scan
+		hits=$(hits_of service) disk=$(disk_sectors_read)
+		(in_group service cat /mnt/service/hot >/dev/null)
+		missed=$((missed + ($(hits_of service) - hits + $(disk_sectors_read) - disk) / 2))
+		(in_group service cat /mnt/service/hot >/dev/null)
+	done
+	[ "$DRR" = none ] || thinned=$(stat_of service thinned_pages)
+	evicted=$(($(awk '$1 == "pgsteal" { print $2 }' $GROUPS_DIR/service/memory.stat) + thinned))
+	say "of 81920 KiB that are hot $missed were not cached; evicted $evicted pages, $thinned of them thinned; last" \
+		"cached: $(awk '$1 == "file" { print $2 / 1024 }' $GROUPS_DIR/service/memory.stat) KiB"
+	same /mnt/service/hot "$REF/hot"
+	container_gone service
+	group_end service
+}
+
+hits_of() {
+	case $DRR in
+	none) echo 0 ;;
+	*) stat_of "$1" hit_sectors ;;
+	esac
+}
+
+# What is hot stays, and no more goes than where there is nobody else to have it from.
+hot_stays() {
+	local missed evicted usual
+	container_up ext4 other base-ext4
+	on_exit "container_gone other"
+	cat /mnt/other/hot /mnt/other/scan >/dev/null
+	DRR=none container_up ext4 service base-ext4
+	group_new service $((12 << 20))
+	DRR=none service_reads
+	usual=$evicted
+	cat /mnt/other/hot /mnt/other/scan >/dev/null
+	container_up ext4 service base-ext4
+	group_new service $((12 << 20))
+	service_reads
+	expect "KiB of what is hot that were not cached" "$missed" ..4096
+	expect "pages evicted" "$evicted" ..$((usual * 11 / 10))
+}
+
 # Module and devices go right when copies do.
 gone_in_the_midst() {
 	local reader
@@ -186,8 +238,10 @@ some_thinned() {
 [ "$DRR" = drr ] || { say "these are about drr"; finish; exit; }
 pool_up 512
 random_file big $((MIB << 20))
+random_file hot 4M
+random_file scan 16M
 for fs in ext4 xfs; do
-	image_new $fs base-$fs $((2 * MIB + 60))
+	image_new $fs base-$fs $((2 * MIB + 80))
 done
 modprobe dm-drr
 for fs in ext4 xfs; do
@@ -198,5 +252,7 @@ run_case "kept where that is asked for" kept_where_asked
 run_case "nothing without need" nothing_without_need
 run_case "what is mapped stays" mapped_stays
 run_case "other groups keep theirs" other_groups_keep_theirs
+run_case "what is hot stays" hot_stays
+LEAVES=10 run_case "what is hot stays when a sibling leaves" hot_stays
 run_case "unloaded in the midst" gone_in_the_midst
 finish
