@@ -21,7 +21,7 @@ use dm::{
 
 use crate::{
     access::{Holder, Stretch},
-    patience::Lag,
+    patience::{Lag, WAITS},
 };
 
 /// A target that may donate.
@@ -72,7 +72,7 @@ impl Givers {
         let giver = Giver {
             device,
             number: Atomic::new(0),
-            lag: Lag::new(),
+            lag: Lag::new(WAITS),
             keeps,
             thinned: Atomic::new(0),
             donated: Spread::default(),

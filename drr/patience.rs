@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long a target's reads wait for another's of the same data.
+//! How long a target's reads wait for another's of the same data, and when whole blocks are written.
 //!
 //! To wait pays as long as the other's reads don't take much longer than the target's own would. The other's
 //! container may be throttled (`io.max`), far below what can be seen here, and each of its reads may end just in
@@ -30,12 +30,16 @@ const LONG_MS: u32 = 100;
 const TIMES: u64 = 4;
 /// How long it is known how long own reads take, in milliseconds.
 const KNOWN_MS: u32 = 10_000;
+/// A write of a whole block that takes longer, in milliseconds, is the last for a while.
+const WHOLE_MS: u32 = 500;
+/// Such writes before it is found out how long one of a part takes.
+const WHOLE_WRITES: u32 = 16;
 /// Waits for the same other before anything is made of it.
-const WAITS: u32 = 3;
+pub(crate) const WAITS: u32 = 3;
 /// How fast bad moments are forgotten: a part of one to the power of two with each read.
 const DECAY: u32 = 4;
-/// How long nobody waits for a target the first time, and at the most, in milliseconds; four times as long with each
-/// time that follows soon.
+/// How long something isn't done the first time, and at the most, in milliseconds; four times as long with each time
+/// that follows soon.
 const RESTRAINT_MS: [u32; 2] = [1000, 64_000];
 
 fn jiffies(ms: u32) -> u64 {
@@ -94,7 +98,51 @@ impl OwnReads {
     }
 }
 
-/// What to do about another's read.
+/// Something that isn't done for a while, since it took too long.
+struct Restraint {
+    /// Not before that.
+    until: Atomic<u64>,
+    /// How long that was for.
+    length: Atomic<u64>,
+}
+
+impl Restraint {
+    fn new() -> Self {
+        Self {
+            until: Atomic::new(0),
+            length: Atomic::new(0),
+        }
+    }
+
+    fn forget(&self) {
+        self.until.store(0, Relaxed);
+        self.length.store(0, Relaxed);
+    }
+
+    fn is_on(&self, now: u64) -> bool {
+        now < self.until.load(Relaxed)
+    }
+
+    /// It was done, and has taken too long or not. Nothing while it is restrained.
+    fn tell(&self, too_long: bool, now: u64) {
+        if self.is_on(now) {
+            return;
+        }
+        let last = self.length.load(Relaxed);
+        // What came long ago is forgotten.
+        let soon = now.saturating_sub(self.until.load(Relaxed)) <= last;
+        let [least, most] = RESTRAINT_MS.map(jiffies);
+        let length = match too_long {
+            true if soon => last.saturating_mul(4).clamp(least, most),
+            true => least,
+            false => 0,
+        };
+        self.length.store(length, Relaxed);
+        self.until.store(now.saturating_add(length), Relaxed);
+    }
+}
+
+/// What to do about another's read, or in the place of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Advice {
     /// Wait for it.
@@ -107,39 +155,38 @@ pub(crate) enum Advice {
 
 /// How long others wait for a target's reads.
 pub(crate) struct Lag {
-    /// How often they have, since it was last judged, and how long, a moving average.
+    /// So many waits count.
+    enough: u32,
+    /// How often they have waited, since it was last judged, and how long, a moving average.
     waits: Atomic<u32>,
     mean: Atomic<u64>,
     /// A read is on its way to find out whether that has to be. Given up after a while.
     probing: Atomic<u64>,
-    /// Nobody waits before that.
-    until: Atomic<u64>,
-    /// How long that was for.
-    restraint: Atomic<u64>,
+    /// Nobody waits.
+    restraint: Restraint,
 }
 
 impl Lag {
-    /// Nobody has waited.
-    pub(crate) fn new() -> Self {
+    /// Nobody has waited; something is made of it when somebody has `enough` times.
+    pub(crate) fn new(enough: u32) -> Self {
         Self {
+            enough,
             waits: Atomic::new(0),
             mean: Atomic::new(0),
             probing: Atomic::new(0),
-            until: Atomic::new(0),
-            restraint: Atomic::new(0),
+            restraint: Restraint::new(),
         }
     }
 
     /// The disk may be another by now.
     pub(crate) fn forget(&self) {
         self.waits.store(0, Relaxed);
-        self.until.store(0, Relaxed);
-        self.restraint.store(0, Relaxed);
+        self.restraint.forget();
     }
 
     /// Whether to wait for the target's reads at all.
     pub(crate) fn is_restrained(&self, now: u64) -> bool {
-        now < self.until.load(Relaxed)
+        self.restraint.is_on(now)
     }
 
     /// What a target is to do about one of these reads. Its own take `own` at the worst, if that is known.
@@ -148,7 +195,7 @@ impl Lag {
             return Advice::Leave;
         }
         let (waits, mean) = (self.waits.load(Relaxed), self.mean.load(Relaxed));
-        let long = waits >= WAITS || waits != 0 && own.is_none() && mean > jiffies(LONG_MS);
+        let long = waits >= self.enough || waits != 0 && own.is_none() && mean > jiffies(LONG_MS);
         if !long || !is_slow(mean, own.unwrap_or(0)) {
             return Advice::Follow;
         }
@@ -185,17 +232,51 @@ impl Lag {
         if self.is_restrained(now) {
             return;
         }
-        let last = self.restraint.load(Relaxed);
-        // What came long ago is forgotten.
-        let soon = now.saturating_sub(self.until.load(Relaxed)) <= last;
-        let [least, most] = RESTRAINT_MS.map(jiffies);
-        let restraint = match is_slow(self.mean.load(Relaxed), time) {
-            true if soon => last.saturating_mul(4).clamp(least, most),
-            true => least,
-            false => 0,
-        };
-        self.restraint.store(restraint, Relaxed);
-        self.until.store(now.saturating_add(restraint), Relaxed);
+        self.restraint
+            .tell(is_slow(self.mean.load(Relaxed), time), now);
+    }
+}
+
+/// Whether whole blocks are written in the place of parts.
+///
+/// A whole block costs its writer's control group more bytes than the part. Where bytes are short (`io.max`), whole
+/// blocks take longer than parts, for all that dm-thin then has to copy: one part is written to find out. Where
+/// many writes wait for each other all take long. Then parts are written, too: should the disk be what is slow, it's
+/// no worse than without us.
+pub(crate) struct WholeWrites(Lag);
+
+impl WholeWrites {
+    /// Nothing is known.
+    pub(crate) fn new() -> Self {
+        Self(Lag::new(WHOLE_WRITES))
+    }
+
+    /// The disk may be another by now.
+    pub(crate) fn forget(&self) {
+        self.0.forget();
+    }
+
+    /// Whether none is to be made for now.
+    pub(crate) fn is_restrained(&self, now: u64) -> bool {
+        self.0.is_restrained(now)
+    }
+
+    /// What to do about the next: [`Advice::Follow`] is to write the whole.
+    pub(crate) fn advice(&self, now: u64) -> Advice {
+        self.0.advice(Some(0), now)
+    }
+
+    /// A whole block has been written, in so long.
+    pub(crate) fn took(&self, time: u64, now: u64) {
+        self.0.waited(time);
+        if time > jiffies(WHOLE_MS) {
+            self.0.restraint.tell(true, now);
+        }
+    }
+
+    /// A part has been written to find out.
+    pub(crate) fn judge(&self, time: u64, now: u64) {
+        self.0.judge(time, now);
     }
 }
 
@@ -240,7 +321,7 @@ mod tests {
     #[test]
     fn who_knows_nothing_probes() {
         for (time, waits) in [(250, Some(1)), (80, Some(WAITS)), (LEAST_MS, None)] {
-            let lag = Lag::new();
+            let lag = Lag::new(WAITS);
             assert_eq!(lag.advice(None, NOW), Advice::Follow);
             assert_eq!(waits_until_probe(&lag, None, time), waits);
             // One read is enough.
@@ -250,7 +331,7 @@ mod tests {
 
     #[test]
     fn who_takes_many_times_as_long_is_left() {
-        let (lag, other) = (Lag::new(), Lag::new());
+        let (lag, other) = (Lag::new(WAITS), Lag::new(WAITS));
         let own = Some(ms(20));
         // It doesn't matter whose reads come in between.
         for lag in [&lag, &other, &lag, &other] {
@@ -280,8 +361,36 @@ mod tests {
     }
 
     #[test]
+    fn whole_blocks_only_where_they_are_quick() {
+        let whole = WholeWrites::new();
+        let [least, _] = RESTRAINT_MS.map(ms);
+        // Each of them takes long, and so would a part.
+        for time in [40, 8] {
+            for _ in 0..WHOLE_WRITES {
+                assert_eq!(whole.advice(NOW), Advice::Follow);
+                whole.took(ms(80), NOW);
+            }
+            assert_eq!(whole.advice(NOW), Advice::Probe);
+            assert_eq!(whole.advice(NOW), Advice::Follow);
+            whole.judge(ms(time), NOW);
+        }
+        // It wouldn't.
+        assert_eq!(whole.advice(NOW), Advice::Leave);
+        assert_eq!(whole.advice(NOW + least), Advice::Follow);
+        // All take so long that something is short. Those that were sent before don't count.
+        let now = NOW + least;
+        whole.took(ms(WHOLE_MS + 20), now);
+        whole.took(ms(WHOLE_MS + 20), now + 1);
+        assert_eq!(whole.advice(now + 4 * least - 1), Advice::Leave);
+        assert_eq!(whole.advice(now + 4 * least), Advice::Follow);
+        whole.took(ms(WHOLE_MS + 20), now + 4 * least);
+        whole.forget();
+        assert_eq!(whole.advice(now + 4 * least), Advice::Follow);
+    }
+
+    #[test]
     fn a_slow_disk_is_nobodys_fault() {
-        let lag = Lag::new();
+        let lag = Lag::new(WAITS);
         assert_eq!(waits_until_probe(&lag, None, 800), Some(1));
         lag.judge(ms(700), NOW);
         assert_eq!(lag.advice(None, NOW), Advice::Follow);

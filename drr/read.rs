@@ -57,10 +57,11 @@ pub(crate) struct Passage {
     owner: Option<Who>,
     /// The target whose read it has followed, or might have; 0 for none.
     followed: u32,
-    /// When it began to wait for that, and then when it was sent to the disk.
-    since: Option<Since>,
-    /// It might have waited, and is to show how long it takes.
-    probes: bool,
+    /// When it began to wait for that, and then when it was sent to the disk. Of a write, when that began which may
+    /// be of a whole block.
+    pub(crate) since: Option<Since>,
+    /// It might have waited, or been a whole block's, and is to show how long it takes.
+    pub(crate) probes: bool,
     /// The read was served.
     pub(crate) served: bool,
     /// The pages of a read.

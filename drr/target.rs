@@ -49,7 +49,7 @@ use crate::{
     giver::Giver,
     layer::Layer,
     message::{Answer, Message},
-    patience::OwnReads,
+    patience::{OwnReads, WholeWrites},
     read::Passage,
     stats::Stats,
 };
@@ -71,6 +71,7 @@ pub(crate) struct Drr {
     pub(crate) layer: Atomic<u64>,
     pub(crate) stats: Stats,
     pub(crate) own_reads: OwnReads,
+    pub(crate) whole_writes: WholeWrites,
 }
 
 #[vtable]
@@ -143,6 +144,7 @@ impl Target for Drr {
             layer: Atomic::new(Layer::new(info.pool, info.thin_id).number()),
             stats: Stats::new()?,
             own_reads: OwnReads::new(),
+            whole_writes: WholeWrites::new(),
         };
         Ok(KBox::new(target, GFP_KERNEL)?)
     }
@@ -177,7 +179,7 @@ impl Target for Drr {
     fn end_io(&self, bio: &EndedBio<'_, Self>, ok: bool) {
         let passage = bio.data();
         if !passage.locked.is_empty() {
-            return self.changed(passage.locked);
+            return self.changed(passage);
         }
         if ok {
             self.learn_time(passage);
@@ -282,6 +284,7 @@ impl Target for Drr {
     fn preresume(&self) -> Result {
         self.member.table().unshared.forget();
         self.own_reads.forget();
+        self.whole_writes.forget();
         let (givers, number) = (&self.member.table().givers, self.own.bdev().number());
         givers.with(self.member.device, |giver| {
             giver.lag.forget();

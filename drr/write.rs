@@ -26,13 +26,15 @@ use kernel::sync::rcu;
 
 use dm::{
     bio::{Bio, Mapped},
-    blocklock::{Blocks, Locked},
+    blocklock::Blocks,
     folio::{PAGE_SECTORS, PAGE_SHIFT},
-    hold, trace,
+    hold,
+    inflight::Since,
+    trace,
     whole::{most_sectors, WholeBlock},
 };
 
-use crate::{copy::Extent, target::Drr};
+use crate::{copy::Extent, patience::Advice, read::Passage, target::Drr};
 
 impl Drr {
     /// A bio comes in that changes sectors, or comes again when it has waited.
@@ -53,7 +55,7 @@ impl Drr {
             return self.forward(bio);
         }
         let written = match self.whole(&mut bio, start) {
-            Some(whole) => {
+            Some(whole) if self.is_worth_it(&mut bio) => {
                 let (sector, sectors) = (bio.sector(), bio.sectors());
                 let traced = self.traced(sector, sectors);
                 let written = whole.write_for(bio, self, self.sector_of(start));
@@ -63,7 +65,7 @@ impl Drr {
                 }
                 written
             }
-            None => Err(bio),
+            _ => Err(bio),
         };
         written.unwrap_or_else(|mut bio| {
             locks.make_shared(&mut bio.data().locked);
@@ -72,11 +74,21 @@ impl Drr {
     }
 
     /// A bio that was here has ended.
-    pub(crate) fn changed(&self, locked: Locked) {
-        if locked.is_exclusive() {
+    pub(crate) fn changed(&self, passage: &Passage) {
+        let whole = passage.locked.is_exclusive();
+        if whole {
             self.stats.whole_write();
         }
-        self.member.locks().unlock(locked);
+        if let Some(since) = passage.since {
+            let now = Since::now();
+            let time = since.elapsed(now);
+            if passage.probes {
+                self.whole_writes.judge(time, now.jiffies());
+            } else if whole {
+                self.whole_writes.took(time, now.jiffies());
+            }
+        }
+        self.member.locks().unlock(passage.locked);
     }
 
     fn sector_of(&self, block: u64) -> u64 {
@@ -104,8 +116,20 @@ impl Drr {
         part && wanted
             && bio.writes_plainly()
             && self.can_write_whole()
+            && self.thin.thin().is_writable()
+            && !self.whole_writes.is_restrained(Since::now().jiffies())
             && self.sector_of(block + 1) <= self.sectors
             && !self.memory_of(self.layer(), block).unshared()
+    }
+
+    /// Whether the whole block, which is there, is to be written in the place of `bio`.
+    fn is_worth_it(&self, bio: &mut Bio<'_, Self>) -> bool {
+        let now = Since::now();
+        let advice = self.whole_writes.advice(now.jiffies());
+        let passage = bio.data();
+        passage.since = Some(now);
+        passage.probes = advice == Advice::Probe;
+        advice == Advice::Follow
     }
 
     /// All of `block` as it is to be when `bio` has been written, whose lock is exclusive.

@@ -34,6 +34,7 @@ type LookupFn = unsafe extern "C" fn(
     *mut bindings::dm_thin_mapping,
 ) -> c_int;
 type BindingFn = unsafe extern "C" fn(*mut bindings::dm_thin_handle) -> u64;
+type WritableFn = unsafe extern "C" fn(*mut bindings::dm_thin_handle) -> bool;
 type InfoFn =
     unsafe extern "C" fn(*mut bindings::dm_thin_handle, *mut bindings::dm_thin_info) -> c_int;
 type NotifierFn = unsafe extern "C" fn(*mut notifier_block) -> c_int;
@@ -73,10 +74,11 @@ struct Api {
     get_handle: GetHandleFn,
     lookup: LookupFn,
     binding: BindingFn,
+    writable: WritableFn,
     info: InfoFn,
     register: NotifierFn,
     unregister: NotifierFn,
-    _symbols: [Symbol; 6],
+    _symbols: [Symbol; 7],
 }
 
 // SAFETY: Function addresses and names.
@@ -89,6 +91,7 @@ impl Api {
         let get_handle = Symbol::get(c"dm_thin_get_handle")?;
         let lookup = Symbol::get(c"dm_thin_lookup")?;
         let binding = Symbol::get(c"dm_thin_binding")?;
+        let writable = Symbol::get(c"dm_thin_writable")?;
         let info = Symbol::get(c"dm_thin_get_info")?;
         let register = Symbol::get(c"dm_thin_register_notifier")?;
         let unregister = Symbol::get(c"dm_thin_unregister_notifier")?;
@@ -101,10 +104,13 @@ impl Api {
                 ),
                 lookup: core::mem::transmute::<NonNull<c_void>, LookupFn>(lookup.address),
                 binding: core::mem::transmute::<NonNull<c_void>, BindingFn>(binding.address),
+                writable: core::mem::transmute::<NonNull<c_void>, WritableFn>(writable.address),
                 info: core::mem::transmute::<NonNull<c_void>, InfoFn>(info.address),
                 register: core::mem::transmute::<NonNull<c_void>, NotifierFn>(register.address),
                 unregister: core::mem::transmute::<NonNull<c_void>, NotifierFn>(unregister.address),
-                _symbols: [get_handle, lookup, binding, info, register, unregister],
+                _symbols: [
+                    get_handle, lookup, binding, writable, info, register, unregister,
+                ],
             }
         })
     }
@@ -203,6 +209,12 @@ impl Thin {
     pub fn binding(&self) -> u64 {
         // SAFETY: Valid, by the type invariant.
         unsafe { (self.api.binding)(self.handle.as_ptr()) }
+    }
+
+    /// Whether a write that needs a new block can be expected to get one. Any context.
+    pub fn is_writable(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { (self.api.writable)(self.handle.as_ptr()) }
     }
 
     /// What the device is. Process context; may read metadata.

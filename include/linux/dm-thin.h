@@ -143,6 +143,12 @@ int dm_thin_lookup(struct dm_thin_handle *h, sector_t sector, bool may_block,
  */
 u64 dm_thin_binding(struct dm_thin_handle *h);
 
+/*
+ * Whether a write that needs a new block can be expected to get one, from any
+ * context: the pool isn't read-only, failed or known to be out of space.
+ */
+bool dm_thin_writable(struct dm_thin_handle *h);
+
 /* Returns -ENXIO and the errors of a metadata read as dm_thin_lookup() does. */
 int dm_thin_get_info(struct dm_thin_handle *h, struct dm_thin_info *info);
 

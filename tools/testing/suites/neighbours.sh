@@ -32,11 +32,11 @@ two_pools() {
 	cat <&7 >/dev/null
 }
 
-# bad_writes COUNT: into so many blocks at the same time, in the background: BAD_WRITES.
+# bad_writes COUNT [FIRST]: into so many blocks at the same time, in the background: BAD_WRITES.
 BAD_WRITES=()
 bad_writes() {
-	local n
-	for ((n = 0; n < $1; n++)); do
+	local n first=${2:-0}
+	for ((n = first; n < first + $1; n++)); do
 		dd if=/dev/zero of=/dev/mapper/bad bs=4k seek=$((n * 16 + 3)) count=1 oflag=direct status=none 7<&- &
 		BAD_WRITES+=($!)
 	done
@@ -89,12 +89,15 @@ no_space() {
 	bad_writes 4
 	wait_for 10 dmsetup status pool | grep -q out_of_data_space
 	other_works
+	# From now on, parts of blocks are what waits.
+	bad_writes 4 4
 	# Space, at last.
 	dm_remove t-filler
 	dmsetup message pool 0 "delete $(thin_id filler)"
 	dmsetup suspend --noflush --nolockfs pool
 	dmsetup resume pool
 	bad_writes_end
+	expect_drr "blocks written as a whole" "$(stat_of bad whole_writes)" 1..4
 }
 
 # looped: pool2's data is on a loop device over a file of a container's: whatever its drr target writes becomes writes to
@@ -126,13 +129,13 @@ looped() {
 		pool2_snap $round 0
 		pool2_top "writer$round" $round 32
 		scattered "writer$round"
-		expect_drr "blocks written as a whole" "$(stat_of "writer$round" whole_writes)" 256..
+		expect_drr "blocks written as a whole" "$(stat_of "writer$round" whole_writes)" 8..
 	done
 	# The file's blocks are shared from here on, and somebody has them in memory.
 	container_up ext4 later host
 	cat /mnt/later/data.img >/dev/null
 	scattered writer3
-	expect_drr "blocks of the other written as a whole" "$(stat_of host whole_writes)" 64..
+	expect_drr "blocks of the other written as a whole" "$(stat_of host whole_writes)" 8..
 }
 
 # scattered DEVICE: eight write to all its blocks at the same time, each to pages of its own.
@@ -190,6 +193,41 @@ charged() {
 	expect_drr "blocks written as a whole" "$whole" 64..
 	[ "$1" = direct ] || expect_drr "writes that waited for that" "$parked" 1..
 	expect "percent that the group has paid" $((${group:-0} * 100 / all)) 80..100
+}
+
+# limited HOW: a group may write 1 MiB/s to the data disk, and writes 4 KiB into each of many shared blocks, one
+# after the other or 32 at once. It isn't made to pay for whole blocks where that is what takes long.
+limited() {
+	local disk n round commands=() whole start ms group
+	pool_up 256
+	on_exit "all_down; rmdir $GROUPS_DIR/payer"
+	disk=$(<"/sys/block/$DATA_DISK/dev")
+	mountpoint -q $GROUPS_DIR || mount -t cgroup2 cgroup2 $GROUPS_DIR
+	echo "+io +memory" >$GROUPS_DIR/cgroup.subtree_control
+	mkdir $GROUPS_DIR/payer
+	image_new ext4 image 64 charged
+	container_up ext4 donor image
+	container_up ext4 bad image
+	cat /mnt/donor/charged >/dev/null
+	settle /mnt/bad/charged
+	for round in 0 1 2 3 4 5 6 7; do
+		for ((n = 0; n < 32; n++)); do
+			commands+=(-c "pwrite -q $(((round * 32 + n) * 65536 + 8192)) 4096")
+		done
+		[ "$1" = direct ] || commands+=(-c fsync)
+	done
+	sync -f /mnt/bad
+	echo "$disk wbps=1048576" >$GROUPS_DIR/payer/io.max
+	start=${EPOCHREALTIME/./}
+	case $1 in
+	direct) (in_group payer xfs_io -d "${commands[@]}" /mnt/bad/charged) ;;
+	fsync) (in_group payer xfs_io "${commands[@]}" /mnt/bad/charged) ;;
+	esac
+	ms=$(((${EPOCHREALTIME/./} - start) / 1000))
+	echo "$disk wbps=max" >$GROUPS_DIR/payer/io.max
+	group=$(written_by_group)
+	say "$ms ms, the group paid for $((${group:-0} / 1024)) KiB" >&4
+	expect_drr "blocks written as a whole" "$(stat_of bad whole_writes)" 1..96
 }
 
 # convoy LIMIT: `bad` may read no more than LIMIT of the data disk, and `free` reads the same file at the same time.
@@ -257,6 +295,8 @@ random_file charged 17M
 run_case "whoever writes pays, directly" charged direct
 run_case "whoever writes pays, with fsync" charged fsync
 run_case "whoever writes pays, by the flusher" charged flusher
+run_case "whoever may write little, one after the other" limited direct
+run_case "whoever may write little, many at once" limited fsync
 run_case "a reader of the same file that may read 512 KiB/s" convoy rbps=524288
 run_case "a reader of the same file that may read 4 MiB/s" convoy rbps=4194304
 run_case "a reader of the same file that may read 8 times a second" convoy riops=8
