@@ -257,6 +257,25 @@ flush_at_an_offset() {
 	same "$WORK/drr" "$WORK/thin"
 }
 
+# odd_length SECTORS: a device that ends with a part of a page, opened raw: all whole pages donate but those of its
+# last request, which asks for the part as well. What ends there is right.
+odd_length() {
+	local sectors=$1 name
+	[ "$DRR" = none ] && skip "no drr"
+	for name in one two; do
+		thin_snap "odd-$name" base
+		dmsetup create "odd-$name" --table "0 $sectors drr /dev/mapper/t-odd-$name"
+		on_exit "dmsetup remove --retry odd-$name; thin_delete odd-$name"
+	done
+	dd if=/dev/mapper/t-odd-one of="$WORK/thin" bs=512 count="$sectors" iflag=direct status=none
+	exec 7</dev/mapper/odd-one 8</dev/mapper/odd-two
+	on_exit "exec 7<&- 8<&-"
+	cat <&7 | cmp - "$WORK/thin"
+	cat <&8 | cmp - "$WORK/thin"
+	expect "sectors served" "$(stat_of odd-two hit_sectors)" 1000..
+	expect "requests that found nobody who has it" "$(stat_of odd-two miss_norecord)" ..1
+}
+
 random_file big 4M
 for name in evicted partly scattered midst direct direct2 together mapped paranoid features; do
 	random_file $name 1M
@@ -306,6 +325,8 @@ for fs in ext4 xfs; do
 	run_case "$fs: reset_stats" reset_stats
 	run_case "$fs: target at an offset" target_at_an_offset
 	run_case "$fs: flush at an offset" flush_at_an_offset
+	run_case "$fs: device that ends within a page, 512-byte blocks" odd_length 8191
+	run_case "$fs: device that ends within a page, 2 KiB blocks" odd_length 8188
 	run_case "$fs: nothing is remembered after unmount" all_down
 done
 finish
