@@ -119,7 +119,7 @@ pub fn overlap(base: u64, first: u64, last: u64) -> u32 {
     // CAST: Both are now within `0..PAGES`.
     let low = low.max(0) as u32;
     let high = high.min(i64::from(PAGES) - 1) as u32;
-    mask(low, high - low + 1)
+    mask(low, (high + 1).saturating_sub(low))
 }
 
 /// The aligned window of [`PAGES`] file indexes in which a run starts at `base`.
@@ -207,6 +207,7 @@ mod tests {
             (before, 0, 1, 0b11 << 5),
             (before, RUN - 6, RUN - 6, LAST),
             (before, RUN - 5, RUN - 5, 0),
+            (100, 105, 103, 0),
         ] {
             assert_eq!(overlap(base, first, last), want);
         }
