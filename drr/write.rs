@@ -138,11 +138,13 @@ impl Drr {
         let place = place.ok()?;
         let engine = self.member.engine()?;
         let at = u32::try_from(bio.sector() - self.sector_of(block)).ok()?;
+        // Device-mapper splits at blocks; else it would be more than is had exclusively.
+        let end = at.checked_add(bio.sectors())?;
+        if end > self.block_sectors {
+            return None;
+        }
         // Pages that it doesn't write, or not all of.
-        let (head, tail) = (
-            at.div_ceil(PAGE_SECTORS),
-            (at + bio.sectors()) / PAGE_SECTORS,
-        );
+        let (head, tail) = (at.div_ceil(PAGE_SECTORS), end / PAGE_SECTORS);
         let (_, all) = place.extent.pages();
         let parts = if head < tail {
             [(0, head), (tail, all - tail)]
