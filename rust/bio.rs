@@ -120,11 +120,12 @@ impl<'a, T: Target> Bio<'a, T> {
         }
     }
 
-    /// First sector, counted from the target's start. Not of an empty flush: it has the device's first.
+    /// First sector, counted from the target's start. An empty flush may have the device's first sector, which is
+    /// 0 here.
     #[inline]
     pub fn sector(&self) -> u64 {
         let iter = self.raw().bi_iter;
-        iter.bi_sector - self.begin
+        iter.bi_sector.saturating_sub(self.begin)
     }
 
     /// Length in sectors.
