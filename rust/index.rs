@@ -433,7 +433,7 @@ impl<T: Keyed> Index<T> {
 
 impl<T: Keyed> Drop for Index<T> {
     fn drop(&mut self) {
-        let mut rest = 0;
+        let mut rest = 0u64;
         for head in &self.reverse.heads {
             let mut next = head.load(Relaxed);
             while !next.is_null() {
