@@ -60,6 +60,7 @@ impl Stretch {
     pub(crate) fn place(&self) -> (u64, u32) {
         // CAST: Fourteen bits.
         let stretch = (self.number & ((1 << STRETCHES_BITS) - 1)) as u32;
+        // RANGE: Fourteen bits times `PAGES`.
         (self.number >> STRETCHES_BITS, stretch * bits::PAGES)
     }
 
@@ -82,6 +83,7 @@ impl Name for Stretch {
     fn hash(&self) -> u64 {
         let (block, first) = self.place();
         hash_near(
+            // RANGE: Both halves are `u32`s.
             pooled(self.pool, u64::from(first) << 32 | u64::from(self.time)),
             block,
         )
@@ -98,6 +100,7 @@ impl Ledger<Stretch> for Arc<Givers> {
 
 /// Something that has a number in its pool, for hashing.
 fn pooled(pool: u32, number: u64) -> u64 {
+    // RANGE: Bits that are lost only make hashes equal.
     number ^ (u64::from(pool) << 44)
 }
 
@@ -131,6 +134,7 @@ impl Block {
     /// What stands for its content.
     pub(crate) fn content(&self) -> (u64, u64) {
         (
+            // RANGE: Both halves are `u32`s.
             u64::from(self.pool) << 32 | u64::from(self.time),
             self.number,
         )
@@ -159,6 +163,7 @@ impl Block {
     /// The stretch that holds page `page` of the block, and the page's number in it.
     fn stretch(&self, page: u32) -> (Stretch, u32) {
         let stretch = Stretch {
+            // RANGE: `Block::new` sees that the number has room for these bits; a block has fewer stretches.
             number: self.number << STRETCHES_BITS | u64::from(page / bits::PAGES),
             pool: self.pool,
             time: self.time,
@@ -189,7 +194,7 @@ impl AccessTable {
     pub(crate) fn new() -> Result<Self> {
         let pages = sched::total_ram_pages();
         let bits = (pages / 32).max(1).ilog2().clamp(8, 26);
-        // CAST: Fits.
+        // RANGE: A part of the memory.
         let most_bytes = (pages as u64 / MOST_MEMORY) << dm::folio::PAGE_SHIFT;
         let givers = Arc::new(Givers::new()?, GFP_KERNEL)?;
         Ok(Self {
@@ -269,8 +274,10 @@ impl AccessTable {
     /// Something is known of a content that `count` pages from page `page` of `block` on are a part of.
     pub(crate) fn knows(&self, block: &Block, page: u32, count: u32) -> bool {
         let guard = rcu::read_lock();
+        // RANGE: Pages of one block.
         let mut stretches = page / bits::PAGES..(page + count).div_ceil(bits::PAGES);
         stretches.any(|number| {
+            // RANGE: As above.
             let (stretch, _) = block.stretch(number * bits::PAGES);
             self.directory.pages_of(&guard, stretch) != 0
         })
@@ -287,6 +294,7 @@ impl AccessTable {
         worth: u32,
     ) -> u32 {
         let mut last = (u64::MAX, 0);
+        // RANGE: Pages of one block; `at` in its stretch is less than a mask's bits.
         bits::before_run(count, worth, |at| {
             let (stretch, at) = block.stretch(first + at);
             if last.0 != stretch.number {
@@ -299,6 +307,7 @@ impl AccessTable {
     /// Records, recorded pages, and bytes that the table takes, kept look-ups included.
     pub(crate) fn usage(&self) -> (u64, u64, u64) {
         let directory = &self.directory;
+        // RANGE: A size in memory.
         let bytes = directory.bytes() + self.mappings.bytes() + self.unshared.bytes();
         (directory.runs(), directory.pages(), bytes)
     }

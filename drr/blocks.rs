@@ -62,6 +62,7 @@ impl Hot {
     /// Number of layers that have read it; one more than can be told apart if there were more.
     fn layers(&self) -> usize {
         let known = self.layers.iter().filter(|it| it.load(Relaxed) != 0);
+        // RANGE: At most `LAYERS`, and one more.
         known.count() + usize::from(self.others.load(Relaxed))
     }
 }
@@ -147,6 +148,7 @@ impl Blocks {
     }
 
     /// Prints the figures of a pool, as `include/uapi/linux/dm-drr.h` says.
+    // RANGE: Counts of entries in memory; a class is less than `CLASSES`.
     pub(crate) fn print(&self, pool: u64, block_sectors: u32, out: &mut dyn Write) -> fmt::Result {
         let mut reads = [0u64; CLASSES];
         let mut layers = [0u64; LAYERS + 2];

@@ -85,6 +85,7 @@ impl Changes {
 
     /// Bytes of memory that it takes.
     pub(crate) fn bytes(&self) -> u64 {
+        // RANGE: A size in memory.
         (self.cells.len() * size_of::<Cell>()) as u64
     }
 
@@ -115,6 +116,7 @@ impl Changes {
     /// No change of a mapping that `stamp` stands for has begun since.
     #[inline]
     pub(crate) fn unchanged(&self, stamp: Stamp) -> bool {
+        // CAST: A `u32` fits.
         !Guard::Begun.on() || self.cells[stamp.cell as usize].begun.load(Acquire) == stamp.begun
     }
 

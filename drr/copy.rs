@@ -58,6 +58,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
+    // RANGE: Sectors of one block.
     fn add(&mut self, donor: Holder, sectors: u32) {
         let fits = |source: &&mut Source| source.sectors == 0 || source.device == donor.device;
         match self.known.iter_mut().find(fits) {
@@ -105,12 +106,14 @@ pub(crate) struct Extent {
 
 impl Extent {
     fn end(self) -> u32 {
+        // RANGE: In a block, which has 1 GiB at most.
         self.at + self.len
     }
 
     /// The first page of the block that the extent overlaps, and the number of pages that it overlaps.
     pub(crate) fn pages(self) -> (u32, u32) {
         let first = self.at >> PAGE_SHIFT;
+        // RANGE: The end isn't before the page in which it begins.
         (first, self.end().div_ceil(1 << PAGE_SHIFT) - first)
     }
 
@@ -121,12 +124,14 @@ impl Extent {
 
     /// How many bytes come before the end of its page number `pages`, counted from its first.
     pub(crate) fn up_to(self, pages: u32) -> u32 {
+        // RANGE: The extent has no fewer pages.
         let end = (self.pages().0 + pages) << PAGE_SHIFT;
         end.min(self.end()).saturating_sub(self.at)
     }
 
     /// Which bytes of page `page` of the block belong to it.
     fn in_page(self, page: u32) -> Range<usize> {
+        // RANGE: A page of the block.
         let start = page << PAGE_SHIFT;
         // CAST: No more than a page's.
         let within = |at: u32| at.saturating_sub(start).min(1 << PAGE_SHIFT) as usize;
@@ -146,6 +151,7 @@ type LastFolio = Option<(FolioRef, u64)>;
 
 impl Engine<'_> {
     /// Fills `writer` with `extent` of `block`, from donors, as far as it goes.
+    // RANGE: Pages and bytes of `extent`, of which no more are served than there are.
     pub(crate) fn serve(&self, block: &Block, extent: Extent, writer: &mut Writer<'_>) -> Served {
         let mut served = Served::default();
         let (first, count) = extent.pages();
@@ -173,6 +179,7 @@ impl Engine<'_> {
 
     /// Copies what is in `extent` from page `page` of the block on, as far as a donor has it; the donor's run
     /// begins with the page's stretch. Returns how many pages were proven, and whether the next one wasn't.
+    // RANGE: `page` is one of the extent's, and the donor has no pages beyond its stretch.
     #[inline]
     fn copy_run(
         &self,

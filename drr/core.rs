@@ -231,6 +231,7 @@ impl Membership {
     }
 
     /// Records, recorded pages, and bytes that the module's tables take.
+    // RANGE: Sizes in memory.
     pub(crate) fn usage(&self) -> (u64, u64, u64) {
         let (records, pages, bytes) = self.table().usage();
         let others = self.core.pools.bytes() + self.tree().bytes();

@@ -89,6 +89,7 @@ impl Key {
             let right = u128::from(m[1].wrapping_add(k[1]));
             nh = nh.wrapping_add(left.wrapping_mul(right));
         }
+        // RANGE: `at` is one of a few places in the tail; the shift is of 64 bits in 128.
         let a = |at: usize| u128::from(tail[at]) | u128::from(tail[at + 1]) << 64;
         // CAST: The lower half.
         let low = u128::from(nh as u64);

@@ -54,11 +54,12 @@ impl Tally {
                 .add(0, &[all.into(), extra.into()]);
             seen |= pages;
             for (page, count) in count.iter_mut().enumerate() {
-                // CAST: One bit.
+                // RANGE: One bit of each copy; `page` is less than a mask's bits.
                 *count += (pages >> page & 1) as usize;
             }
         }
         for count in count.into_iter().filter(|count| *count != 0) {
+            // RANGE: Not 0. Each stands for a record, which is in memory.
             self.copies[count.min(MOST_COPIES) - 1] += 1;
         }
     }
@@ -70,6 +71,7 @@ impl Tally {
             1 << PAGE_SHIFT
         )?;
         for (at, pages) in self.copies.iter().enumerate() {
+            // RANGE: At most `MOST_COPIES`.
             match (at + 1, pages) {
                 (_, 0) => {}
                 (MOST_COPIES, _) => writeln!(out, "copies {MOST_COPIES} - {pages}")?,
@@ -130,6 +132,7 @@ pub(crate) fn list(table: &AccessTable, pool: u64, from: u32, out: &mut dyn Writ
 }
 
 /// A line for pages in a row of each copy of a stretch, if the pages have more than one.
+// RANGE: Pages of one block, of which a mask has some; and lines about what is in memory.
 fn print_copies(
     holders: &Holders<'_, Stretch, Holder>,
     lines: &mut u32,

@@ -111,6 +111,7 @@ impl Givers {
     /// Pages of a target's stretch donate no longer, bit *n* for page *n*.
     pub(crate) fn ended(&self, stretch: &Stretch, holder: &Holder, why: End, pages: u32) {
         self.with(holder.device, |giver| {
+            // CAST: The place in `End::ALL`.
             giver.ended[why as usize].add(pages.count_ones().into(), Relaxed);
             trace!(
                 record_end,
@@ -156,6 +157,7 @@ impl Giver {
     pub(crate) fn print(&self, out: &mut dyn Write) -> fmt::Result {
         write!(out, " donated_sectors={}", self.donated.sum())?;
         for why in End::ALL {
+            // CAST: Its place in there.
             let pages = self.ended[why as usize].load(Relaxed);
             write!(out, " ended_{}={pages}", reason(why))?;
         }

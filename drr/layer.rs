@@ -14,6 +14,7 @@ impl Layer {
 
     /// The thin device `thin_id` of `pool`.
     pub(crate) fn new(pool: u64, thin_id: u32) -> Self {
+        // RANGE: Pools are numbered from 1 on: 2^40 are never made.
         Self(pool << Self::THIN_ID_BITS | u64::from(thin_id))
     }
 
@@ -54,6 +55,7 @@ pub(crate) struct Who {
 impl Who {
     /// As a number, for an atomic.
     pub(crate) fn number(self) -> u64 {
+        // RANGE: Both halves are `u32`s.
         u64::from(self.serial) << 32 | u64::from(self.thin_id)
     }
 

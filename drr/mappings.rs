@@ -39,11 +39,13 @@ impl Mappings {
 
     /// Bytes of memory that it takes.
     pub(crate) fn bytes(&self) -> u64 {
+        // RANGE: A size in memory.
         (self.0.len() * size_of::<SeqCell<WORDS>>()) as u64
     }
 
     /// Consecutive blocks have consecutive cells.
     fn cell(&self, layer: Layer, block: u64) -> &SeqCell<WORDS> {
+        // CAST: A `usize` fits.
         let at = hash(layer.number()).wrapping_add(block) % self.0.len() as u64;
         // CAST: Less than the number of cells.
         &self.0[at as usize]

@@ -85,6 +85,7 @@ impl OwnReads {
     pub(crate) fn took(&self, time: u64, now: u64) {
         let old = self.worst(now).unwrap_or(0);
         self.worst
+            // RANGE: Takes off a part of it.
             .store(time.max(old - old.div_ceil(1 << DECAY)), Relaxed);
         self.known.store(now.max(1), Relaxed);
     }

@@ -78,6 +78,7 @@ impl Pool {
             id,
             changes,
             queue: WorkQueue::in_threads(c"drr")?,
+            // CAST: A `usize` fits.
             metadata: PageStore::new(mount, total_ram_pages() as u64 / METADATA_SHARE)?,
             _subscription: Subscription::new(Arc::new(watch, GFP_KERNEL)?)?,
             settled: Atomic::new(false),
@@ -127,6 +128,7 @@ impl Pools {
     pub(crate) fn join(&self, id: u64) -> Result<Arc<Pool>> {
         let mut list = self.list.lock();
         if let Some(member) = list.iter_mut().find(|member| member.pool.id == id) {
+            // RANGE: Targets in memory.
             member.targets += 1;
             return Ok(member.pool.clone());
         }
@@ -144,8 +146,10 @@ impl Pools {
     pub(crate) fn leave(&self, id: u64) {
         let mut list = self.list.lock();
         if let Some(at) = list.iter().position(|member| member.pool.id == id) {
+            // RANGE: It has joined.
             list[at].targets -= 1;
             if list[at].targets == 0 {
+                // RANGE: One is at `at`.
                 let last = list.len() - 1;
                 list.swap(at, last);
                 let gone = list.pop();

@@ -170,6 +170,7 @@ impl Drr {
         // records by now.
         if again != 0 && vacant.is_some() && self.donors_came(&place, first, pages) {
             drop(vacant);
+            // RANGE: Not 0.
             return self.serve(bio, place, again - 1);
         }
         let pages = vacant.as_ref().map_or(pages, |vacant| vacant.pages());
@@ -330,7 +331,7 @@ impl Drr {
         trace::Donor {
             dev: givers.with(first.device, Giver::number).unwrap_or(0),
             thin_id: first.layer.thin_id,
-            // CAST: Few.
+            // RANGE: Few.
             donors: sources.known().count() as u32 + others,
         }
     }
@@ -389,6 +390,7 @@ impl Drr {
         };
         let (serial, owner) = self.member.tree().owner(layer, mapping.time);
         let place = || {
+            // RANGE: `at` is a remainder, and less.
             if sectors == 0 || sectors > self.block_sectors - at {
                 return Err(Miss::Layout);
             }
@@ -398,7 +400,7 @@ impl Drr {
             Ok(Place {
                 block: Block::of(&mapping).ok_or(Miss::Layout)?,
                 extent: Extent {
-                    // No overflow: dm-thin's blocks are no longer than 1 GiB.
+                    // RANGE: dm-thin's blocks are no longer than 1 GiB.
                     at: at << SECTOR_SHIFT,
                     len: sectors << SECTOR_SHIFT,
                 },

@@ -43,6 +43,7 @@ impl<'a> Batch<'a> {
     /// them if they don't follow. Returns the batch that is complete by that.
     fn join(batch: &mut Option<Self>, page: u32, next: CachedPages<'a>) -> Option<Self> {
         let extend = |batch: &mut Self| {
+            // RANGE: Pages of one block.
             page == batch.page + batch.pages.count()
                 && page % bits::PAGES != 0
                 && batch.pages.extend(&next)
@@ -82,6 +83,7 @@ impl PrivateReads for Drr {
         if !self.still_there(place) {
             return;
         }
+        // RANGE: A page of the extent.
         let at = place.extent.pages().0 + at;
         let digest = [key.digest(page.words())];
         let locked = buffer.as_ref().and_then(BufferPage::try_lock);
@@ -131,7 +133,9 @@ impl Drr {
         }
         let (mut batch, mut digests) = (None, [Digest::from_bits(0); bits::PAGES as usize]);
         let record = |batch: Batch<'_>, digests: &[Digest]| {
+            // CAST: Less than `PAGES`.
             let known = digests.get((batch.page % bits::PAGES) as usize..);
+            // CAST: At most `PAGES`.
             let known = known.and_then(|known| known.get(..batch.pages.count() as usize));
             let known = known.unwrap_or_default();
             self.record_pages(place, batch.page, Some(batch.pages), known);
@@ -139,10 +143,12 @@ impl Drr {
         let pages = bio.data().filled.pages(bio).filter_map(alone);
         let parts = pages.flat_map(|pages| pages.parts(first, bits::PAGES));
         for part in parts.take_while(|part| part.offset() < MOST_RECORDED) {
+            // RANGE: A page of the extent.
             let page = first + part.offset();
             if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&part)) {
                 record(full, &digests);
             }
+            // CAST: Less than `PAGES`.
             let here = digests.iter_mut().skip((page % bits::PAGES) as usize);
             for (words, digest) in (0..).map_while(|at| part.words(at)).zip(here) {
                 *digest = key.digest(words);
@@ -201,6 +207,7 @@ impl Drr {
             match pages {
                 FilledPages::Alone(pages) => {
                     for part in pages.parts(first, bits::PAGES) {
+                        // RANGE: A page of the extent.
                         let page = first + part.offset();
                         if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&part))
                         {
@@ -210,6 +217,7 @@ impl Drr {
                 }
                 FilledPages::Buffers(buffer) => {
                     if let Some(locked) = buffer.try_lock() {
+                        // RANGE: A page of the extent.
                         let page = first + buffer.offset();
                         let pages = CachedPages::buffer(&locked);
                         self.inherit_pages(place, &Batch { page, pages });

@@ -61,6 +61,7 @@ impl<const N: usize> Row<N> {
     pub(crate) fn add(&self, first: usize, counts: &[u64]) {
         if let Some(counters) = self.counters.as_ref() {
             for (at, count) in counts.iter().enumerate() {
+                // RANGE: A counter's number, less than `N`.
                 counters.add(first + at, *count);
             }
             return;
@@ -120,7 +121,7 @@ pub(crate) struct Rows<const N: usize> {
 }
 
 impl<const N: usize> Rows<N> {
-    /// For `rows` layers, a power of two, that are counted by many CPUs all the time. Fails with
+    /// For `rows` layers, a power of two from 2 on, that are counted by many CPUs all the time. Fails with
     /// `ENOMEM`.
     pub(crate) fn new(rows: usize) -> Result<Self> {
         Self::with(rows, Row::ready()?, true)
@@ -145,9 +146,10 @@ impl<const N: usize> Rows<N> {
             return &self.others;
         };
         let size = self.rows.len();
-        // CAST: Less than the number of rows.
+        // RANGE: There are two rows at least, so the shift is less than 64. Less than their number is left.
         let start = (hash(who) >> (u64::BITS - size.trailing_zeros())) as usize;
         for step in 0..PROBES {
+            // RANGE: Two small numbers.
             let row = &self.rows[(start + step) % size];
             let owner = match row.who.load(Relaxed) {
                 0 => row.claim(who, self.each_cpu),

@@ -38,6 +38,7 @@ const MISSES: [&str; 7] = [
 impl Miss {
     /// The word for it.
     pub(crate) fn reason(self) -> &'static str {
+        // CAST: Its place in there.
         MISSES[self as usize]
     }
 }
@@ -75,6 +76,7 @@ pub(crate) struct Stats {
 
 /// Sectors in so many pages.
 fn sectors_of(pages: u32) -> u64 {
+    // RANGE: A product of two `u32`s.
     u64::from(pages) * u64::from(PAGE_SECTORS)
 }
 
@@ -88,11 +90,13 @@ impl Stats {
     }
 
     fn add(&self, count: Count, by: u64) {
+        // CAST: A counter's number.
         self.counters.add(count as usize, by);
     }
 
     /// A read of a block of `owner` went to the disk; for metadata, or for data.
     pub(crate) fn miss(&self, miss: Miss, owner: Option<Who>, sectors: u32, metadata: bool) {
+        // RANGE: A counter's number.
         self.counters.add(FIRST_MISS + miss as usize, 1);
         self.heat.not_served(owner, sectors);
         if metadata {
@@ -167,6 +171,7 @@ impl Stats {
     /// isn't known to be a hit or a miss yet isn't counted.
     pub(crate) fn print_reads(&self, out: &mut dyn Write) -> fmt::Result {
         let sums = self.counters.sums();
+        // CAST: A counter's number.
         let of = |count: Count| sums[count as usize];
         let misses = &sums[FIRST_MISS..];
         let [_, disk_sectors, hits, hit_sectors] = self.heat.reads();
@@ -193,6 +198,7 @@ impl Stats {
     /// Prints what paranoid mode found.
     pub(crate) fn print_verified(&self, out: &mut dyn Write) -> fmt::Result {
         let sums = self.counters.sums();
+        // CAST: A counter's number.
         let of = |count: Count| sums[count as usize];
         let (verified, mismatches) = (of(Count::Verified), of(Count::Mismatches));
         write!(out, " verified={verified} mismatches={mismatches}")

@@ -158,6 +158,7 @@ impl Thinning {
             // A record stays when its page is modified: what was is no copy.
             pages[count] = unchanged(&donor);
             copies[count] = Some(donor);
+            // RANGE: At most `COPIES`.
             count += 1;
         }
         // The oldest first.
@@ -199,7 +200,7 @@ impl Thinning {
                 mapping: donor.mapping(),
                 device: donor.holder().device,
                 group,
-                // CAST: A folio has fewer pages than that.
+                // RANGE: A folio has a page at least, and fewer than a `u32` counts.
                 pages: (last - first + 1) as u32,
             };
             // There is room for most; the next walk comes by again.
@@ -214,6 +215,7 @@ impl Thinning {
     fn walked(&self) {
         let [least, most] = PATIENCE;
         let patience = match self.dropped.load(Relaxed) {
+            // RANGE: Not above `most` before.
             0 => (self.patience.load(Relaxed) * 2).min(most),
             _ => least,
         };
@@ -232,10 +234,12 @@ impl Ticks for Thinning {
             return true;
         };
         let begin = self.at.load(Relaxed);
+        // RANGE: Less than the table's buckets before.
         let end = begin + BUCKETS;
         let mut at = Some(begin);
         while let Some(from) = at.filter(|from| *from < end) {
             let directory = self.table.directory();
+            // RANGE: `from` is before the end.
             at = directory.each_name(from, end - from, |holders| {
                 self.look_at(&holders, &mut found);
                 found.len() < BATCH / 2

@@ -135,6 +135,7 @@ impl Tree {
 
     /// Bytes of memory that the layers take.
     pub(crate) fn bytes(&self) -> u64 {
+        // RANGE: A size in memory; `writer` keeps the count from falling below 0.
         self.count.load(Relaxed) * Index::<Node>::ENTRY_BYTES as u64
     }
 

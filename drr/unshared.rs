@@ -52,6 +52,7 @@ impl Unshared {
 
     /// Bytes of memory that it takes.
     pub(crate) fn bytes(&self) -> u64 {
+        // RANGE: A size in memory.
         (self.blocks.len() * size_of::<Atomic<u64>>()) as u64
     }
 

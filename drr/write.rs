@@ -92,12 +92,14 @@ impl Drr {
     }
 
     fn sector_of(&self, block: u64) -> u64 {
+        // RANGE: `block` is the target's, or the next; device-mapper has no device of 2^54 sectors or more.
         block * u64::from(self.block_sectors)
     }
 
     /// The blocks that `bio` is for.
     fn blocks_of(&self, bio: &Bio<'_, Self>) -> Range<u64> {
         let block_sectors = u64::from(self.block_sectors);
+        // RANGE: A sector of the target, or its end.
         let end = bio.sector() + u64::from(bio.sectors());
         bio.sector() / block_sectors..end.div_ceil(block_sectors)
     }
@@ -118,6 +120,7 @@ impl Drr {
             && self.can_write_whole()
             && self.thin.thin().is_writable()
             && !self.whole_writes.is_restrained(Since::now().jiffies())
+            // RANGE: As in `sector_of`.
             && self.sector_of(block + 1) <= self.sectors
             && !self.memory_of(self.layer(), block).unshared()
     }
@@ -133,6 +136,7 @@ impl Drr {
     }
 
     /// All of `block` as it is to be when `bio` has been written, whose lock is exclusive.
+    // RANGE: `bio` begins in `block`, and a block has 1 GiB at most.
     fn whole(&self, bio: &mut Bio<'_, Self>, block: u64) -> Option<WholeBlock> {
         let (_, place) = self.place_at(self.sector_of(block), self.block_sectors);
         let place = place.ok()?;

@@ -325,6 +325,7 @@ impl Filled {
 /// # Safety
 ///
 /// `vecs` and `iter` describe a live bio's data, with `bi_size` bytes left.
+// RANGE: By the safety requirements `iter` is within the bio_vec; a `u32` fits.
 pub(crate) unsafe fn piece(vecs: *const bio_vec, iter: &bvec_iter) -> (bio_vec, u32) {
     // SAFETY: By the safety requirements.
     let vec = unsafe { *vecs.add(iter.bi_idx as usize) };
@@ -333,6 +334,7 @@ pub(crate) unsafe fn piece(vecs: *const bio_vec, iter: &bvec_iter) -> (bio_vec, 
 }
 
 /// Steps over `bytes` of the piece that [`piece`] returned.
+// RANGE: The piece has `bytes`, and both the bio_vec and the bio have the piece.
 pub(crate) fn advance(vec: &bio_vec, iter: &mut bvec_iter, bytes: u32) {
     iter.bi_size -= bytes;
     iter.bi_offset += bytes;
@@ -357,6 +359,8 @@ pub struct Pages<'a> {
 impl<'a> Iterator for Pages<'a> {
     type Item = FilledPages<'a>;
 
+    // RANGE: A bio's data has fewer than 2^32 bytes, which `done` counts. The block layer adds a bio_vec's offsets as
+    // `u32`s, too (`bvec_iter_offset()`).
     fn next(&mut self) -> Option<FilledPages<'a>> {
         const PAGE_MASK: u32 = (1 << PAGE_SHIFT) - 1;
 
@@ -413,6 +417,7 @@ impl Writer<'_> {
             let (vec, len) = unsafe { piece(vecs, &iter) };
             let len = len.min(skip);
             advance(&vec, &mut iter, len);
+            // RANGE: `len` was cut to that.
             skip -= len;
         }
         // INVARIANT: By the safety requirements.
@@ -429,12 +434,14 @@ impl Writer<'_> {
         while !left.is_empty() && self.iter.bi_size != 0 {
             // SAFETY: By the type invariant.
             let (vec, len) = unsafe { piece(self.vecs, &self.iter) };
+            // CAST: A `u32` fits.
             let (now, later) = left.split_at(left.len().min(len as usize));
             // SAFETY: The bio holds its pages, whose memory is contiguous in a bio_vec and
             // always mapped. The two don't overlap: the data is ours.
             unsafe {
                 let to = bindings::dm_rust_page_address(vec.bv_page)
                     .cast::<u8>()
+                    // RANGE: As in `Pages::next`.
                     .add((vec.bv_offset + self.iter.bi_offset) as usize);
                 core::ptr::copy_nonoverlapping(now.as_ptr(), to, now.len());
             }

@@ -100,8 +100,9 @@ pub fn mask(first: u32, count: u32) -> u32 {
     if first >= PAGES {
         return 0;
     }
+    // RANGE: `first` is less than `PAGES`.
     let count = count.min(PAGES - first);
-    // CAST: At most `PAGES` bits are set.
+    // RANGE: At most `PAGES` bits are set, none above the lowest `PAGES`.
     (((1u64 << count) - 1) << first) as u32
 }
 
@@ -112,13 +113,16 @@ pub fn mask(first: u32, count: u32) -> u32 {
 pub fn overlap(base: u64, first: u64, last: u64) -> u32 {
     // CAST: Distances between file indexes fit in 63 bits; the sign says on which side.
     let low = first.wrapping_sub(base) as i64;
+    // CAST: As above.
     let high = last.wrapping_sub(base) as i64;
     if high < 0 || low >= i64::from(PAGES) {
         return 0;
     }
     // CAST: Both are now within `0..PAGES`.
     let low = low.max(0) as u32;
+    // RANGE: As above.
     let high = high.min(i64::from(PAGES) - 1) as u32;
+    // RANGE: `high` is less than `PAGES`.
     mask(low, (high + 1).saturating_sub(low))
 }
 
@@ -134,6 +138,7 @@ pub fn window(base: u64) -> u64 {
 
 /// Of `count` things, how many come before the first `worth` in a row that are `known`, or before
 /// fewer that are the last; `count` if there are no such.
+// RANGE: `run` counts things before `at + 1`, of which there are at most `count`.
 pub fn before_run(count: u32, worth: u32, mut known: impl FnMut(u32) -> bool) -> u32 {
     let mut run = 0;
     for at in 0..count {

@@ -199,6 +199,7 @@ impl<const COUNT: usize> BlockLocks<COUNT> {
             (0..blocks.count.min(most)).map(move |step| {
                 // CAST: The remainder is an index.
                 let at = (first.wrapping_add(step) % most) as usize;
+                // RANGE: Less than `COUNT`.
                 (&self.0.cells[place * (COUNT / NAMES) + at], name)
             })
         })
@@ -225,6 +226,7 @@ impl<const COUNT: usize> BlockLocks<COUNT> {
                     _shares: Shares {
                         locks: self,
                         blocks,
+                        // RANGE: At most the number of cells.
                         count: done + 1,
                     },
                 });

@@ -22,6 +22,7 @@ pub fn cells<T>(count: usize, new: impl Fn() -> T) -> Result<KVVec<T>> {
 /// from `least` to `most`, which are such themselves.
 pub fn by_memory(pages: usize, least: usize, most: usize) -> usize {
     let count = (sched::total_ram_pages() / pages).clamp(least, most);
+    // RANGE: Not above the count.
     1 << count.ilog2()
 }
 

@@ -61,6 +61,7 @@ impl<N> Content<N> {
 
     /// The digest of page `page`, if it is known and the page has just one.
     pub(crate) fn digest(&self, page: u32) -> Option<Digest> {
+        // CAST: A `u32` fits.
         let bits = self.digests.get(page as usize)?.load(Relaxed);
         NonZeroU64::new(bits)
             .filter(|bits| bits.get() != DISCORD)
@@ -69,6 +70,7 @@ impl<N> Content<N> {
 
     /// The pages whose digest is known.
     pub(crate) fn known(&self) -> u32 {
+        // RANGE: Less than a mask's bits.
         (0..bits::PAGES)
             .filter(|at| self.digest(*at).is_some())
             .fold(0, |known, at| known | 1 << at)
@@ -87,6 +89,7 @@ impl<N> Content<N> {
     /// Tells `other`, a content of the same name, what is known of the digests of these pages; returns the pages
     /// of which the two know different things. Fully ordered.
     pub(crate) fn tell(&self, other: &Self, pages: u32) -> u32 {
+        // RANGE: Less than a mask's bits.
         pages_of(pages)
             .filter(|at| {
                 let own = self.digests[*at as usize].load(Relaxed);
@@ -98,6 +101,7 @@ impl<N> Content<N> {
 
     /// These pages have two digests. Fully ordered.
     pub(crate) fn spoil(&self, pages: u32) {
+        // CAST: A `u32` fits.
         for digest in pages_of(pages).map(|at| &self.digests[at as usize]) {
             let mut old = digest.load(Relaxed);
             while let Err(now) = digest.cmpxchg(old, DISCORD, Full) {
@@ -108,6 +112,7 @@ impl<N> Content<N> {
 
     /// Of these pages, those that have two digests. Fully ordered.
     pub(crate) fn spoilt(&self, pages: u32) -> u32 {
+        // RANGE: Less than a mask's bits.
         pages_of(pages)
             .filter(|at| self.digests[*at as usize].fetch_add(0, Full) == DISCORD)
             .fold(0, |spoilt, at| spoilt | 1 << at)
@@ -115,6 +120,7 @@ impl<N> Content<N> {
 
     /// Stores the digest of page `at` if none is known; returns what was known, 0 for nothing.
     fn note(&self, at: u32, digest: u64) -> u64 {
+        // CAST: A `u32` fits.
         let known = self.digests[at as usize].cmpxchg(0, digest, Full);
         known.map_or_else(|known| known, |_| 0)
     }
@@ -122,6 +128,7 @@ impl<N> Content<N> {
 
 /// The numbers of the pages of `mask`, as far as they are a content's.
 fn pages_of(mask: u32) -> impl Iterator<Item = u32> {
+    // RANGE: Less than a mask's bits.
     (0..bits::PAGES).filter(move |at| mask >> at & 1 != 0)
 }
 

@@ -132,10 +132,12 @@ impl<'a> CachedPages<'a> {
 
     /// Takes in `next` too if it follows in the page cache; returns whether so.
     pub fn extend(&mut self, next: &Self) -> bool {
+        // RANGE: File indexes have 52 bits.
         let follows =
             next.mapping == self.mapping && next.first == self.first + u64::from(self.count);
         if follows {
             // INVARIANT: Holds for both.
+            // RANGE: Pages of one read.
             self.count += next.count;
         }
         follows
@@ -182,6 +184,7 @@ fn half(hash: u64) -> u32 {
 
 /// A hash that chooses the same bucket as the one that [`half`] was made of.
 fn widen(half: u32) -> u64 {
+    // RANGE: The shift is of 32 bits in 64.
     u64::from(half) << u32::BITS | u64::from(half & 7)
 }
 
@@ -366,12 +369,13 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
 
     /// Bytes of memory that the runs and their contents take.
     fn record_bytes(&self) -> u64 {
+        // RANGE: A size in memory.
         self.runs() * Self::RUN_BYTES + count(&self.contents) * Self::CONTENT_BYTES
     }
 
     /// Bytes of memory that the directory takes.
+    // RANGE: Sizes in memory.
     pub fn bytes(&self) -> u64 {
-        // CAST: Sizes fit.
         let fixed = self.index.table_bytes() + INTEREST * size_of::<Atomic<u32>>();
         fixed as u64 + self.record_bytes()
     }
@@ -469,6 +473,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     ) -> Entered {
         let mut entered = Entered::default();
         for (at, digest) in (page..bits::PAGES).zip(digests) {
+            // RANGE: Less than a mask's bits.
             let page = 1 << at;
             match content.learn(at, *digest) {
                 Learned::First => continue,
@@ -534,6 +539,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         };
         let mapping = pages.mapping;
         let base = pages.first.wrapping_sub(u64::from(page));
+        // RANGE: There is a page at least, and file indexes have 52 bits.
         let last = pages.first + u64::from(pages.count) - 1;
         let name = content.get().map(|content| *content.name());
         let is_it = |run: &Run<N, L::Holder>| {
@@ -593,6 +599,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     ///
     /// One content can be in any number of pages: thousands of page caches, or of files that
     /// share their blocks. A search for it walks them all.
+    // RANGE: None of the three gets further than `MOST_RUNS`.
     fn has_enough(&self, guard: &rcu::Guard, name: N, holder: L::Holder, mask: u32) -> bool {
         let (mut runs, mut alike, mut own) = (0, 0, 0);
         self.donors(guard, name).any(|donor| {

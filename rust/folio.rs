@@ -66,6 +66,7 @@ impl MappingId {
         index: u64,
     ) -> bool {
         // SAFETY: By the safety requirements its memory is there, as inodes are freed by RCU.
+        // CAST: File indexes are `unsigned long`.
         unsafe { bindings::dm_rust_mapping_holds(self.0.as_ptr(), folio.as_ptr(), index as usize) }
     }
 }
@@ -114,11 +115,13 @@ struct Cached<'a> {
 impl<'a> Cached<'a> {
     fn index(self) -> u64 {
         // SAFETY: Valid by the type invariant.
+        // CAST: An `unsigned long` fits.
         unsafe { bindings::dm_rust_folio_index(self.folio.as_ptr()) as u64 }
     }
 
     fn pages(self) -> u64 {
         // SAFETY: Valid by the type invariant.
+        // CAST: An `unsigned long` fits.
         unsafe { bindings::dm_rust_folio_nr_pages(self.folio.as_ptr()) as u64 }
     }
 }
@@ -159,7 +162,7 @@ impl<'a> FilledPages<'a> {
                 bindings::dm_rust_folio_nr_pages(folio),
             )
         };
-        // CAST: Not more than `max`.
+        // RANGE: `page` is in the folio, so `at` is less than `pages`; the count isn't more than `max`.
         let count = (pages - at).min(max as usize) as u32;
         let guard = rcu::read_lock();
         // SAFETY: As above.
@@ -191,6 +194,7 @@ impl<'a> FilledPages<'a> {
         // SAFETY: As above, and the bio holds the page.
         let (first, reads_folios) = unsafe {
             (
+                // CAST: An `unsigned long` fits.
                 bindings::dm_rust_folio_index(folio.as_ptr()) as u64,
                 bindings::dm_rust_mapping_reads_folios(mapping.0.as_ptr()),
             )
@@ -204,6 +208,7 @@ impl<'a> FilledPages<'a> {
         let pages = ReadPages {
             page,
             mapping,
+            // RANGE: File indexes have 52 bits.
             first: first + at as u64,
             count,
             offset,
@@ -251,6 +256,7 @@ impl<'a> ReadPages<'a> {
 
     /// The pages in parts, each of which ends before a page that is a multiple of `every`, if page `first` is the
     /// read's first.
+    // RANGE: Pages of one read; `next` is between the first and the end, where it stays.
     pub fn parts(self, first: u32, every: u32) -> impl Iterator<Item = Self> + use<'a> {
         let (end, mut next) = (self.offset + self.count, self.offset);
         core::iter::from_fn(move || {
@@ -272,6 +278,7 @@ impl<'a> ReadPages<'a> {
         // SAFETY: Consecutive pages of a folio, whose memory nobody writes any more before the read
         // completes, by the type invariant.
         (at < self.count).then(|| unsafe {
+            // CAST: A `u32` fits.
             &*bindings::dm_rust_page_address(self.page.wrapping_add(at as usize)).cast()
         })
     }
@@ -317,6 +324,7 @@ impl BufferPage<'_> {
         }
         // INVARIANT: It has buffers, as just seen.
         Some(LockedBuffer {
+            // RANGE: A page of the folio.
             index: folio.folio.range().0 + at as u64,
             folio,
         })
@@ -392,6 +400,7 @@ impl EventFolio<'_> {
     /// First and last file index.
     pub fn range(&self) -> (u64, u64) {
         let index = self.0.index();
+        // RANGE: A folio has a page at least, and file indexes have 52 bits.
         (index, index + self.0.pages() - 1)
     }
 }
@@ -416,6 +425,7 @@ impl FolioRef {
         // SAFETY: A reference is held.
         let (first, pages) = unsafe {
             (
+                // CAST: An `unsigned long` fits.
                 bindings::dm_rust_folio_index(folio.as_ptr()) as u64,
                 bindings::dm_rust_folio_nr_pages(folio.as_ptr()) as u64,
             )
@@ -440,6 +450,7 @@ impl FolioRef {
         index: u64,
     ) -> Option<FolioRef> {
         // SAFETY: The mapping's memory is valid as long as the guard is held.
+        // CAST: File indexes are `unsigned long`.
         let folio = unsafe { bindings::dm_rust_folio_get(mapping.0.as_ptr(), index as usize) };
         // SAFETY: `dm_rust_folio_get()` took the reference.
         NonNull::new(folio).map(|folio| unsafe { Self::new(folio) })
@@ -447,6 +458,7 @@ impl FolioRef {
 
     /// First and last file index, as of when the reference was taken.
     pub fn range(&self) -> (u64, u64) {
+        // RANGE: As in `EventFolio::range`.
         (self.first, self.first + self.pages - 1)
     }
 
@@ -473,6 +485,7 @@ impl FolioRef {
         }
         let to = to.as_mut_ptr().cast();
         // SAFETY: A reference is held, and the folio has that page; `to` is a page, and ours.
+        // CAST: Less than the folio's pages.
         unsafe { bindings::dm_rust_copy_page(to, self.folio.as_ptr(), at as usize) }
     }
 

@@ -53,6 +53,7 @@ impl Guard {
     #[inline(always)]
     pub fn on(self) -> bool {
         #[cfg(DRR_MUTANTS)]
+        // RANGE: There are fewer guards than bits.
         return OFF.load(kernel::sync::atomic::Relaxed) & (1 << self as u32) == 0;
         #[cfg(not(DRR_MUTANTS))]
         true

@@ -159,6 +159,7 @@ struct Table<T, S> {
 }
 
 impl<T: Keyed, S: Side<T>> Table<T, S> {
+    // RANGE: `bits` is at least 1, and there is memory for the heads.
     fn new(bits: u32, stripes: impl PinInit<Stripes, Error>) -> Result<Self> {
         let size = 1usize << bits;
         Ok(Self {
@@ -171,7 +172,8 @@ impl<T: Keyed, S: Side<T>> Table<T, S> {
 
     #[inline]
     fn bucket(&self, hash: u64) -> usize {
-        // CAST: Less than the number of heads, a power of two and a usize.
+        // RANGE: The shift is less than 64, as `bits` was not 0. The mask leaves less than the number of heads, a power
+        // of two.
         ((hash >> self.shift & !(NEAR - 1) | hash & (NEAR - 1)) as usize) & (self.heads.len() - 1)
     }
 
@@ -307,6 +309,7 @@ impl<T: Keyed> Index<T> {
 
     /// Bytes of memory that the empty index takes.
     pub fn table_bytes(&self) -> usize {
+        // RANGE: A size in memory.
         2 * (self.forward.heads.len() * size_of::<Slot<T>>() + size_of::<Stripes>())
     }
 
@@ -414,6 +417,7 @@ impl<T: Keyed> Index<T> {
                     side: PhantomData,
                 });
                 if !visit(&guard, chain) {
+                    // RANGE: At most the number of heads.
                     return Some(at + 1);
                 }
             }
@@ -441,6 +445,7 @@ impl<T: Keyed> Drop for Index<T> {
                 // valid and were allocated by `KBox::new`.
                 let entry = unsafe { KBox::from_raw(next) };
                 next = entry.reverse.load(Relaxed);
+                // RANGE: Each is in memory.
                 rest += 1;
             }
         }

@@ -83,6 +83,7 @@ pub struct PageRange {
 
 impl PageRange {
     fn end(&self) -> u32 {
+        // RANGE: Pages of one block, whose numbers are small.
         self.first + self.count
     }
 }
@@ -305,9 +306,11 @@ impl<T: Follow> InFlight<T> {
                 return;
             }
             if (its.first..its.end()).contains(&range.first) {
+                // RANGE: It begins in there.
                 limit = range.count.min(its.end() - range.first);
                 found = Some(NonNull::from(flight));
             } else if its.first > range.first {
+                // RANGE: It begins before.
                 limit = limit.min(its.first - range.first);
             }
         });

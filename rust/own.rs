@@ -81,6 +81,7 @@ impl OwnBio {
             return None;
         }
         let nowait = GFP_NOWAIT | __GFP_NOWARN;
+        // CAST: A `u32` fits.
         let mut pages = KVec::with_capacity(count as usize, nowait).ok()?;
         for _ in 0..count {
             pages.push(OwnPage::new()?, nowait).ok()?;
@@ -100,6 +101,7 @@ impl OwnBio {
             let len = left.min(PAGE_SIZE);
             // SAFETY: The bio has room for `count` pages.
             unsafe { kernel::bindings::__bio_add_page(own, page.0.as_ptr(), len, 0) };
+            // RANGE: `len` was cut to that.
             left -= len;
         }
         Some(this)
@@ -107,6 +109,7 @@ impl OwnBio {
 
     /// Its memory from byte `at` on, of which so many bytes are contiguous at least as there are to
     /// the end of the page.
+    // CAST: `u32`s fit.
     pub(crate) fn address(&self, at: u32) -> *mut u8 {
         let page = &self.pages[(at >> PAGE_SHIFT) as usize];
         // SAFETY: The page is ours, and `at` within it.
@@ -136,6 +139,7 @@ impl OwnBio {
         // SAFETY: Ours, by the type invariant.
         let bio = unsafe { self.bio.as_ref() };
         // SAFETY: The data is ours for as long as `self` is borrowed.
+        // RANGE: The pages have fewer than 2^32 bytes.
         unsafe { Writer::new(bio.bi_io_vec, bio.bi_iter, first << PAGE_SHIFT) }
     }
 
@@ -253,6 +257,7 @@ impl<T: Target> Errand<T> {
 /// Calls `visit` with each piece of the bio's data, which is contiguous in memory and in one page of our own, as
 /// its first byte in the data, its address, that of the same in our own pages, and its length; until that
 /// returns false.
+// RANGE: `done` counts the bytes of a bio's data, which are fewer than 2^32. A bio_vec ends within 32 bits.
 pub(crate) fn pieces<T: Target>(
     errand: &Errand<T>,
     mut visit: impl FnMut(u32, *mut u8, *const u8, usize) -> bool,

@@ -97,6 +97,7 @@ impl PageStore {
     /// Pages that are kept right now.
     pub fn pages(&self) -> u64 {
         // SAFETY: The inode is there.
+        // CAST: An `unsigned long` fits.
         unsafe { bindings::dm_rust_store_pages(self.inode.as_ptr()) as u64 }
     }
 
@@ -107,9 +108,11 @@ impl PageStore {
         let inode = self.inode.as_ptr();
         if let Some(old) = index.checked_sub(self.most_pages) {
             // SAFETY: The inode is there.
+            // CAST: File indexes are `unsigned long`.
             unsafe { bindings::dm_rust_store_drop(inode, old as usize) };
         }
         // SAFETY: The page is ours, and in no page cache.
+        // CAST: File indexes are `unsigned long`.
         if !unsafe { bindings::dm_rust_store_add(inode, page.0.as_ptr(), index as usize) } {
             return None;
         }

@@ -24,6 +24,7 @@ impl<'a> Printer<'a> {
 }
 
 impl Write for Printer<'_> {
+    // RANGE: What is used and what is added have room in the buffer, with a 0 behind them.
     fn write_str(&mut self, text: &str) -> core::fmt::Result {
         let room = self.buffer.len().saturating_sub(self.used + 1);
         let len = text.len().min(room);

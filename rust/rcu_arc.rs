@@ -149,6 +149,7 @@ impl<T> RcuPtr<T> {
         let refs = unsafe { &self.0.as_ref().refs };
         let mut count = refs.load(Relaxed);
         while count != 0 && count != u32::MAX {
+            // RANGE: Not `u32::MAX`.
             match refs.cmpxchg(count, count + 1, Full) {
                 // INVARIANT: Just counted.
                 Ok(_) => return Some(RcuArc(self.0)),

@@ -339,6 +339,7 @@ impl<T: Target> Callbacks<T> {
     /// # Safety
     ///
     /// `argv` holds `argc` strings that live for `'a`.
+    // CAST: A `u32` fits.
     unsafe fn args<'a>(argc: c_uint, argv: *mut *mut c_char) -> Result<KVVec<&'a CStr>> {
         // A table line may have hundreds of thousands of words.
         let mut args = KVVec::with_capacity(argc as usize, GFP_KERNEL)?;
@@ -521,6 +522,7 @@ impl<T: Target> Callbacks<T> {
         maxlen: c_uint,
     ) {
         // SAFETY: Device-mapper's buffer of `maxlen` bytes, which is ours for now.
+        // CAST: A `u32` fits.
         let buffer = unsafe { core::slice::from_raw_parts_mut(result.cast(), maxlen as usize) };
         let mut out = Printer::new(buffer);
         let kind = match kind {
@@ -556,6 +558,7 @@ impl<T: Target> Callbacks<T> {
             // The answer goes where the words of the message are.
             drop(args);
             // SAFETY: Device-mapper's buffer of `maxlen` bytes, which is ours for now.
+            // CAST: A `u32` fits.
             let buffer = unsafe { core::slice::from_raw_parts_mut(result.cast(), maxlen as usize) };
             target.answer(answer, &mut Printer::new(buffer))?;
             // 1 says that there is an answer.

@@ -302,6 +302,7 @@ impl Event {
             | bindings::dm_thin_event_DM_THIN_SNAPSHOT_CREATED => Event::Created {
                 pool,
                 thin_id,
+                // CAST: As above.
                 origin: (event as u32 == bindings::dm_thin_event_DM_THIN_SNAPSHOT_CREATED)
                     .then_some(data.origin_id),
                 time: data.time,

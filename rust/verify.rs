@@ -70,7 +70,7 @@ fn compare<T: Target>(second: &Errand<T>) -> Verdict {
             return true;
         }
         let at = (0..len).take_while(|&at| same(at)).count();
-        // CAST: Less than a page.
+        // RANGE: Less than a page, in the bio's data.
         verdict = Verdict::Different(done + at as u32);
         false
     });

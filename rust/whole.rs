@@ -29,6 +29,7 @@ impl WholeBlock {
     /// `sectors` long, of `device`; nothing if there is no memory.
     pub fn new<T: Target>(bio: &Bio<'_, T>, device: BlockDevice<'_>, sectors: u32) -> Option<Self> {
         let flags = bindings::DM_RUST_OP_WRITE | bio.flags() & bindings::DM_RUST_WRITE_FLAGS;
+        // RANGE: A block has 1 GiB at most.
         OwnBio::new(bio, device, flags, sectors << SECTOR_SHIFT).map(Self)
     }
 
@@ -38,6 +39,7 @@ impl WholeBlock {
     }
 
     /// Puts what `bio` writes at sector `at` of the block, as much as there is room for.
+    // RANGE: `bio` writes in the block, which has 1 GiB at most. A bio_vec ends within 32 bits.
     pub fn overlay<T: Target>(&mut self, bio: &Bio<'_, T>, at: u32) {
         let mut iter = bio.iter();
         let mut to = at << SECTOR_SHIFT;
