@@ -75,6 +75,10 @@ model:
 unsafe:
 	@scripts/unsafe.sh --list
 
+# every sum, shift and cast of the kernel code, with the reason why it can't overflow
+arithmetic:
+	@scripts/arithmetic.sh --list
+
 # the command line tool, into build/drrctl
 drrctl:
 	@scripts/drrctl.sh
@@ -121,6 +125,7 @@ make check     rustfmt, clippy, checkpatch, rustdoc, shellcheck, what documents 
 make mutants   switch the guards off one by one, and see the tests notice
 make model     the models of Documentation/formal, with SPIN
 make unsafe    every unsafe of the kernel code, with its reason
+make arithmetic  every sum, shift and cast that could overflow, with its reason
 make torture   load siblings and check every byte they read; TIME=600 SEED=1
                KERNEL=debian, uml or debug
 make bench     measure DRR against dm-thin and the limits of both, under User-mode Linux;
@@ -149,4 +154,4 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: modules install drrctl install-drrctl deb deb-test managers-test bench demo test test-all kunit host-test fuzz check model mutants torture powercut unsafe toolbox kernels clean help
+.PHONY: modules install drrctl install-drrctl deb deb-test managers-test bench demo test test-all kunit host-test fuzz check model mutants torture powercut unsafe arithmetic toolbox kernels clean help

@@ -88,6 +88,41 @@ check_unsafe() {
 	done
 }
 
+# Each of a few in a copy of a file has to be seen, as have a reason beside something else; but not what
+# has a reason, or is no arithmetic.
+check_arithmetic() {
+	local copy=$build/seeded.rs seeds seed line said
+	"$scripts/arithmetic.sh"
+	cat drr/copy.rs - >"$copy" <<-'END'
+		// RANGE: another function's
+		fn with_reasons<T: Copy + Send>(a: &[u32; 2], _: &dyn Fn() -> T, _: impl Send + 'static) -> u64 {
+		    let _ = "'// RANGE: in a string"; /* a + b */
+		    let from = -1 + *a;
+		    // CAST: a reason
+		    1 << 4 | (a[0] as u64).wrapping_add(from)
+		}
+	END
+	"$scripts/arithmetic.sh" "$copy"
+	seeds=("a + 1" "a << b" "b as u32" "a - (b)" "x[a] * 2" "*y -= 1" "a >> b" "1 << a.ilog2()"
+		"a % 8 - 1" "a.0 + 1" "1 + 8 / a" "f(8) - 1" "-1 - a" "unsafe { a } + 1" "if b { a - 1 }"
+		"a /* RANGE */ + 1" '"RANGE:".len() + a')
+	for seed in "${seeds[@]}"; do
+		{
+			cat drr/copy.rs
+			printf '%s\n' '' '// RANGE: one that is another function'"'"'s' 'fn another() {}' \
+				'fn seeded() {' '    // RANGE: one that is another statement'"'"'s' '    f();' "    $seed;" '}'
+		} >"$copy"
+		! said=$("$scripts/arithmetic.sh" "$copy") || { echo "not refused: $seed"; return 1; }
+		line=$(($(wc -l <"$copy") - 1))
+		# this one, and the counts
+		[[ $said = "$copy:$line: "*" without a reason: "*$'\n'*", 1 without" ]] || {
+			echo "not said of $seed: line $line"
+			echo "$said"
+			return 1
+		}
+	done
+}
+
 check_checkpatch() {
 	local sources events series
 	mapfile -t sources < <(files '*.[ch]' | grep -v '^include/trace/')
@@ -219,7 +254,7 @@ need_root
 source=$("$scripts/kernel.sh" source)
 kdir=$("$scripts/kernel.sh" debian)
 mkdir -p "$build"
-for name in rustfmt clippy unsafe checkpatch patches rustdoc shellcheck spdx crates \
+for name in rustfmt clippy unsafe arithmetic checkpatch patches rustdoc shellcheck spdx crates \
 	documents; do
 	check "$name" "check_$name"
 done
