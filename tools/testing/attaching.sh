@@ -17,6 +17,15 @@ seconds() { dmsetup ls | grep -c '^drr-' || true; }
 
 seconds_are() { [ "$(seconds)" = "$1" ]; }
 
+# no_nodes: nothing in /dev is one of them.
+no_nodes() {
+	local dm
+	for dm in /sys/block/dm-*; do
+		[[ $(<"$dm/dm/uuid") != DRR-* || ! -e /dev/${dm##*/} ]] ||
+			flunk "/dev/${dm##*/} is there: $(<"$dm/dm/name")"
+	done
+}
+
 # refused CODE TEXT ARGUMENTS...: that exit code, and one line on stderr that has the text.
 refused() {
 	local code=$1 text=$2 rc=0

@@ -19,6 +19,12 @@
 //!   the last closes it. So it goes by itself: when drrctl dies, when NAME is detached, removed, or
 //!   gets another table from somebody else. Before it is marked there's a moment in which a drrctl
 //!   that dies leaves it behind, with nobody having it open: `clean_up` removes that.
+//! - The second has no node in /dev, from before its table is active. LVM, blkid and others look at
+//!   every node that they find there: they would see NAME's content twice, and LVM refuses to work on a
+//!   physical volume that it sees twice. LVM passes over devices by their UUID, too, but only if that
+//!   begins as LVM's own, cryptsetup's or Stratis's do, and other programs would take the second for
+//!   theirs. Device-mapper finds devices by number and name. lsblk wants something by the device's name
+//!   in /dev/mapper, or leaves out the device and all above it: there's a link to its folder in /sys.
 //! - A table that was loaded into NAME and isn't active yet does nothing. When NAME is resumed by
 //!   somebody it becomes active, which is what was asked for; another table that is loaded takes
 //!   its place; it goes with NAME, and so does the second that it has open. `clean_up` clears it.
@@ -28,7 +34,9 @@
 //! hangs, the kernel fails the I/O: the wait is given up instead, and nothing has happened. File
 //! systems are not frozen, as no state on the disk matters.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -40,7 +48,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 
-use crate::control::{explain, Audience, Control, Device, Line};
+use crate::control::{self, explain, Audience, Control, Device, Line};
 use crate::error::{Code, Error, Result};
 use crate::inventory::{self, Inventory};
 use crate::runtime::{self, Lock, Mark};
@@ -215,24 +223,55 @@ impl<'a> Second<'a> {
         step("made");
         control.load(&second.name, line, above.read_only)?;
         step("loaded");
+        let file = second.open_and_hide()?;
+        step("opened");
         control
             .resume(&second.name, DmFlags::empty(), Audience::Nobody)
             .map_err(|error| explain(&second.name, "activate", &error))?;
         step("activated");
-        let node = format!("/dev/dm-{}", number.1);
-        let file = File::open(&node).map_err(|error| {
-            Error::new(
-                Code::Failed,
-                &node,
-                error.to_string(),
-                "/dev has to be a devtmpfs, or looked after by udev",
-            )
-        })?;
-        step("opened");
         control.remove_later(&second.name)?;
         second.open = Some(file);
         step("deferred");
         Ok(second)
+    }
+
+    /// Opens it, and removes its node from /dev.
+    fn open_and_hide(&self) -> Result<File> {
+        let node = format!("/dev/dm-{}", self.number.1);
+        let failed = |error: std::io::Error| {
+            Error::new(
+                Code::Failed,
+                &node,
+                error.to_string(),
+                "/dev has to be a devtmpfs, or looked after by udev, and root has to be able to write to it",
+            )
+        };
+        let file = File::open(&node).map_err(failed)?;
+        // no other device gets the number while it is open, but one may have it already
+        if runtime::attribute(self.number, "dm/name").as_deref() != Some(self.name.as_str()) {
+            return Err(gone(&self.name));
+        }
+        fs::remove_file(&node).map_err(failed)?;
+        // nothing but lsblk misses it
+        let link = control::node(&self.name);
+        let _ = fs::remove_file(&link);
+        let _ = symlink(runtime::sys(self.number), link);
+        Ok(file)
+    }
+}
+
+/// Removes the links of second devices that are gone.
+fn forget_links() {
+    let entries = fs::read_dir(control::FOLDER).into_iter().flatten();
+    for link in entries.flatten().map(|entry| entry.path()) {
+        let Ok(folder) = fs::read_link(&link) else {
+            continue; // a node
+        };
+        let name = fs::read_to_string(folder.join("dm/name")).unwrap_or_default();
+        let is_there = link.file_name() == Some(OsStr::new(name.trim_end_matches('\n')));
+        if folder.starts_with(runtime::DEVICES) && !is_there {
+            let _ = fs::remove_file(link);
+        }
     }
 }
 
@@ -452,6 +491,7 @@ pub fn settle(sequence: u64) -> Result<()> {
         }
         sleep(Duration::from_millis(5));
     }
+    forget_links();
     Mark::Attached.remove(sequence);
     Ok(())
 }
@@ -460,6 +500,7 @@ pub fn settle(sequence: u64) -> Result<()> {
 /// nobody's, as who makes it holds the lock. Returns the names of the devices concerned.
 pub fn clean_up(control: &Control, _lock: &Lock) -> Result<Vec<String>> {
     runtime::forget_gone();
+    forget_links();
     let mut found = Vec::new();
     let devices: Vec<_> = control
         .devices()?

@@ -69,7 +69,8 @@ impl Audience {
         match self {
             Self::All => DmOptions::default(),
             Self::Nobody => DmOptions::default().set_udev_flags(
-                DmUdevFlags::DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG
+                DmUdevFlags::DM_UDEV_DISABLE_DM_RULES_FLAG
+                    | DmUdevFlags::DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG
                     | DmUdevFlags::DM_UDEV_DISABLE_DISK_RULES_FLAG
                     | DmUdevFlags::DM_UDEV_DISABLE_OTHER_RULES_FLAG,
             ),
@@ -181,8 +182,11 @@ fn dm_name(name: &str) -> Result<&DmName> {
     })
 }
 
+/// What has the nodes of devices, by their names.
+pub const FOLDER: &str = "/dev/mapper";
+
 pub fn node(name: &str) -> PathBuf {
-    Path::new("/dev/mapper").join(name)
+    Path::new(FOLDER).join(name)
 }
 
 impl Control {

@@ -82,9 +82,12 @@ pub fn lock_watch() -> Result<Lock> {
     }
 }
 
+/// What has the folders of block devices, by their numbers.
+pub const DEVICES: &str = "/sys/dev/block";
+
 /// The folder of a block device in /sys.
 pub fn sys((major, minor): (u32, u32)) -> PathBuf {
-    PathBuf::from(format!("/sys/dev/block/{major}:{minor}"))
+    Path::new(DEVICES).join(format!("{major}:{minor}"))
 }
 
 /// A file of it, without the newline; `None` if the device is gone, or isn't device-mapper's.

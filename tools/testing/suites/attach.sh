@@ -32,6 +32,7 @@ serves() {
 	is_attached t-one || flunk "$(dmsetup table)"
 	[ "$(dmsetup table t-two | cut -d' ' -f5-)" = "1 paranoid" ] || flunk "$(dmsetup table)"
 	expect "second devices" "$(seconds)" 2
+	no_nodes
 	donate t-one some
 	receive t-two some 1024..
 	# what it is called, and what isn't shown
@@ -168,7 +169,7 @@ killed() {
 	on_exit "touch $WORK/stop; wait; gone one"
 	table=$(dmsetup table t-one)
 	io_start /mnt/t-one
-	for step in made loaded activated opened deferred staged swapped; do
+	for step in made loaded opened activated deferred staged swapped; do
 		stopped_at $step attach t-one
 		kill_stopped
 		case $step in
