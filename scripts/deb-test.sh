@@ -178,19 +178,21 @@ purges() {
 
 # --- the machine, booted ---
 
-# $1: suite, $2: its command
+# $1: suite, rest: its command
 boots() {
-	local rc=0
-	"$scripts/vm.sh" --stock --disk-file "$build/disk.img" --timeout 900 --name "$1" \
-		-- "$2" || rc=$?
-	count_tap "$1" "$rc" "$DRR_TOP/build/out/$1/output.log"
+	local suite=$1 rc=0
+	shift
+	"$scripts/vm.sh" --stock --disk-file "$build/disk.img" --timeout 900 --name "$suite" \
+		-- "$@" || rc=$?
+	count_tap "$suite" "$rc" "$DRR_TOP/build/out/$suite/output.log"
 }
 
 # The same machine with what others have besides: the packages' tests are made without these.
 everyday() {
 	local before=$machine machine=$build/everyday
 	cp -a --reflink=auto "$before" "$machine"
-	apt_get install systemd-sysv udev dmsetup e2fsprogs bpftrace linux-perf
+	apt_get install systemd-sysv udev dmsetup e2fsprogs bpftrace linux-perf lvm2 mdadm \
+		multipath-tools
 	root_disk "$machine" "$build/disk.img" 3G
 	remove_tree "$machine"
 }
@@ -253,8 +255,9 @@ suite deb-install \
 	"drrctl, its man page and completions are there=tool_is_there"
 step deb-disk "the machine's disk" root_disk "$machine" "$build/disk.img" 1536M
 boots deb-guest /drr/deb/guest.sh
-step deb-everyday "a machine with systemd, perf and bpftrace" everyday
-boots deb-everyday /drr/deb/boot.sh
+step deb-everyday "a machine with systemd, perf, bpftrace and LVM" everyday
+boots deb-everyday /drr/deb/boot.sh everyday.sh
+boots deb-lvm /drr/deb/boot.sh lvm.sh
 rm "$build/disk.img"
 suite deb-purge "purge leaves nothing, the stock dm-thin-pool is back=purges"
 remove_tree "$machine"

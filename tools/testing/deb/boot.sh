@@ -1,12 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Boots the Debian root on the guest's disk, with its systemd as the first process, which runs
-# everyday.sh of the tests. These are in /run, so the root is as it was installed. Run by
-# scripts/deb-test.sh.
+# Boots the Debian root on the guest's disk, with its systemd as the first process, which runs one of
+# the tests here. These are in /run, so the root is as it was installed. Run by scripts/deb-test.sh.
+#
+# usage: boot.sh TEST		as everyday.sh
 
 set -euo pipefail
 
+test=$1
 root=/newroot
 units=/run/systemd/system
 read -r cmdline </proc/cmdline
@@ -22,7 +24,7 @@ Description=Test of dm-drr
 [Service]
 Type=oneshot
 Environment=HOME=/root LC_ALL=C
-ExecStart=/bin/bash -c '/run/drr/deb/everyday.sh >$tty 2>&1; echo DRR-EXIT: \$\$? >$tty; sync'
+ExecStart=/bin/bash -c '/run/drr/deb/$test >$tty 2>&1; echo DRR-EXIT: \$\$? >$tty; sync'
 ExecStopPost=/usr/bin/systemctl poweroff --force --force
 END
 ln -s ../drr-test.service $units/multi-user.target.wants/
