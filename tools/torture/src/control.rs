@@ -27,6 +27,7 @@ const OPERATIONS: &[(u32, &str, Operation)] = &[
     (12, "drop caches", |_| memory::drop_caches()),
     (6, "reclaim", |it| memory::reclaim(&mut it.rng)),
     (2, "memory limit", |it| memory::squeeze(&mut it.rng)),
+    (2, "limit of I/O", |it| memory::throttle(it.pool.disk_number()?, &mut it.rng)),
     (3, "compact", |_| memory::compact()),
     (1, "huge pages", |it| memory::huge_pages(&mut it.rng)),
     (14, "recreate from the image", |it| it.recreate()),
@@ -35,6 +36,7 @@ const OPERATIONS: &[(u32, &str, Operation)] = &[
     (8, "remount", |it| it.remount()),
     (8, "reload drr", |it| it.reload_top()),
     (4, "reload thin", |it| it.reload_thin()),
+    (6, "another thin id", |it| it.change_id()),
     (6, "suspend and resume", |it| it.suspend()),
     (2, "reload pool", |it| it.pool.reload_pool().map(|()| true)),
     (1, "grow pool", |it| it.pool.grow(16)),
@@ -251,17 +253,17 @@ impl Controller<'_> {
         if !suspends && !origin.raw {
             let root = sys::open(&origin.root(), libc::O_RDONLY)?;
             sys::freeze(&root)?;
-            let id = self.pool.thin_snap(origin.thin);
+            let id = self.pool.thin_snap(origin.thin());
             sys::thaw(&root)?;
             return Ok(origin.image(id?));
         }
         if !suspends {
-            return Ok(origin.image(self.pool.thin_snap(origin.thin)?));
+            return Ok(origin.image(self.pool.thin_snap(origin.thin())?));
         }
         let (top, thin) = (format!("c-{}", origin.name), format!("t-{}", origin.name));
         dm::suspend(&top, true)?;
         dm::suspend(&thin, false)?;
-        let id = self.pool.thin_snap(origin.thin)?;
+        let id = self.pool.thin_snap(origin.thin())?;
         dm::resume(&thin)?;
         dm::resume(&top)?;
         Ok(origin.image(id))
@@ -309,8 +311,29 @@ impl Controller<'_> {
         let guard = self.slots[index].layer.read().unwrap();
         if let Some(layer) = &*guard {
             self.pool
-                .thin_reload(&layer.name, layer.thin, Layer::sectors(layer.raw))?;
+                .thin_reload(&layer.name, layer.thin(), Layer::sectors(layer.raw))?;
         }
+        Ok(true)
+    }
+
+    /// Puts a snapshot in the place of a running layer's thin device, with the same content, and deletes that.
+    fn change_id(&mut self) -> Result<bool> {
+        let index = self.any_slot();
+        let lockfs = self.rng.bool();
+        let guard = self.slots[index].layer.read().unwrap();
+        let Some(layer) = &*guard else {
+            return Ok(false);
+        };
+        let (top, thin) = (format!("c-{}", layer.name), format!("t-{}", layer.name));
+        let (old, sectors) = (layer.thin(), Layer::sectors(layer.raw));
+        dm::suspend(&top, lockfs)?;
+        dm::suspend(&thin, false)?;
+        let new = self.pool.thin_snap(old)?;
+        self.pool.thin_load(&layer.name, new, sectors)?;
+        dm::resume(&thin)?;
+        layer.moves_to(new);
+        dm::resume(&top)?;
+        self.pool.thin_delete(old)?;
         Ok(true)
     }
 

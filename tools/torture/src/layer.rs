@@ -14,7 +14,7 @@
 use std::fs;
 use std::io::Result;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, RwLock, RwLockWriteGuard};
 
 use crate::config::{Config, Fs, Journal};
@@ -96,8 +96,8 @@ impl Image {
 pub struct Layer {
     /// Its devices are c-NAME and t-NAME.
     pub name: String,
-    /// Its thin id.
-    pub thin: u32,
+    /// Its thin id, which [`Self::moves_to`] changes.
+    thin: AtomicU32,
     /// The thin device that it was made of; it may be gone.
     pub origin: u32,
     /// What it writes is marked with this.
@@ -124,6 +124,16 @@ impl Layer {
         } else {
             FS_SECTORS
         }
+    }
+
+    /// Its thin id.
+    pub fn thin(&self) -> u32 {
+        self.thin.load(Relaxed)
+    }
+
+    /// Its data is in another thin device now.
+    pub fn moves_to(&self, thin: u32) {
+        self.thin.store(thin, Relaxed);
     }
 
     /// A file's path.
@@ -159,7 +169,7 @@ impl Layer {
         };
         Image {
             thin,
-            origin: self.thin,
+            origin: self.thin(),
             lineage: self.lineage.clone(),
             files: self.files.iter().map(of).collect(),
         }
@@ -182,7 +192,7 @@ impl Layer {
         let files = image.files.iter();
         Ok(Layer {
             name: name.to_owned(),
-            thin: image.thin,
+            thin: AtomicU32::new(image.thin),
             origin: image.origin,
             author,
             lineage,
@@ -198,7 +208,7 @@ impl Layer {
 
     /// Unmounts it and removes its devices; what it had.
     pub fn close(self, pool: &Pool) -> Result<Image> {
-        let image = self.image(self.thin);
+        let image = self.image(self.thin());
         let name = self.name.clone();
         if !self.raw {
             sys::umount(&self.root())?;

@@ -12,6 +12,7 @@ mod dm;
 mod kmsg;
 mod layer;
 mod memory;
+mod neighbour;
 mod ops;
 mod pool;
 mod run;
@@ -33,6 +34,7 @@ use config::{Config, Options};
 use content::PAGE;
 use control::{Authors, Controller};
 use layer::Slot;
+use neighbour::Neighbour;
 use pool::{Counters, Pool};
 use run::Run;
 use worker::Worker;
@@ -61,6 +63,7 @@ fn round(run: &Run, config: &Config, rng: &mut Rng, until: Instant) -> Result<Co
         number: 0,
     };
     controller.fill()?;
+    let mut neighbour = Neighbour::new(config, &pool, rng.fork())?;
     run.stop.store(false, Relaxed);
     thread::scope(|scope| {
         let mut number = 1;
@@ -79,12 +82,14 @@ fn round(run: &Run, config: &Config, rng: &mut Rng, until: Instant) -> Result<Co
                 thread::sleep(Duration::from_millis(100));
             }
         });
+        scope.spawn(|| neighbour.work(run));
         controller.work(until);
     });
     if run.has_failed() {
         return pool.counters();
     }
     memory::relax()?;
+    neighbour.close()?;
     controller.empty()?;
     finish(run, config, &mut controller)?;
     drop(controller);

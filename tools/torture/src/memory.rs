@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory: pages leave the caches, move, or become scarce. Each says whether the kernel has it.
+//! Memory: pages leave the caches, move, or become scarce; and limits of I/O. Each says whether the kernel has it.
 
 use std::fs;
 use std::io::Result;
 use std::path::Path;
+use std::time::Duration;
 
 use fastrand::Rng;
 
@@ -27,7 +28,9 @@ pub fn enter_group() -> Result<()> {
     if !root.join("cgroup.procs").exists() {
         crate::sys::mount(Path::new("none"), root, "cgroup2", "")?;
     }
-    if write("/sys/fs/cgroup/cgroup.subtree_control", "+memory").is_ok() {
+    let control = "/sys/fs/cgroup/cgroup.subtree_control";
+    write(control, "+io").ok(); // `throttle` tells where it isn't there
+    if write(control, "+memory").is_ok() {
         fs::create_dir_all(GROUP)?;
         fs::write(format!("{GROUP}/cgroup.procs"), "0")?;
     }
@@ -56,7 +59,21 @@ pub fn squeeze(rng: &mut Rng) -> Result<bool> {
     write(&format!("{GROUP}/memory.high"), &limit)
 }
 
-/// Lifts the limit.
+/// Limits this process's I/O to a disk for a moment.
+pub fn throttle(disk: String, rng: &mut Rng) -> Result<bool> {
+    let file = format!("{GROUP}/io.max");
+    let limit = ["rbps", "wbps", "riops", "wiops"][rng.usize(..4)];
+    let value = match limit.ends_with("bps") {
+        true => rng.u32(1..16) << 20,
+        false => rng.u32(20..500),
+    };
+    let there = write(&file, &format!("{disk} {limit}={value}"))?;
+    std::thread::sleep(Duration::from_millis(rng.u64(100..1000)));
+    write(&file, &format!("{disk} {limit}=max"))?;
+    Ok(there)
+}
+
+/// Lifts the limit of memory.
 pub fn relax() -> Result<bool> {
     write(&format!("{GROUP}/memory.high"), "max")
 }

@@ -94,7 +94,8 @@ struct Ids {
     free: Vec<u32>,
 }
 
-fn disk(name: &str, mib: u64) -> Result<()> {
+/// Makes a RAM disk.
+pub fn disk(name: &str, mib: u64) -> Result<()> {
     let directory = format!("/sys/kernel/config/nullb/{name}");
     fs::create_dir(&directory)?;
     let size = mib.to_string();
@@ -108,6 +109,13 @@ fn disk(name: &str, mib: u64) -> Result<()> {
         fs::write(format!("{directory}/{file}"), value)?;
     }
     Ok(())
+}
+
+/// Removes it.
+pub fn disk_gone(name: &str) -> Result<()> {
+    let directory = format!("/sys/kernel/config/nullb/{name}");
+    fs::write(format!("{directory}/power"), "0")?;
+    fs::remove_dir(directory)
 }
 
 impl Pool {
@@ -146,6 +154,12 @@ impl Pool {
         dm::create("data", &pool.data_table())?;
         dm::create("pool", &pool.pool_table())?;
         Ok(pool)
+    }
+
+    /// The disk with the pool's data, as MAJOR:MINOR.
+    pub fn disk_number(&self) -> Result<String> {
+        let number = fs::read_to_string(format!("/sys/block/{DATA_DISK}/dev"))?;
+        Ok(number.trim().to_owned())
     }
 
     fn data_table(&self) -> String {
@@ -317,13 +331,16 @@ impl Pool {
         dm::create(&format!("t-{name}"), &Self::thin_table(id, sectors))
     }
 
+    /// Loads a table into a thin device; it isn't active before the device is resumed.
+    pub fn thin_load(&self, name: &str, id: u32, sectors: u64) -> Result<()> {
+        let _table = self.table.lock().unwrap();
+        dm::load(&format!("t-{name}"), &Self::thin_table(id, sectors))
+    }
+
     /// Loads a thin device's table again, under load.
     pub fn thin_reload(&self, name: &str, id: u32, sectors: u64) -> Result<()> {
         let device = format!("t-{name}");
-        {
-            let _table = self.table.lock().unwrap();
-            dm::load(&device, &Self::thin_table(id, sectors))?;
-        }
+        self.thin_load(name, id, sectors)?;
         dm::suspend(&device, false)?;
         dm::resume(&device)
     }
@@ -426,11 +443,7 @@ impl Pool {
     pub fn close(self) -> Result<()> {
         dm::remove("pool")?;
         dm::remove("data")?;
-        for name in [DATA_DISK, META_DISK] {
-            let directory = format!("/sys/kernel/config/nullb/{name}");
-            fs::write(format!("{directory}/power"), "0")?;
-            fs::remove_dir(directory)?;
-        }
-        Ok(())
+        disk_gone(DATA_DISK)?;
+        disk_gone(META_DISK)
     }
 }
