@@ -65,6 +65,63 @@ other_works() {
 	expect_drr "writes of the other that waited" "$(stat_of other parked_writes)" 0
 }
 
+# beside FUNCTION...: the other works while the bad neighbour does that, over and over, eight times at once; and reads
+# what it has written. PREPARE: what comes before.
+beside() {
+	local n jobs=() start
+	two_pools
+	${PREPARE:-:}
+	for n in 0 1 2 3 4 5 6 7; do
+		(exec 7<&-; while [ ! -e "$WORK/stop" ]; do "$@" "$n"; done) &
+		jobs+=($!)
+	done
+	on_exit "touch $WORK/stop; wait ${jobs[*]}; rm $WORK/stop"
+	sleep 0.5
+	other_works
+	start=${EPOCHREALTIME/./}
+	timeout 60 dd if=/dev/mapper/other of=/dev/null bs=1M status=none || flunk "the other can't read"
+	echo "256 MiB read in $(((${EPOCHREALTIME/./} - start) / 1000)) ms"
+	touch "$WORK/stop"
+	for n in "${jobs[@]}"; do
+		wait "$n" || flunk "the bad neighbour failed"
+	done
+}
+
+# Reads that others have and that nobody has, of the same blocks by all eight.
+flood_of_reads() {
+	dd if=/dev/mapper/bad of=/dev/null bs=4k count=512 skip=$(($1 * 1024)) iflag=direct status=none
+	dd if=/dev/mapper/t-base of=/dev/null bs=4k count=512 iflag=direct status=none
+}
+
+# A whole device that is discarded, and blocks of it written again.
+trims() {
+	blkdiscard -f -o $(($1 << 22)) -l 4M /dev/mapper/bad
+	dd if=/dev/zero of=/dev/mapper/bad bs=4k count=64 seek=$(($1 * 1024)) oflag=direct status=none
+}
+
+# Snapshots come and go by the hundred.
+snapshots() {
+	local id
+	for ((id = 1000 * ($1 + 1); id < 1000 * ($1 + 1) + 50; id++)); do
+		dmsetup message pool 0 "create_snap $id $(thin_id base)"
+	done
+	for ((id = 1000 * ($1 + 1); id < 1000 * ($1 + 1) + 50; id++)); do
+		dmsetup message pool 0 "delete $id"
+	done
+}
+
+# A disk that takes a fifth of a second for each request: reads that somebody has, reads of the disk, and small writes.
+slow_disk() {
+	modprobe -q dm-delay || true
+	data_table "0 $(sectors /dev/$DATA_DISK) delay /dev/$DATA_DISK 0 200"
+	on_exit data_healthy
+}
+slow_requests() {
+	dd if=/dev/mapper/bad of=/dev/null bs=64k count=4 skip=$(($1 * 64)) iflag=direct status=none
+	dd if=/dev/mapper/t-base of=/dev/null bs=4k count=4 iflag=direct status=none
+	dd if=/dev/zero of=/dev/mapper/bad bs=4k count=4 seek=$(($1 * 1024)) oflag=direct status=none
+}
+
 # A disk that completes nothing.
 disk_hangs() {
 	two_pools
@@ -290,6 +347,10 @@ room_for_records() {
 
 run_case "a pool whose disk hangs" disk_hangs
 run_case "a pool without space" no_space
+run_case "a flood of reads" beside flood_of_reads
+PREPARE=slow_disk run_case "a disk that is slow" beside slow_requests
+run_case "discards of a whole device" beside trims
+run_case "snapshots by the hundred" beside snapshots
 run_case "a pool on a loop device over the other" looped
 random_file charged 17M
 run_case "whoever writes pays, directly" charged direct
