@@ -50,8 +50,8 @@ use nix::time::ClockId;
 
 use crate::control::{self, explain, Audience, Control, Device, Line};
 use crate::error::{Code, Error, Result};
-use crate::inventory::{self, Inventory};
-use crate::runtime::{self, Lock, Mark};
+use crate::inventory;
+use crate::runtime::{self, Change, Lock, Mark};
 use crate::table;
 
 /// How the UUID of a second device begins; the disk sequence number of the device above and a
@@ -395,10 +395,8 @@ fn same(table: &[Line], line: &Line) -> bool {
 /// Attaches drr to a thin device.
 pub fn attach(control: &Control, text: &str, features: &[&str]) -> Result<()> {
     let lock = runtime::lock()?;
-    clean_up(control, &lock)?;
-    // not the inventory's own check: loading the table loads the module, too
-    let name = Inventory::all(control)?.find(text)?.name.clone();
-    let device = control.device(&name)?;
+    clean_up_if_need_be(control, &lock)?;
+    let device = inventory::device(control, text)?;
     attach_to(control, &lock, &device, features)?;
     if let Some(sequence) = runtime::sequence(device.number) {
         Mark::Detached.remove(sequence);
@@ -407,14 +405,10 @@ pub fn attach(control: &Control, text: &str, features: &[&str]) -> Result<()> {
 }
 
 /// The same, for one that holds the lock.
-pub fn attach_to(
-    control: &Control,
-    _lock: &Lock,
-    device: &Device,
-    features: &[&str],
-) -> Result<()> {
+pub fn attach_to(control: &Control, lock: &Lock, device: &Device, features: &[&str]) -> Result<()> {
     let thin = attachable(control, device)?;
     let sequence = runtime::sequence(device.number).ok_or_else(|| gone(&device.name))?;
+    let change = Change::begin(lock)?;
     let second = Second::new(control, device, sequence, &thin)?;
     Mark::Attached.put(sequence)?;
     let below = format!("{}:{}", second.number.0, second.number.1);
@@ -423,19 +417,21 @@ pub fn attach_to(
         arguments: table::drr_arguments(&below, features),
         ..thin
     };
-    swap(control, device, &line)
+    swap(control, device, &line)?;
+    change.done();
+    Ok(())
 }
 
 /// Takes it out again.
 pub fn detach(control: &Control, text: &str) -> Result<()> {
     let lock = runtime::lock()?;
-    clean_up(control, &lock)?;
-    let name = Inventory::all(control)?.find(text)?.name.clone();
-    let device = control.device(&name)?;
+    clean_up_if_need_be(control, &lock)?;
+    let device = inventory::device(control, text)?;
+    let name = &device.name;
     let not_attached = |remedy: &str| {
         Error::new(
             Code::WrongKind,
-            &name,
+            name,
             format!(
                 "drr is not attached to it; it is a {}",
                 inventory::kind(&device.table)
@@ -461,26 +457,28 @@ pub fn detach(control: &Control, text: &str) -> Result<()> {
             "give it its table back, or remove the device above it",
         ));
     };
-    let sequence = runtime::sequence(device.number).ok_or_else(|| gone(&name))?;
+    let sequence = runtime::sequence(device.number).ok_or_else(|| gone(name))?;
     let line = Line {
         length: drr.length,
         ..thin.clone()
     };
+    let change = Change::begin(&lock)?;
     // before: the swap is an event that `watch` acts on
     Mark::Detached.put(sequence)?;
     if let Err(error) = swap(control, &device, &line) {
         Mark::Detached.remove(sequence);
         return Err(error);
     }
-    settle(sequence)
+    change.done();
+    settle(control, sequence)
 }
 
 /// Waits until the second devices of a disk are gone. The kernel removes them in a worker of its
 /// own, within milliseconds; after that the thin device can be deleted from its pool.
-pub fn settle(sequence: u64) -> Result<()> {
+pub fn settle(control: &Control, sequence: u64) -> Result<()> {
     let prefix = format!("{PREFIX}{sequence}-");
     let end = Instant::now() + PATIENCE;
-    while runtime::has_uuid(&prefix) {
+    while control.has_uuid(&prefix)? {
         if Instant::now() >= end {
             return Err(Error::new(
                 Code::InUse,
@@ -498,10 +496,12 @@ pub fn settle(sequence: u64) -> Result<()> {
 
 /// Removes what a drrctl left behind that was killed; nothing that is in use. What it finds is
 /// nobody's, as who makes it holds the lock. Returns the names of the devices concerned.
-pub fn clean_up(control: &Control, _lock: &Lock) -> Result<Vec<String>> {
+///
+/// A loaded table is seen by asking its device only, so this asks all that there are.
+pub fn clean_up(control: &Control, lock: &Lock) -> Result<Vec<String>> {
     runtime::forget_gone();
     forget_links();
-    let mut found = Vec::new();
+    let (mut found, mut all_clean) = (Vec::new(), true);
     let devices: Vec<_> = control
         .devices()?
         .into_iter()
@@ -511,8 +511,11 @@ pub fn clean_up(control: &Control, _lock: &Lock) -> Result<Vec<String>> {
         let Ok(staged) = control.staged(&device.name) else {
             continue; // it's gone
         };
-        if is_ours(&devices, device, &staged) && control.clear(&device.name).is_ok() {
-            found.push(device.name.clone());
+        if is_ours(&devices, device, &staged) {
+            match control.clear(&device.name) {
+                Ok(()) => found.push(device.name.clone()),
+                Err(error) => all_clean &= error.code == Code::NotThere,
+            }
         }
     }
     for device in devices {
@@ -524,7 +527,19 @@ pub fn clean_up(control: &Control, _lock: &Lock) -> Result<Vec<String>> {
             found.push(device.name);
         }
     }
+    if all_clean {
+        runtime::set_clean(lock);
+    }
     Ok(found)
+}
+
+/// The same, unless every drrctl since then has said that it left nothing.
+fn clean_up_if_need_be(control: &Control, lock: &Lock) -> Result<()> {
+    runtime::forget_if_many();
+    if !runtime::is_clean(lock) {
+        clean_up(control, lock)?;
+    }
+    Ok(())
 }
 
 /// A table that is loaded and not active: is it drrctl's? One on a second device is. One that makes

@@ -72,7 +72,7 @@ fn text_at(bytes: &[u8], at: usize) -> String {
 }
 
 /// A name as it is shown.
-fn escaped(name: &[u8]) -> String {
+pub fn escaped(name: &[u8]) -> String {
     let mut text = String::new();
     for byte in name {
         match byte {
@@ -149,7 +149,8 @@ impl Answer {
     }
 }
 
-/// What a request is about: a device by its name. Only a new one has a UUID in its request.
+/// What a request is about: a device by its name. Only a new one has a UUID in its request, and a
+/// list, which is of those that begin so.
 #[derive(Clone, Copy, Default)]
 struct About<'a> {
     name: &'a [u8],
@@ -231,8 +232,10 @@ impl Bare {
         }
     }
 
-    pub fn list(&self) -> Result<Vec<(String, (u32, u32))>> {
-        let answer = self.ask(LIST, About::default(), DmFlags::empty(), 0, &[])?;
+    /// All devices whose UUIDs begin so; those that have none have an empty one.
+    pub fn list(&self, uuid: &str) -> Result<Vec<(String, (u32, u32))>> {
+        let about = About { name: &[], uuid };
+        let answer = self.ask(LIST, about, DmFlags::empty(), 0, &[])?;
         let (data, mut at, mut devices) = (answer.data(), 0, Vec::new());
         loop {
             let number = u64_at(data, at);

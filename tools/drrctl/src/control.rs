@@ -236,8 +236,16 @@ impl Control {
             .map_err(|error| explain("device-mapper", "list", &error))
     }
 
+    /// Are there devices whose UUIDs begin so?
+    pub fn has_uuid(&self, prefix: &str) -> Result<bool> {
+        self.bare
+            .list(prefix)
+            .map(|devices| !devices.is_empty())
+            .map_err(|error| explain("device-mapper", "list", &error.into()))
+    }
+
     fn list(&self) -> Asked<Vec<NameAndNumber>> {
-        Ok(self.bare.list()?)
+        Ok(self.bare.list("")?)
     }
 
     /// A device with its active table.

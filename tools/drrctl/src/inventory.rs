@@ -8,8 +8,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use crate::attach;
-use crate::control::{not_loaded, Control, Line};
+use crate::control::{not_loaded, Control, Device, Line};
 use crate::error::{Code, Error, Result};
+use crate::runtime;
 use crate::status::Status;
 use crate::table::{self, DrrTable};
 
@@ -132,27 +133,13 @@ impl Inventory {
                 return Ok(node);
             }
         }
-        let path = Path::new(text);
-        let there = fs::metadata(path).ok();
-        if let Some(meta) = there
-            .as_ref()
-            .filter(|meta| meta.file_type().is_block_device())
-        {
-            let number = format!("{}:{}", libc::major(meta.rdev()), libc::minor(meta.rdev()));
+        if let Some((major, minor)) = number_at(text) {
+            let number = format!("{major}:{minor}");
             if let Some(node) = self.nodes.iter().find(|node| node.number == number) {
                 return Ok(node);
             }
         }
-        let (code, why) = match there {
-            Some(_) if text.contains('/') => (Code::WrongKind, "is no device-mapper device"),
-            _ => (Code::NotThere, "there is no such device-mapper device"),
-        };
-        Err(Error::new(
-            code,
-            text,
-            why,
-            "'drrctl list' shows the drr devices, 'dmsetup ls' all",
-        ))
+        Err(not_found(text))
     }
 
     pub fn find_drr(&self, text: &str) -> Result<&DrrDevice> {
@@ -297,6 +284,43 @@ impl Inventory {
             .map(|node| node.name.as_str())
             .collect()
     }
+}
+
+/// The numbers of the block device at a path.
+fn number_at(path: &str) -> Option<(u32, u32)> {
+    let meta = fs::metadata(path).ok()?;
+    meta.file_type()
+        .is_block_device()
+        .then(|| (libc::major(meta.rdev()), libc::minor(meta.rdev())))
+}
+
+fn not_found(text: &str) -> Error {
+    let (code, why) = if text.contains('/') && Path::new(text).exists() {
+        (Code::WrongKind, "is no device-mapper device")
+    } else {
+        (Code::NotThere, "there is no such device-mapper device")
+    };
+    Error::new(
+        code,
+        text,
+        why,
+        "'drrctl list' shows the drr devices, 'dmsetup ls' all",
+    )
+}
+
+/// A device by its name, or by the path of its node or of a link to it, without a look at all
+/// others.
+pub fn device(control: &Control, text: &str) -> Result<Device> {
+    let at_path = number_at(text).and_then(runtime::name);
+    for name in [Some(text.to_string()), Some(mangled(text)), at_path] {
+        match name.map(|name| control.device(&name)) {
+            None => {}
+            // a path, say, can't be a name
+            Some(Err(error)) if matches!(error.code, Code::NotThere | Code::Usage) => {}
+            Some(device) => return device,
+        }
+    }
+    Err(not_found(text))
 }
 
 /// The status of a drr device; `None` if it is gone, or has another table, by now.

@@ -72,7 +72,6 @@ fn run(command: Command) -> Result<()> {
             return print(&script);
         }
         Command::Man { folder } => return pages::write(&folder),
-        Command::Settle { sequence } => return attach::settle(sequence),
         _ => {}
     }
     let control = Control::new()?;
@@ -86,6 +85,7 @@ fn run(command: Command) -> Result<()> {
         Command::Reset { name } => setup::reset(&control, name.as_deref()),
         Command::Attach { name, features } => attach::attach(&control, &name, &features.words()),
         Command::Detach { name } => attach::detach(&control, &name),
+        Command::Settle { sequence } => attach::settle(&control, sequence),
         Command::Watch { config } => watch::run(&control, &config),
         Command::List { json } => {
             let inventory = Inventory::new(&control)?;
@@ -138,9 +138,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Export(options) => export::run(control, &options),
         Command::Top { interval } => live::run(&control, interval),
-        Command::Completion { .. } | Command::Man { .. } | Command::Settle { .. } => {
-            Ok(()) // above
-        }
+        Command::Completion { .. } | Command::Man { .. } => Ok(()), // above
     }
 }
 

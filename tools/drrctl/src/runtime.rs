@@ -2,11 +2,12 @@
 
 //! What drrctl's runs share, in /run: a lock, so that one at a time changes devices, and marks of
 //! the devices that were attached, for udev's rule, and of those that somebody detached by hand,
-//! which `watch` leaves alone.
+//! which `watch` leaves alone. A file tells that nothing was left behind by one that was killed.
 //!
 //! Names and numbers of devices are used again; a disk's sequence number is not before the next
 //! boot, which empties /run, too.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::bare;
 use crate::control;
 use crate::error::{Code, Error, Result};
 
@@ -67,6 +69,44 @@ pub fn lock() -> Result<Lock> {
     }
 }
 
+fn clean() -> PathBuf {
+    Path::new(FOLDER).join("clean")
+}
+
+/// A change of devices that begins. If it isn't told that it is done, because drrctl was killed or
+/// something failed, the next has to look at all devices for what was left behind.
+pub struct Change {
+    was_clean: bool,
+}
+
+impl Change {
+    pub fn begin(_lock: &Lock) -> Result<Self> {
+        let path = clean();
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(Self { was_clean: true }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self { was_clean: false }),
+            Err(error) => Err(failed(&path, &error)),
+        }
+    }
+
+    /// Nothing is left of it.
+    pub fn done(self) {
+        if self.was_clean {
+            let _ = fs::write(clean(), "");
+        }
+    }
+}
+
+/// Did all changes come to their end since `set_clean`?
+pub fn is_clean(_lock: &Lock) -> bool {
+    clean().exists()
+}
+
+/// All devices were looked at, and nothing is left behind.
+pub fn set_clean(_lock: &Lock) {
+    let _ = fs::write(clean(), "");
+}
+
 /// There is one watcher.
 pub fn lock_watch() -> Result<Lock> {
     let (path, file) = open("watch")?;
@@ -94,6 +134,12 @@ pub fn sys((major, minor): (u32, u32)) -> PathBuf {
 pub fn attribute(number: (u32, u32), name: &str) -> Option<String> {
     let text = fs::read_to_string(sys(number).join(name)).ok()?;
     Some(text.trim_end_matches('\n').to_string())
+}
+
+/// The name of a device-mapper device, as `Control` takes it; `None` if it's gone.
+pub fn name(number: (u32, u32)) -> Option<String> {
+    let name = fs::read(sys(number).join("dm/name")).ok()?;
+    Some(bare::escaped(name.strip_suffix(b"\n").unwrap_or(&name)))
 }
 
 /// What no other disk has had or will have before the next boot.
@@ -163,23 +209,27 @@ pub fn removed(sequence: u64) {
     }
 }
 
+/// Forgets the disks that are gone, if there are more marks than disks. A look at all disks takes
+/// longer the more there are, and a few marks too many are no harm.
+pub fn forget_if_many() {
+    let count = |folder: &Path| fs::read_dir(folder).into_iter().flatten().count();
+    let marks = count(&Mark::Attached.folder()) + count(&Mark::Detached.folder());
+    if marks > count(Path::new("/sys/block")) {
+        forget_gone();
+    }
+}
+
 /// Forgets all disks that are gone.
 pub fn forget_gone() {
     // the marks first: a disk that is made meanwhile has none yet
     let mut marks = numbers(&Mark::Attached.folder(), None);
     marks.extend(numbers(&Mark::Detached.folder(), None));
-    let disks = numbers(Path::new("/sys/block"), Some("diskseq"));
+    let disks: HashSet<_> = numbers(Path::new("/sys/block"), Some("diskseq"))
+        .into_iter()
+        .collect();
     for sequence in marks {
         if !disks.contains(&sequence) {
             forget(sequence);
         }
     }
-}
-
-/// Are there device-mapper devices with such a UUID?
-pub fn has_uuid(prefix: &str) -> bool {
-    let entries = fs::read_dir("/sys/block").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| fs::read_to_string(entry.path().join("dm/uuid")).ok())
-        .any(|uuid| uuid.starts_with(prefix))
 }

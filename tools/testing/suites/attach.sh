@@ -200,6 +200,34 @@ killed() {
 	io_stop
 }
 
+# What a dead drrctl left goes when the next is at work, whatever that fails at and whichever device it is
+# for; so do marks of disks that are gone, when there are many.
+left_behind() {
+	local step table
+	thin_snap one base-ext4
+	thin_snap two base-ext4
+	on_exit "gone one; gone two"
+	table=$(dmsetup table t-one)
+	for step in made activated staged; do
+		stopped_at $step attach t-one
+		kill_stopped
+		expect "second devices" "$(seconds)" 1
+		dmsetup suspend t-two
+		refused 6 "dmsetup resume t-two" attach t-two
+		dmsetup resume t-two
+		as_before t-one "$table"
+		stopped_at $step attach t-one
+		kill_stopped
+		ctl attach t-two
+		as_before t-one "$table" 1
+		ctl detach t-two
+	done
+	touch /run/drrctl/attached/{1000000000..1000000099}
+	ctl attach t-two
+	expect "marks" "$(find /run/drrctl/attached -name "10000000??" | wc -l)" 0
+	ctl detach t-two
+}
+
 # A table that a dead drrctl left is made active by the next who resumes the device; all is well.
 stray_table() {
 	local table
@@ -442,6 +470,7 @@ run_case "no slab goes with the last target" no_slab_goes
 run_case "cycles under I/O" cycles_under_io
 [ ! -e "$WORK/cycles" ] || say "$(<"$WORK/cycles") cycles of attach and detach"
 run_case "killed at every step" killed
+run_case "what a dead one has left" left_behind
 run_case "a stray table" stray_table
 run_case "removed while it is attached" removed_meanwhile
 run_case "removed when it is attached" removed_attached
