@@ -69,7 +69,7 @@ fn step(name: &str) {
 }
 
 /// The only line of a table, if it has that target.
-fn only<'a>(table: &'a [Line], target: &str) -> Option<&'a Line> {
+pub fn only<'a>(table: &'a [Line], target: &str) -> Option<&'a Line> {
     match table {
         [line] if line.target == target && line.start == 0 => Some(line),
         _ => None,
@@ -155,8 +155,20 @@ fn holders(device: &Device) -> Vec<String> {
         .collect()
 }
 
+/// The table of the device below a drr device.
+pub fn thin_of(below: &Device) -> Result<&Line> {
+    only(&below.table, "thin").ok_or_else(|| {
+        Error::new(
+            Code::Failed,
+            &below.name,
+            "is not the thin device any more that a drr device was put on",
+            "give it its table back, or remove the device above it",
+        )
+    })
+}
+
 /// Nobody else is at work on its tables.
-fn ready(device: &Device) -> Result<()> {
+pub fn ready(device: &Device) -> Result<()> {
     let name = &device.name;
     if device.suspended {
         return Err(Error::new(
@@ -329,11 +341,17 @@ impl Limit {
     }
 }
 
-/// Loads a table into a device and makes it the active one, if the device still has `before`.
-fn swap(control: &Control, before: &Device, line: &Line) -> Result<()> {
+/// Loads a table into a device and makes it the active one, if the device still has `before`. The
+/// steps are those after the one and the other.
+pub fn swap(control: &Control, before: &Device, line: &Line, steps: [&str; 2]) -> Result<()> {
     let name = &before.name;
+    let audience = if before.uuid.starts_with(PREFIX) {
+        Audience::Nobody
+    } else {
+        Audience::All
+    };
     control.load(name, line, before.read_only)?;
-    step("staged");
+    step(steps[0]);
     let undo = |error: Error| {
         let _ = control.clear(name);
         error
@@ -352,9 +370,9 @@ fn swap(control: &Control, before: &Device, line: &Line) -> Result<()> {
         )));
     }
     let limit = Limit::new();
-    let done = control.resume(name, DmFlags::DM_SKIP_LOCKFS, Audience::All);
+    let done = control.resume(name, DmFlags::DM_SKIP_LOCKFS, audience);
     drop(limit);
-    step("swapped");
+    step(steps[1]);
     let Err(error) = done else {
         return Ok(());
     };
@@ -372,7 +390,7 @@ fn swap(control: &Control, before: &Device, line: &Line) -> Result<()> {
                 let _ = control.load(name, old, before.read_only);
             }
         }
-        let _ = control.resume(name, DmFlags::empty(), Audience::All);
+        let _ = control.resume(name, DmFlags::empty(), audience);
     }
     Err(match error.number {
         Some(libc::EINTR) => Error::new(
@@ -388,7 +406,7 @@ fn swap(control: &Control, before: &Device, line: &Line) -> Result<()> {
 fn same(table: &[Line], line: &Line) -> bool {
     only(table, &line.target).is_some_and(|is| {
         let first = |text: &str| text.split(' ').next().map(str::to_string);
-        first(&is.arguments) == first(&line.arguments)
+        is.length == line.length && first(&is.arguments) == first(&line.arguments)
     })
 }
 
@@ -417,7 +435,7 @@ pub fn attach_to(control: &Control, lock: &Lock, device: &Device, features: &[&s
         arguments: table::drr_arguments(&below, features),
         ..thin
     };
-    swap(control, device, &line)?;
+    swap(control, device, &line, ["staged", "swapped"])?;
     change.done();
     Ok(())
 }
@@ -449,14 +467,7 @@ pub fn detach(control: &Control, text: &str) -> Result<()> {
     };
     ready(&device)?;
     let below = control.device(&second)?;
-    let Some(thin) = only(&below.table, "thin") else {
-        return Err(Error::new(
-            Code::Failed,
-            &second,
-            "is not the thin device any more that it was made as",
-            "give it its table back, or remove the device above it",
-        ));
-    };
+    let thin = thin_of(&below)?;
     let sequence = runtime::sequence(device.number).ok_or_else(|| gone(name))?;
     let line = Line {
         length: drr.length,
@@ -465,7 +476,7 @@ pub fn detach(control: &Control, text: &str) -> Result<()> {
     let change = Change::begin(&lock)?;
     // before: the swap is an event that `watch` acts on
     Mark::Detached.put(sequence)?;
-    if let Err(error) = swap(control, &device, &line) {
+    if let Err(error) = swap(control, &device, &line, ["staged", "swapped"]) {
         Mark::Detached.remove(sequence);
         return Err(error);
     }
@@ -534,7 +545,7 @@ pub fn clean_up(control: &Control, lock: &Lock) -> Result<Vec<String>> {
 }
 
 /// The same, unless every drrctl since then has said that it left nothing.
-fn clean_up_if_need_be(control: &Control, lock: &Lock) -> Result<()> {
+pub fn clean_up_if_need_be(control: &Control, lock: &Lock) -> Result<()> {
     runtime::forget_if_many();
     if !runtime::is_clean(lock) {
         clean_up(control, lock)?;
@@ -542,10 +553,11 @@ fn clean_up_if_need_be(control: &Control, lock: &Lock) -> Result<()> {
     Ok(())
 }
 
-/// A table that is loaded and not active: is it drrctl's? One on a second device is. One that makes
-/// the device what the second below it is would change nothing that matters.
+/// A table that is loaded and not active: is it drrctl's? One of or on a second device is. One that
+/// makes the device what the second below it is would change nothing that matters.
 fn is_ours(devices: &[Device], device: &Device, staged: &[Line]) -> bool {
-    if only(staged, "drr").is_some_and(|line| second_of(line).is_some()) {
+    let on_second = only(staged, "drr").is_some_and(|line| second_of(line).is_some());
+    if on_second || device.uuid.starts_with(PREFIX) {
         return true;
     }
     let below = only(&device.table, "drr").and_then(second_of);
@@ -586,6 +598,11 @@ mod tests {
             &line("drr", "253:9")
         ));
         assert!(!same(&[line("drr", "253:8")], &line("drr", "253:9")));
+        let longer = Line {
+            length: 16,
+            ..line("drr", "253:9")
+        };
+        assert!(!same(&[line("drr", "253:9")], &longer));
         assert!(!same(&[line("thin", "253:9 1")], &line("drr", "253:9")));
         assert_eq!(number_of("253:12"), Some((253, 12)));
         assert_eq!(number_of("253"), None);

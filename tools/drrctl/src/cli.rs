@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config;
+use crate::{config, units};
 
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed: the kernel refused, or the answer was not understood
-  2  usage: unknown options, a name that can't be, or a bad configuration
+  2  usage: unknown options, a name or a size that can't be, or a bad configuration
   3  not there: no such device, pool or drr device
   4  not permitted: not root
   5  not loaded: dm-drr, or device-mapper
@@ -106,6 +106,14 @@ pub enum Command {
     Detach {
         /// Thin device that drr is attached to, by name or path
         name: String,
+    },
+    /// Grow a drr device that is in use, and an attached one's thin device with it
+    Resize {
+        /// drr device, by name or path
+        name: String,
+        /// New size in bytes, or with K, M, G, T or P: 20G (default: that of the thin device below)
+        #[arg(value_parser = units::sectors)]
+        size: Option<u64>,
     },
     /// Attach drr to the thin devices of some pools, as they appear; the configuration says which
     Watch {
@@ -215,6 +223,9 @@ mod tests {
             "drrctl create c1",
             "drrctl attach",
             "drrctl detach c1 --paranoid",
+            "drrctl resize",
+            "drrctl resize c1 1000",
+            "drrctl resize c1 +1G",
             "drrctl top --interval 0",
             "drrctl top --interval NaN",
             "drrctl blocks --on --off",
@@ -226,6 +237,8 @@ mod tests {
         for line in [
             "drrctl create c1 t1 --no-donate",
             "drrctl attach c1 --no-receive --paranoid",
+            "drrctl resize c1",
+            "drrctl resize c1 20G",
             "drrctl watch --config x.toml",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");

@@ -33,6 +33,7 @@ mod metrics;
 mod pages;
 mod paint;
 mod plot;
+mod resize;
 mod runtime;
 #[cfg(test)]
 mod schema;
@@ -85,6 +86,7 @@ fn run(command: Command) -> Result<()> {
         Command::Reset { name } => setup::reset(&control, name.as_deref()),
         Command::Attach { name, features } => attach::attach(&control, &name, &features.words()),
         Command::Detach { name } => attach::detach(&control, &name),
+        Command::Resize { name, size } => resize::resize(&control, &name, size),
         Command::Settle { sequence } => attach::settle(&control, sequence),
         Command::Watch { config } => watch::run(&control, &config),
         Command::List { json } => {

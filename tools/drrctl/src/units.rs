@@ -1,10 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Figures for people.
+//! Figures for people, and by people.
 
 /// MiB of so many sectors of 512 bytes.
 pub fn mib(sectors: u64) -> f64 {
     sectors as f64 / 2048.0
+}
+
+/// Sectors of 512 bytes in a size that the user gave, as 1073741824, 1024M or 1GiB.
+pub fn sectors(text: &str) -> Result<u64, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+    let unit = unit.to_ascii_lowercase();
+    let shift = match unit.strip_suffix("ib").unwrap_or(&unit) {
+        "" if unit.is_empty() => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        "p" => 50,
+        _ => return Err("use bytes, or K, M, G, T or P, as in 20G".to_string()),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "use a whole number, as in 20G".to_string())?;
+    // what the kernel has for positions in a device
+    let bytes = number
+        .checked_mul(1 << shift)
+        .filter(|bytes| i64::try_from(*bytes).is_ok())
+        .ok_or("no device can be that large")?;
+    if bytes % 512 != 0 {
+        return Err("use a multiple of 512 bytes".to_string());
+    }
+    Ok(bytes / 512)
 }
 
 /// About three digits that count: 0, 0.01, 0.5, 12.3, 104, 12345.
@@ -59,6 +87,36 @@ mod tests {
         assert_eq!(texts, ["0", "<0.01", "0.50", "12.0", "104"]);
         assert_eq!(percent(None), "-");
         assert_eq!(percent(Some(0.756)), "75.6%");
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, wanted) in [
+            ("0", 0),
+            ("512", 1),
+            ("1k", 2),
+            ("20G", 41_943_040),
+            ("3MiB", 6144),
+            ("8191P", 8191 << 41),
+        ] {
+            assert_eq!(sectors(text), Ok(wanted), "{text}");
+        }
+        for text in [
+            "",
+            "G",
+            "-1G",
+            "+1G",
+            "1.5G",
+            "513",
+            "1GB",
+            "ib",
+            "1ib",
+            "1 G",
+            "8192P",
+            "99999999999999999999",
+        ] {
+            assert!(sectors(text).is_err(), "{text}");
+        }
     }
 
     #[test]

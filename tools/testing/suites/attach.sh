@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# drrctl attach and detach: drr comes and goes under file systems that are in use, drrctl is killed at
-# every step, and devices are removed meanwhile.
+# drrctl attach, detach and resize: drr comes and goes under file systems that are in use, which grow,
+# drrctl is killed at every step, and devices are removed meanwhile.
 
 # shellcheck source=tools/testing/lib.sh
 . "${0%/*}/../lib.sh"
@@ -143,6 +143,125 @@ no_slab_goes() {
 	[ "$(slabs)" = "$before" ] || flunk "slabs without a target: $(slabs), before: $before"
 }
 
+# second NAME: the device below an attached one.
+second() { dmsetup ls | grep -o "^drr-$1-[^	]*"; }
+
+# lengths NAME SECTORS [SECTORS]: of the device and of the one below it, at least so many.
+lengths() {
+	expect "sectors of $1" "$(blockdev --getsz "/dev/mapper/$1")" "$2"
+	expect "sectors below $1" "$(blockdev --getsz "/dev/dm-$(dmsetup info -c --noheadings -o minor \
+		"$(second "$1")")")" "${3:-$2}"
+	expect_state "$1" "$(dmsetup table "$1")"
+	[ "$(dmsetup info -c --noheadings -o suspended,tables_loaded "$(second "$1")")" = "Active:Live" ] ||
+		flunk "state: $(dmsetup info "$(second "$1")")"
+}
+
+# reload NAME TABLE: as somebody does who knows nothing of drr.
+reload() {
+	dmsetup load "$1" --table "$2"
+	dmsetup resume "$1"
+}
+
+# fs_grow KIND NAME: resize2fs opens the device for writing, which some kernels allow nobody when it is
+# mounted: bdev_allow_write_mounted=1 on the kernel's command line.
+fs_grow() {
+	case $1 in
+	ext4)
+		(: <>"/dev/mapper/$2") 2>/dev/null || skip "a mounted device can't be opened for writing"
+		resize2fs "/dev/mapper/$2"
+		;;
+	xfs) xfs_growfs "/mnt/$2" ;;
+	esac
+}
+
+# A file system grows while it is written to, and what is in the new space is right. Its pages donate when they
+# are read anew, as after any other table.
+grows() {
+	local kind=$1 blocks table
+	mounted "$kind" one "base-$kind"
+	mounted "$kind" two "base-$kind"
+	on_exit "touch $WORK/stop; wait; gone one; gone two"
+	table=$(dmsetup table t-one)
+	ctl attach t-one --paranoid
+	ctl attach t-two
+	ctl resize t-one
+	lengths t-one "$(thin_sectors one)"
+	blocks=$(stat -f -c %b /mnt/t-one)
+	ctl resize /dev/mapper/t-one 160M
+	lengths t-one 327680
+	[ "$(dmsetup table t-one | cut -d' ' -f5-)" = "1 paranoid" ] || flunk "$(dmsetup table)"
+	donate t-one some
+	receive t-two some 1024..
+	io_start /mnt/t-one
+	fs_grow "$kind" t-one
+	expect "blocks" "$(stat -f -c %b /mnt/t-one)" $((blocks + 7000))..
+	ctl resize t-one 163840K
+	ctl resize t-one 200MiB
+	lengths t-one 409600
+	# grown below by hand
+	reload "$(second t-one)" "$(dmsetup table "$(second t-one)" | sed 's/^0 409600 /0 524288 /')"
+	lengths t-one 409600 524288
+	ctl resize t-one
+	lengths t-one 524288
+	fs_grow "$kind" t-one
+	# more than there was room for before
+	dd if=/dev/urandom of="$WORK/large" bs=1M count=150 status=none
+	cp "$WORK/large" /mnt/t-one/
+	sync -f /mnt/t-one
+	io_stop
+	refused 2 "never made shorter" resize t-one 128M
+	lengths t-one 524288
+	umount /mnt/t-one
+	fs_mount "$kind" t-one
+	same /mnt/t-one/large "$WORK/large"
+	same /mnt/t-one/some "$REF/some"
+	rm "$WORK/large" /mnt/t-one/large
+	ctl detach t-one
+	as_before t-one "${table/ $(thin_sectors one) / 524288 }" 1
+	# others take drr out when they give the device a longer table of their own
+	ctl attach t-one
+	reload t-one "${table/ $(thin_sectors one) / 526336 }"
+	as_before t-one "${table/ $(thin_sectors one) / 526336 }" 1
+	same /mnt/t-one/some "$REF/some"
+	umount /mnt/t-one
+	case $kind in
+	ext4) fsck.ext4 -fn /dev/mapper/t-one ;;
+	xfs) xfs_repair -n /dev/mapper/t-one ;;
+	esac
+}
+
+# One on a thin device of somebody else's follows it.
+follows() {
+	local table longer
+	thin_snap one base-ext4
+	on_exit "container_down one; rm -f $THINS/one"
+	table=$(dmsetup table t-one) longer=${table/ $(thin_sectors one) / 327680 }
+	ctl create one t-one --no-donate
+	fs_mount ext4 one
+	ctl resize one
+	refused 2 "grow that first" resize one 160M
+	reload t-one "$longer"
+	expect "sectors" "$(blockdev --getsz /dev/mapper/one)" "$(thin_sectors one)"
+	stopped_at staged resize one
+	kill_stopped
+	ctl resize one
+	expect "sectors" "$(blockdev --getsz /dev/mapper/one)" 327680
+	[ "$(dmsetup table one | cut -d' ' -f5-)" = "1 no_donate" ] || flunk "$(dmsetup table)"
+	expect_state one "$(dmsetup table one)"
+	same /mnt/one/some "$REF/some"
+	refused 2 "never made shorter" resize one 128M
+	fs_grow ext4 one
+	umount /mnt/one
+	ctl remove one
+	fsck.ext4 -fn /dev/mapper/t-one
+	# longer than what is below it
+	ctl create one t-one
+	reload t-one "$table"
+	refused 2 "give it its length back" resize one
+	reload t-one "$longer"
+	expect_state t-one "$longer"
+}
+
 # --- when it dies --------------------------------------------------------------------
 
 # stopped_at STEP ARGUMENTS...: runs drrctl up to this step; its id is in $STOPPED.
@@ -196,6 +315,43 @@ killed() {
 			;;
 		esac
 		as_before t-one "$table"
+	done
+	io_stop
+}
+
+# The same when it grows: the device is never longer than what is below it.
+killed_growing() {
+	local step next table
+	local -i before after
+	mounted ext4 one base-ext4
+	on_exit "touch $WORK/stop; wait; gone one"
+	before=$(thin_sectors one)
+	io_start /mnt/t-one
+	for step in below-staged below-swapped staged swapped; do
+		for next in resize detach; do
+			table=$(dmsetup table t-one)
+			ctl attach t-one
+			after=$((before + 2048))
+			stopped_at $step resize t-one $((after * 512))
+			kill_stopped
+			case $step in
+			below-staged) expect "sectors below" "$(dmsetup table "$(second t-one)" | cut -d' ' -f2)" \
+				$before ;;
+			*) expect "sectors below" "$(dmsetup table "$(second t-one)" | cut -d' ' -f2)" $after ;;
+			esac
+			[ $step = swapped ] || after=before
+			expect "sectors" "$(blockdev --getsz /dev/mapper/t-one)" $after
+			[ "$(dmsetup info -c --noheadings -o suspended t-one)" = Active ] ||
+				flunk "suspended after $step"
+			if [ $next = resize ]; then
+				after=$((before + 2048))
+				ctl resize t-one $((after * 512))
+				lengths t-one $after
+			fi
+			ctl detach t-one
+			as_before t-one "${table/ $before / $after }"
+			before=after
+		done
 	done
 	io_stop
 }
@@ -348,6 +504,18 @@ hanging_io() {
 	as_before t-one "$table"
 	ctl attach t-one
 	cmp -n "$(stat -c %s "$REF/small")" /dev/mapper/t-one "$REF/small"
+	# nor does an attached one grow then
+	dmsetup suspend --noflush --nolockfs data
+	dd if="$REF/small" of=/dev/mapper/t-one bs=64k oflag=direct conv=notrunc status=none &
+	writer=$!
+	wait_for 20 in_flight t-one
+	refused 6 "did not end within" resize t-one 160M
+	kill -0 $writer || flunk "the writer has ended"
+	dmsetup resume data
+	wait $writer
+	lengths t-one "$(thin_sectors one)"
+	ctl resize t-one 160M
+	lengths t-one 327680
 	ctl detach t-one
 }
 
@@ -370,6 +538,9 @@ odd_devices() {
 	on_exit "gone one"
 	table=$(dmsetup table t-one)
 	refused 7 "drr is not attached" detach t-one
+	refused 7 "lvextend" resize t-one 1G
+	refused 7 "but a linear" resize data
+	refused 3 "no such" resize nothing 1G
 	# somebody is at work on it
 	dmsetup suspend t-one
 	refused 6 "dmsetup resume t-one" attach t-one
@@ -386,6 +557,17 @@ odd_devices() {
 	ctl attach t-one --no-donate
 	refused 6 "attached to it already" attach t-one
 	refused 7 "below an attached one" attach "$(dmsetup ls | grep -o '^drr-[^	]*')"
+	refused 7 "below an attached one" resize "$(second t-one)"
+	dmsetup suspend t-one
+	refused 6 "dmsetup resume t-one" resize t-one 1G
+	dmsetup resume t-one
+	dmsetup load t-one --table "${table/ $(thin_sectors one) / 128 }"
+	refused 6 "dmsetup clear t-one" resize t-one 1G
+	dmsetup clear t-one
+	dmsetup suspend pool
+	refused 1 "suspended" resize t-one 1G
+	dmsetup resume pool
+	lengths t-one "$(thin_sectors one)"
 	refused 7 "below an attached one" create x "$(dmsetup ls | grep -o '^drr-[^	]*')"
 	refused 7 "but a drr" create x t-one
 	ctl detach t-one
@@ -467,9 +649,13 @@ bases_up
 run_case "attached and detached, ext4" serves ext4
 run_case "attached and detached, xfs" serves xfs
 run_case "no slab goes with the last target" no_slab_goes
+run_case "an attached device grows, ext4" grows ext4
+run_case "an attached device grows, xfs" grows xfs
+run_case "a device follows its thin device" follows
 run_case "cycles under I/O" cycles_under_io
 [ ! -e "$WORK/cycles" ] || say "$(<"$WORK/cycles") cycles of attach and detach"
 run_case "killed at every step" killed
+run_case "killed while it grows" killed_growing
 run_case "what a dead one has left" left_behind
 run_case "a stray table" stray_table
 run_case "removed while it is attached" removed_meanwhile

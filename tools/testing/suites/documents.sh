@@ -46,6 +46,10 @@ ready_for() {
 		;;
 	*pool-snap-1*) snapshots pool-snap-1 ;;
 	"drrctl attach pool-snap-7") snapshots pool-snap-7 ;;
+	"resize2fs /dev/mapper/pool-snap-7")
+		mkdir -p /mnt/snap
+		mount /dev/mapper/pool-snap-7 /mnt/snap
+		;;
 	"drrctl create c1 vg-c1") snapshots vg-c1 ;;
 	"drrctl create c1 /dev/mapper/thin1") snapshots thin1 thin2 ;;
 	"drrctl attach c1")
