@@ -60,6 +60,9 @@ pub const PREFIX: &str = "DRR-";
 /// How long others' I/O may hold up the swap, and the swap others' I/O.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a second device that nobody needs may take to go.
+const GOING: Duration = Duration::from_secs(1);
+
 /// For tests: stops itself at this step, to be killed or continued. Harmless, as any step may be
 /// its last anyway.
 fn step(name: &str) {
@@ -287,6 +290,23 @@ fn forget_links() {
     }
 }
 
+impl Second<'_> {
+    /// Nothing has come of it: waits a while until it is gone, so that the thin device can be deleted from its pool.
+    /// Its name and UUID go before the thin device is closed, its folder after that.
+    fn give_up(self) {
+        let number = self.number;
+        drop(self);
+        let end = Instant::now() + GOING;
+        let is_there = || {
+            let uuid = runtime::attribute(number, "dm/uuid");
+            runtime::sys(number).exists() && uuid.is_none_or(|uuid| uuid.starts_with(PREFIX))
+        };
+        while is_there() && Instant::now() < end {
+            sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 impl Drop for Second<'_> {
     fn drop(&mut self) {
         // not marked yet, if something failed early
@@ -435,7 +455,10 @@ pub fn attach_to(control: &Control, lock: &Lock, device: &Device, features: &[&s
         arguments: table::drr_arguments(&below, features),
         ..thin
     };
-    swap(control, device, &line, ["staged", "swapped"])?;
+    if let Err(error) = swap(control, device, &line, ["staged", "swapped"]) {
+        second.give_up();
+        return Err(error);
+    }
     change.done();
     Ok(())
 }

@@ -146,11 +146,15 @@ no_slab_goes() {
 # second NAME: the device below an attached one.
 second() { dmsetup ls | grep -o "^drr-$1-[^	]*"; }
 
+# It has no node.
+second_folder() {
+	echo "/sys/dev/block/$(dmsetup info -c --noheadings --separator : -o major,minor "$(second "$1")")"
+}
+
 # lengths NAME SECTORS [SECTORS]: of the device and of the one below it, at least so many.
 lengths() {
 	expect "sectors of $1" "$(blockdev --getsz "/dev/mapper/$1")" "$2"
-	expect "sectors below $1" "$(blockdev --getsz "/dev/dm-$(dmsetup info -c --noheadings -o minor \
-		"$(second "$1")")")" "${3:-$2}"
+	expect "sectors below $1" "$(cat "$(second_folder "$1")/size")" "${3:-$2}"
 	expect_state "$1" "$(dmsetup table "$1")"
 	[ "$(dmsetup info -c --noheadings -o suspended,tables_loaded "$(second "$1")")" = "Active:Live" ] ||
 		flunk "state: $(dmsetup info "$(second "$1")")"
