@@ -100,7 +100,7 @@ impl Ledger<Stretch> for Arc<Givers> {
 
 /// Something that has a number in its pool, for hashing.
 fn pooled(pool: u32, number: u64) -> u64 {
-    // RANGE: Bits that are lost only make hashes equal.
+    // RANGE: The shift may lose bits; two hashes may then be equal, which is harmless.
     number ^ (u64::from(pool) << 44)
 }
 
@@ -194,7 +194,7 @@ impl AccessTable {
     pub(crate) fn new() -> Result<Self> {
         let pages = sched::total_ram_pages();
         let bits = (pages / 32).max(1).ilog2().clamp(8, 26);
-        // RANGE: A part of the memory.
+        // RANGE: A fraction of the memory, in bytes.
         let most_bytes = (pages as u64 / MOST_MEMORY) << dm::folio::PAGE_SHIFT;
         let givers = Arc::new(Givers::new()?, GFP_KERNEL)?;
         Ok(Self {

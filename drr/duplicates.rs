@@ -132,7 +132,7 @@ pub(crate) fn list(table: &AccessTable, pool: u64, from: u32, out: &mut dyn Writ
 }
 
 /// A line for pages in a row of each copy of a stretch, if the pages have more than one.
-// RANGE: Pages of one block, of which a mask has some; and lines about what is in memory.
+// RANGE: Numbers of pages are those of one block. `list` stops at a number of lines, and a stretch has few copies.
 fn print_copies(
     holders: &Holders<'_, Stretch, Holder>,
     lines: &mut u32,

@@ -32,7 +32,7 @@ const TIMES: u64 = 4;
 const KNOWN_MS: u32 = 10_000;
 /// A write of a whole block that takes longer, in milliseconds, is the last for a while.
 const WHOLE_MS: u32 = 500;
-/// Such writes before it is found out how long one of a part takes.
+/// Such writes before one of a part is made to find out how long that takes: of many, few are spent on that.
 const WHOLE_WRITES: u32 = 16;
 /// Waits for the same other before anything is made of it.
 pub(crate) const WAITS: u32 = 3;
@@ -101,9 +101,9 @@ impl OwnReads {
 
 /// Something that isn't done for a while, since it took too long.
 struct Restraint {
-    /// Not before that.
+    /// When the restraint ends.
     until: Atomic<u64>,
-    /// How long that was for.
+    /// How long the last one was.
     length: Atomic<u64>,
 }
 
@@ -124,7 +124,7 @@ impl Restraint {
         now < self.until.load(Relaxed)
     }
 
-    /// It was done, and has taken too long or not. Nothing while it is restrained.
+    /// It was done, and has taken too long or not. Ignored while the restraint is on.
     fn tell(&self, too_long: bool, now: u64) {
         if self.is_on(now) {
             return;
@@ -143,10 +143,10 @@ impl Restraint {
     }
 }
 
-/// What to do about another's read, or in the place of a write.
+/// What to do about another's read, or whether to write a whole block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Advice {
-    /// Wait for it.
+    /// Wait for the read; write the whole block.
     Follow,
     /// Don't.
     Leave,
@@ -156,7 +156,7 @@ pub(crate) enum Advice {
 
 /// How long others wait for a target's reads.
 pub(crate) struct Lag {
-    /// So many waits count.
+    /// Waits that a judgement needs.
     enough: u32,
     /// How often they have waited, since it was last judged, and how long, a moving average.
     waits: Atomic<u32>,
@@ -168,7 +168,7 @@ pub(crate) struct Lag {
 }
 
 impl Lag {
-    /// Nobody has waited; something is made of it when somebody has `enough` times.
+    /// Nobody has waited yet; a judgement needs `enough` waits.
     pub(crate) fn new(enough: u32) -> Self {
         Self {
             enough,
@@ -238,12 +238,12 @@ impl Lag {
     }
 }
 
-/// Whether whole blocks are written in the place of parts.
+/// Whether whole blocks are written instead of parts.
 ///
 /// A whole block costs its writer's control group more bytes than the part. Where bytes are short (`io.max`), whole
-/// blocks take longer than parts, for all that dm-thin then has to copy: one part is written to find out. Where
-/// many writes wait for each other all take long. Then parts are written, too: should the disk be what is slow, it's
-/// no worse than without us.
+/// blocks take longer than parts, for all that dm-thin then has to copy: one part is written to find out. Where many
+/// writes wait for each other, both kinds take long and a comparison tells nothing. So parts are written after any
+/// whole block that took longer than [`WHOLE_MS`]. If the disk itself is slow, this is no worse than dm-thin alone.
 pub(crate) struct WholeWrites(Lag);
 
 impl WholeWrites {

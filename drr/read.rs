@@ -57,10 +57,10 @@ pub(crate) struct Passage {
     owner: Option<Who>,
     /// The target whose read it has followed, or might have; 0 for none.
     followed: u32,
-    /// When it began to wait for that, and then when it was sent to the disk. Of a write, when that began which may
-    /// be of a whole block.
+    /// When it began to wait for that, and then when it was sent to the disk. For a write, when it was
+    /// decided whether to write the whole block.
     pub(crate) since: Option<Since>,
-    /// It might have waited, or been a whole block's, and is to show how long it takes.
+    /// A probe: a read that doesn't wait, or a write of a part, whose time is measured.
     pub(crate) probes: bool,
     /// The read was served.
     pub(crate) served: bool,
@@ -331,7 +331,7 @@ impl Drr {
         trace::Donor {
             dev: givers.with(first.device, Giver::number).unwrap_or(0),
             thin_id: first.layer.thin_id,
-            // RANGE: Few.
+            // RANGE: At most `SOURCES`, and one for all others.
             donors: sources.known().count() as u32 + others,
         }
     }

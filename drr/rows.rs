@@ -149,7 +149,7 @@ impl<const N: usize> Rows<N> {
         // RANGE: There are two rows at least, so the shift is less than 64. Less than their number is left.
         let start = (hash(who) >> (u64::BITS - size.trailing_zeros())) as usize;
         for step in 0..PROBES {
-            // RANGE: Two small numbers.
+            // RANGE: `start` is less than the number of rows, and `step` less than `PROBES`.
             let row = &self.rows[(start + step) % size];
             let owner = match row.who.load(Relaxed) {
                 0 => row.claim(who, self.each_cpu),

@@ -5,7 +5,7 @@
 //! Any copy of a page serves all siblings, so what reclaim takes costs a read from the disk only if it
 //! was the last one. Reclaim can't tell: it takes the page that was not used for the longest time. So
 //! for each recorded page that it takes, another that has a copy elsewhere is taken, too, from the same
-//! control group's memory, and reclaim has that much less to find: no more goes than would have gone without.
+//! control group's memory, and reclaim has that much less to find: thinning never takes more than reclaim has.
 //! Only what nobody used lately goes, and the oldest of several first. While reclaim takes nothing, nor does this.
 //!
 //! They are found by walking the [table](crate::access), a bit each time. If a walk finds none, the next
@@ -139,7 +139,7 @@ impl Thinning {
             let due = self.due(it.group);
             let left = due.of(it.group);
             let folio = it.folio.try_lock(it.mapping);
-            if left != 0 && folio.is_some_and(|folio| folio.drop_from_cache()) {
+            if left >= it.pages && folio.is_some_and(|folio| folio.drop_from_cache()) {
                 due.set(it.group, left.saturating_sub(it.pages));
                 self.dropped.add(it.pages, Relaxed);
                 self.table.givers.with(it.device, |giver| {
@@ -234,7 +234,7 @@ impl Ticks for Thinning {
             return true;
         };
         let begin = self.at.load(Relaxed);
-        // RANGE: Less than the table's buckets before.
+        // RANGE: `begin` is at most the table's number of buckets, 2^26.
         let end = begin + BUCKETS;
         let mut at = Some(begin);
         while let Some(from) = at.filter(|from| *from < end) {

@@ -125,7 +125,7 @@ impl Drr {
             && !self.memory_of(self.layer(), block).unshared()
     }
 
-    /// Whether the whole block, which is there, is to be written in the place of `bio`.
+    /// Whether the whole block, which is there, is to be written instead of `bio`.
     fn is_worth_it(&self, bio: &mut Bio<'_, Self>) -> bool {
         let now = Since::now();
         let advice = self.whole_writes.advice(now.jiffies());
@@ -142,7 +142,7 @@ impl Drr {
         let place = place.ok()?;
         let engine = self.member.engine()?;
         let at = u32::try_from(bio.sector() - self.sector_of(block)).ok()?;
-        // Device-mapper splits at blocks; else it would be more than is had exclusively.
+        // Device-mapper splits bios at blocks; a longer one would be written outside of the block that is locked.
         let end = at.checked_add(bio.sectors())?;
         if end > self.block_sectors {
             return None;

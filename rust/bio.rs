@@ -120,8 +120,8 @@ impl<'a, T: Target> Bio<'a, T> {
         }
     }
 
-    /// First sector, counted from the target's start. An empty flush may have the device's first sector, which is
-    /// 0 here.
+    /// First sector, counted from the target's start. An empty flush isn't remapped to the target, so its sector may
+    /// be in front of that: 0 then.
     #[inline]
     pub fn sector(&self) -> u64 {
         let iter = self.raw().bi_iter;
@@ -359,15 +359,15 @@ pub struct Pages<'a> {
 impl<'a> Iterator for Pages<'a> {
     type Item = FilledPages<'a>;
 
-    // RANGE: A bio's data has fewer than 2^32 bytes, which `done` counts. The block layer adds a bio_vec's offsets as
-    // `u32`s, too (`bvec_iter_offset()`).
+    // RANGE: A bio's data has fewer than 2^32 bytes, which `done` counts.
     fn next(&mut self) -> Option<FilledPages<'a>> {
         const PAGE_MASK: u32 = (1 << PAGE_SHIFT) - 1;
 
         while self.iter.bi_size != 0 {
             // SAFETY: By the type invariant.
             let (vec, len) = unsafe { piece(self.vecs, &self.iter) };
-            let start = vec.bv_offset + self.iter.bi_offset;
+            // As `bvec_iter_offset()` adds them.
+            let start = vec.bv_offset.wrapping_add(self.iter.bi_offset);
             if (start | len | self.done) & PAGE_MASK != 0 {
                 // A part of a page is no page.
                 advance(&vec, &mut self.iter, len);

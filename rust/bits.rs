@@ -118,9 +118,9 @@ pub fn overlap(base: u64, first: u64, last: u64) -> u32 {
     if high < 0 || low >= i64::from(PAGES) {
         return 0;
     }
-    // CAST: Both are now within `0..PAGES`.
+    // CAST: Less than `PAGES`, as has been asked, and not negative now.
     let low = low.max(0) as u32;
-    // RANGE: As above.
+    // RANGE: Not negative, as has been asked, and less than `PAGES` now, which is at least 1.
     let high = high.min(i64::from(PAGES) - 1) as u32;
     // RANGE: `high` is less than `PAGES`.
     mask(low, (high + 1).saturating_sub(low))

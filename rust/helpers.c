@@ -521,10 +521,10 @@ void dm_rust_store_unlock(struct page *page)
 #define BEFORE_CLONE 1024
 
 /*
- * dm.c has the first clone of a bio inside its struct dm_io, and others not,
- * and per-bio data before that. How far before the clone is its own business;
- * dm_per_bio_data() tells, and looks at a flag there to see which it is: all
- * flags are set, or none.
+ * dm.c embeds the first clone of a bio in a struct dm_io, and allocates others
+ * without one. The per-bio data is in front of the clone, at a distance that
+ * only dm.c knows. dm_per_bio_data() reads a flag there to tell the two kinds
+ * apart, so all bits are set, or none.
  */
 static int front_pad(unsigned int data_size, bool first)
 {
@@ -541,7 +541,10 @@ static int front_pad(unsigned int data_size, bool first)
 	return pad + ALIGN(data_size, __alignof__(u64));
 }
 
-/* Bio sets with as much before and behind a bio have one slab in common. */
+/*
+ * Bio sets whose bios have the same size, padding included, have one slab: this
+ * one keeps device-mapper's alive.
+ */
 struct bio_set *dm_rust_slab_new(unsigned int data_size, bool first)
 {
 	struct bio_set *set = kzalloc(sizeof(*set), GFP_KERNEL);

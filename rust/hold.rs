@@ -60,7 +60,7 @@ mod test_build {
     static PASS: Atomic<u32> = Atomic::new(0);
 
     pub(super) fn hold(place: Place) {
-        // CAST: There are few.
+        // CAST: A place's number is small.
         let number = place as u32;
         if ARMED.load(Acquire) == number && PASS.load(Acquire) != 0 {
             PASS.fetch_add(1u32.wrapping_neg(), Full);
@@ -96,7 +96,7 @@ mod test_build {
                     _ => return Some(Err(EINVAL)),
                 };
                 PASS.store(u32::from(rest == [c"second"]), Release);
-                // CAST: There are few.
+                // CAST: A place's number is small.
                 ARMED.store(place as u32, Release);
                 Some(Ok(()))
             }

@@ -159,7 +159,7 @@ struct Table<T, S> {
 }
 
 impl<T: Keyed, S: Side<T>> Table<T, S> {
-    // RANGE: `bits` is at least 1, and there is memory for the heads.
+    // RANGE: `bits` is from 1 to 32, as the caller of `Index::new` promises.
     fn new(bits: u32, stripes: impl PinInit<Stripes, Error>) -> Result<Self> {
         let size = 1usize << bits;
         Ok(Self {

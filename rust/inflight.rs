@@ -306,11 +306,11 @@ impl<T: Follow> InFlight<T> {
                 return;
             }
             if (its.first..its.end()).contains(&range.first) {
-                // RANGE: It begins in there.
+                // RANGE: `range` begins within `its`.
                 limit = range.count.min(its.end() - range.first);
                 found = Some(NonNull::from(flight));
             } else if its.first > range.first {
-                // RANGE: It begins before.
+                // RANGE: `range` begins before `its`.
                 limit = limit.min(its.first - range.first);
             }
         });

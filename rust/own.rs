@@ -257,7 +257,7 @@ impl<T: Target> Errand<T> {
 /// Calls `visit` with each piece of the bio's data, which is contiguous in memory and in one page of our own, as
 /// its first byte in the data, its address, that of the same in our own pages, and its length; until that
 /// returns false.
-// RANGE: `done` counts the bytes of a bio's data, which are fewer than 2^32. A bio_vec ends within 32 bits.
+// RANGE: `done` counts the bytes of a bio's data, which are fewer than 2^32.
 pub(crate) fn pieces<T: Target>(
     errand: &Errand<T>,
     mut visit: impl FnMut(u32, *mut u8, *const u8, usize) -> bool,
@@ -274,7 +274,8 @@ pub(crate) fn pieces<T: Target>(
         let theirs = unsafe {
             bindings::dm_rust_page_address(vec.bv_page)
                 .cast::<u8>()
-                .add((vec.bv_offset + iter.bi_offset) as usize)
+                // As `bvec_iter_offset()` adds them.
+                .add(vec.bv_offset.wrapping_add(iter.bi_offset) as usize)
         };
         if !visit(done, theirs, errand.own().address(done), len as usize) {
             return;

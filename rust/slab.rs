@@ -24,7 +24,8 @@ struct Slab(NonNull<bio_set>);
 impl Slab {
     /// For a bio's first clone, or for those that follow.
     fn new(data_size: usize, first: bool) -> Result<Self> {
-        // SAFETY: May sleep here. CAST: A few hundred bytes.
+        // SAFETY: May sleep here, as `Slabs::new` asks for.
+        // CAST: The per-bio data has a few hundred bytes.
         let set = unsafe { bindings::dm_rust_slab_new(data_size as u32, first) };
         // INVARIANT: Just made.
         NonNull::new(set).map(Self).ok_or(ENOMEM)

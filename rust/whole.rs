@@ -38,8 +38,12 @@ impl WholeBlock {
         self.0.writer(first)
     }
 
-    /// Puts what `bio` writes at sector `at` of the block, as much as there is room for.
-    // RANGE: `bio` writes in the block, which has 1 GiB at most. A bio_vec ends within 32 bits.
+    /// Copies the data of `bio` to sector `at` of the block.
+    ///
+    /// # Panics
+    ///
+    /// If it ends beyond the block.
+    // RANGE: The caller has checked that `bio` ends within the block, which has 1 GiB at most.
     pub fn overlay<T: Target>(&mut self, bio: &Bio<'_, T>, at: u32) {
         let mut iter = bio.iter();
         let mut to = at << SECTOR_SHIFT;
@@ -51,7 +55,8 @@ impl WholeBlock {
             unsafe {
                 let from = bindings::dm_rust_page_address(vec.bv_page)
                     .cast::<u8>()
-                    .add((vec.bv_offset + iter.bi_offset) as usize);
+                    // As `bvec_iter_offset()` adds them.
+                    .add(vec.bv_offset.wrapping_add(iter.bi_offset) as usize);
                 core::ptr::copy_nonoverlapping(from, self.0.address(to), len as usize);
             }
             to += len;

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Lists the kernel code's arithmetic that could overflow, and casts that could cut off, which have no
+# Lists the kernel code's arithmetic that could overflow, and casts that could truncate, which have no
 # reason beside them. tools/testing/arithmetic.py says what is looked at, and what a reason is.
 #
 # usage: arithmetic.sh [--list] [FILE]...	--list: those with a reason, too; without files: all

@@ -88,8 +88,8 @@ check_unsafe() {
 	done
 }
 
-# Each of a few in a copy of a file has to be seen, as have a reason beside something else; but not what
-# has a reason, or is no arithmetic.
+# arithmetic.sh has to refuse each seed, also where a reason stands at another statement or function, but nothing
+# that has a reason or only looks like arithmetic.
 check_arithmetic() {
 	local copy=$build/seeded.rs seeds seed line said
 	"$scripts/arithmetic.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Lists arithmetic that could overflow, and casts that could cut off, without a reason beside them.
+"""Lists arithmetic that could overflow, and casts that could truncate, without a reason beside them.
 
 usage: arithmetic.py [--list] FILE...
 

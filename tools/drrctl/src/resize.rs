@@ -87,7 +87,7 @@ fn wanted(
     }
 }
 
-/// A table that a `resize` that was killed has left, or somebody who is about to do the same.
+/// Whether a `resize` that was killed has left this table; one that somebody else loads for the same looks the same.
 fn left_by_resize(staged: &[Line], drr: &Line) -> bool {
     only(staged, "drr").is_some_and(|line| line.arguments == drr.arguments)
 }

@@ -66,7 +66,7 @@ other_works() {
 }
 
 # beside FUNCTION...: the other works while the bad neighbour does that, over and over, eight times at once; and reads
-# what it has written. PREPARE: what comes before.
+# what it has written. PREPARE: a function that is called first.
 beside() {
 	local n jobs=() start
 	two_pools
@@ -87,7 +87,7 @@ beside() {
 	done
 }
 
-# Reads that others have and that nobody has, of the same blocks by all eight.
+# Reads of shared blocks, other ones for each job, and of the thin device below, the same for all.
 flood_of_reads() {
 	dd if=/dev/mapper/bad of=/dev/null bs=4k count=512 skip=$(($1 * 1024)) iflag=direct status=none
 	dd if=/dev/mapper/t-base of=/dev/null bs=4k count=512 iflag=direct status=none

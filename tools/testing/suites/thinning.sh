@@ -186,8 +186,8 @@ service_reads() {
 	done
 	[ "$DRR" = none ] || thinned=$(stat_of service thinned_pages)
 	evicted=$(($(awk '$1 == "pgsteal" { print $2 }' $GROUPS_DIR/service/memory.stat) + thinned))
-	say "of 81920 KiB that are hot $missed were not cached; evicted $evicted pages, $thinned of them thinned; last" \
-		"cached: $(awk '$1 == "file" { print $2 / 1024 }' $GROUPS_DIR/service/memory.stat) KiB"
+	say "of 81920 KiB that are hot $missed were not cached; evicted $evicted pages, $thinned of them thinned;" \
+		"cached at last: $(awk '$1 == "file" { print $2 / 1024 }' $GROUPS_DIR/service/memory.stat) KiB"
 	same /mnt/service/hot "$REF/hot"
 	container_gone service
 	group_end service

@@ -316,7 +316,7 @@ impl Controller<'_> {
         Ok(true)
     }
 
-    /// Puts a snapshot in the place of a running layer's thin device, with the same content, and deletes that.
+    /// Replaces a running layer's thin device by a snapshot of it, and deletes it.
     fn change_id(&mut self) -> Result<bool> {
         let index = self.any_slot();
         let lockfs = self.rng.bool();

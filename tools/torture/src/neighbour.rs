@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A second pool, in trouble of its own: its disk is slow or hangs, or it has no space. What is tested must not wait for
-//! it. In rounds whose pool doesn't fail its disk is a loop device over a drr device of that pool.
+//! A second pool, in trouble of its own: its disk is slow or hangs, or it has no space. What is tested must not wait
+//! for it. In rounds whose pool doesn't fail its disk is a loop device over a drr device of that pool.
 //!
 //!   /dev/mapper/n-N    drr, or linear for comparison
 //!   /dev/mapper/p2-N   thin
