@@ -179,7 +179,7 @@ impl Target for Drr {
     fn end_io(&self, bio: &EndedBio<'_, Self>, ok: bool) {
         let passage = bio.data();
         if !passage.locked.is_empty() {
-            return self.changed(passage);
+            return self.changed(passage, ok);
         }
         if ok {
             self.learn_time(passage);

@@ -74,12 +74,12 @@ impl Drr {
     }
 
     /// A bio that was here has ended.
-    pub(crate) fn changed(&self, passage: &Passage) {
+    pub(crate) fn changed(&self, passage: &Passage, ok: bool) {
         let whole = passage.locked.is_exclusive();
         if whole {
             self.stats.whole_write();
         }
-        if let Some(since) = passage.since {
+        if let Some(since) = passage.since.filter(|_| ok) {
             let now = Since::now();
             let time = since.elapsed(now);
             if passage.probes {
@@ -118,11 +118,11 @@ impl Drr {
         part && wanted
             && bio.writes_plainly()
             && self.can_write_whole()
-            && self.thin.thin().is_writable()
-            && !self.whole_writes.is_restrained(Since::now().jiffies())
             // RANGE: As in `sector_of`.
             && self.sector_of(block + 1) <= self.sectors
             && !self.memory_of(self.layer(), block).unshared()
+            && !self.whole_writes.is_restrained(Since::now().jiffies())
+            && self.thin.thin().is_writable()
     }
 
     /// Whether the whole block, which is there, is to be written instead of `bio`.

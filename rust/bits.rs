@@ -115,15 +115,15 @@ pub fn overlap(base: u64, first: u64, last: u64) -> u32 {
     let low = first.wrapping_sub(base) as i64;
     // CAST: As above.
     let high = last.wrapping_sub(base) as i64;
-    if high < 0 || low >= i64::from(PAGES) {
+    if high < low.max(0) || low >= i64::from(PAGES) {
         return 0;
     }
     // CAST: Less than `PAGES`, as has been asked, and not negative now.
     let low = low.max(0) as u32;
     // RANGE: Not negative, as has been asked, and less than `PAGES` now, which is at least 1.
     let high = high.min(i64::from(PAGES) - 1) as u32;
-    // RANGE: `high` is less than `PAGES`.
-    mask(low, (high + 1).saturating_sub(low))
+    // RANGE: `low` is at most `high`, which is less than `PAGES`.
+    mask(low, high - low + 1)
 }
 
 /// The aligned window of [`PAGES`] file indexes in which a run starts at `base`.
