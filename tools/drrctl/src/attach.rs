@@ -36,7 +36,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{symlink, FileTypeExt, MetadataExt};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -153,8 +153,8 @@ fn holders(device: &Device) -> Vec<String> {
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| fs::read_to_string(entry.path().join("dm/name")).ok())
-        .map(|name| name.trim_end_matches('\n').to_string())
+        .filter_map(|entry| fs::read_to_string(entry.path().join("dev")).ok())
+        .filter_map(|number| runtime::name(number_of(number.trim_end())?))
         .collect()
 }
 
@@ -244,6 +244,7 @@ impl<'a> Second<'a> {
             .resume(&second.name, DmFlags::empty(), Audience::Nobody)
             .map_err(|error| explain(&second.name, "activate", &error))?;
         step("activated");
+        hide_number(number);
         control.remove_later(&second.name)?;
         second.open = Some(file);
         step("deferred");
@@ -262,6 +263,16 @@ impl<'a> Second<'a> {
             )
         };
         let file = File::open(&node).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        let (major, minor) = self.number;
+        if !found.file_type().is_block_device() || found.rdev() != libc::makedev(major, minor) {
+            return Err(Error::new(
+                Code::Failed,
+                &node,
+                format!("is not the node of the block device {major}:{minor}"),
+                "/dev has to be a devtmpfs, or looked after by udev",
+            ));
+        }
         // no other device gets the number while it is open, but one may have it already
         if runtime::attribute(self.number, "dm/name").as_deref() != Some(self.name.as_str()) {
             return Err(gone(&self.name));
@@ -275,16 +286,29 @@ impl<'a> Second<'a> {
     }
 }
 
+/// Makes udev's link to a second device, by its number, one to the device's folder in /sys. Else it would lead
+/// nowhere: libvirt gives a virtual machine access to all that its disk is on, looks these up by number, and
+/// doesn't start one whose disk is on something that isn't there; what is no device it leaves alone. udev
+/// makes the link anew with each event of the device, and then its rule does the same.
+fn hide_number((major, minor): (u32, u32)) {
+    let link = format!("/dev/block/{major}:{minor}");
+    if fs::symlink_metadata(&link).is_ok() {
+        let new = format!("{link}.drrctl");
+        let _ = fs::remove_file(&new);
+        let _ = symlink(runtime::sys((major, minor)), &new).and_then(|()| fs::rename(&new, &link));
+    }
+}
+
 /// Removes the links of second devices that are gone.
-fn forget_links() {
+pub fn forget_links() {
     let entries = fs::read_dir(control::FOLDER).into_iter().flatten();
     for link in entries.flatten().map(|entry| entry.path()) {
-        let Ok(folder) = fs::read_link(&link) else {
-            continue; // a node
+        let folder = match fs::read_link(&link) {
+            Ok(folder) if folder.starts_with(runtime::DEVICES) => folder,
+            _ => continue, // a node, or a link to one
         };
         let name = fs::read_to_string(folder.join("dm/name")).unwrap_or_default();
-        let is_there = link.file_name() == Some(OsStr::new(name.trim_end_matches('\n')));
-        if folder.starts_with(runtime::DEVICES) && !is_there {
+        if link.file_name() != Some(OsStr::new(name.trim_end_matches('\n'))) {
             let _ = fs::remove_file(link);
         }
     }
@@ -392,6 +416,9 @@ pub fn swap(control: &Control, before: &Device, line: &Line, steps: [&str; 2]) -
     let limit = Limit::new();
     let done = control.resume(name, DmFlags::DM_SKIP_LOCKFS, audience);
     drop(limit);
+    if before.uuid.starts_with(PREFIX) {
+        hide_number(before.number);
+    }
     step(steps[1]);
     let Err(error) = done else {
         return Ok(());
@@ -553,6 +580,11 @@ pub fn clean_up(control: &Control, lock: &Lock) -> Result<Vec<String>> {
         }
     }
     for device in devices {
+        // a drrctl that was killed while the kernel swapped its tables, for `resize`; nobody else suspends it
+        if device.uuid.starts_with(PREFIX) && device.suspended {
+            let _ = control.resume(&device.name, DmFlags::empty(), Audience::Nobody);
+            found.push(device.name.clone());
+        }
         if device.uuid.starts_with(PREFIX) && !device.open {
             control.remove_later(&device.name).or_else(|error| {
                 // it may be going by itself
@@ -570,6 +602,7 @@ pub fn clean_up(control: &Control, lock: &Lock) -> Result<Vec<String>> {
 /// The same, unless every drrctl since then has said that it left nothing.
 pub fn clean_up_if_need_be(control: &Control, lock: &Lock) -> Result<()> {
     runtime::forget_if_many();
+    forget_links();
     if !runtime::is_clean(lock) {
         clean_up(control, lock)?;
     }

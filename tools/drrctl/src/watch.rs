@@ -149,6 +149,7 @@ impl Watch<'_> {
                         if let Some(sequence) = event.sequence {
                             self.said.remove(&sequence);
                             runtime::removed(sequence);
+                            attach::forget_links();
                         }
                     }
                 },
@@ -166,7 +167,7 @@ impl Watch<'_> {
         }
         for number in changed {
             // gone, or not device-mapper's
-            let Some(name) = runtime::attribute(number, "dm/name") else {
+            let Some(name) = runtime::name(number) else {
                 continue;
             };
             let Ok(device) = self.control.device(&name) else {
@@ -247,6 +248,7 @@ impl Watch<'_> {
     /// `false` if there's nothing to do any more: others may have been at work before the lock.
     fn attach(&self, device: &Device) -> Result<bool> {
         let lock = runtime::lock()?;
+        attach::clean_up_if_need_be(self.control, &lock)?;
         let now = self.control.device(&device.name)?;
         if now.number != device.number || self.is_wanted(&now).is_none() {
             return Ok(false);

@@ -114,13 +114,25 @@ group_in_use() {
 	unmade used-plain
 }
 
+# at_number NAME: what libvirt finds when it looks up by number what a virtual machine's disk is on. It gives access
+# to devices, leaves alone what is none, and doesn't start the machine if there is nothing.
+at_number() {
+	stat -L -c %F "/dev/block/$(dmsetup info -c --noheadings --separator : -o major,minor "$1")"
+}
+
 # Events don't bring the node back; the number's next owner has one.
 no_node_again() {
 	local kernel second
 	made node
 	second=$(dmsetup ls | cut -f 1 | grep "^drr-t-node-")
+	is "what is at its number" "$(at_number "$second")" directory
 	kernel=$(dmsetup info -c --noheadings -o blkdevname "$second")
 	udevadm trigger --settle --subsystem-match=block
+	no_nodes
+	is "what is at its number after events" "$(at_number "$second")" directory
+	drrctl resize t-node 100M
+	udevadm settle
+	is "what is at its number when it has grown" "$(at_number "$second")" directory
 	no_nodes
 	[ ! -b "/dev/mapper/$second" ] || flunk "there is /dev/mapper/$second"
 	unmade node
@@ -129,6 +141,7 @@ no_node_again() {
 	dmsetup create next --major "$(dmsetup info -c --noheadings -o major pool)" \
 		--minor "${kernel#dm-}" --table "0 8 zero"
 	[ -b "/dev/$kernel" ] || flunk "no /dev/$kernel"
+	is "what is at its number" "$(at_number next)" "block special file"
 	dmsetup remove next
 }
 
