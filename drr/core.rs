@@ -44,7 +44,7 @@ const _: () = assert!(Index::<Run<Stretch, Holder>>::LOOK_UP_BYTES <= 64);
 // And many pages have one.
 const _: () = assert!(Index::<Run<Stretch, Holder>>::ENTRY_BYTES <= 96);
 
-/// Cells of the block locks: more than there are writes in flight, as a rule.
+/// Cells of the block locks; usually more than there are writes in flight.
 const LOCKS: usize = 4096;
 
 /// What the pools' events go to.

@@ -16,7 +16,7 @@
 //! - [`inflight`], [`work`]: reads of the same data at the same time, and workers in which bios that wait go on,
 //! - [`private_read`], [`page_store`]: reads into pages of our own, and a page cache in which these stay,
 //! - [`verify`]: reads that are compared with the disk,
-//! - [`whole`], [`blocklock`]: whole-block writes in the place of smaller ones, and locks of blocks,
+//! - [`whole`], [`blocklock`]: whole-block writes instead of smaller ones, and locks of blocks,
 //! - [`cells`]: tables of a fixed size,
 //! - [`counters`], [`spread`]: figures that CPUs count without getting in each other's way,
 //! - [`mod@trace`]: the module's own tracepoints,

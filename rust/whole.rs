@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writes of whole blocks in the place of smaller ones.
+//! Writes of whole blocks instead of smaller ones.
 //!
 //! Who keeps other writes to the block from coming in between is not decided here: see
 //! [`crate::blocklock`].

@@ -602,9 +602,9 @@ pub fn clean_up(control: &Control, lock: &Lock) -> Result<Vec<String>> {
 /// The same, unless every drrctl since then has said that it left nothing.
 pub fn clean_up_if_need_be(control: &Control, lock: &Lock) -> Result<()> {
     runtime::forget_if_many();
-    forget_links();
-    if !runtime::is_clean(lock) {
-        clean_up(control, lock)?;
+    match runtime::is_clean(lock) {
+        true => forget_links(),
+        false => drop(clean_up(control, lock)?),
     }
     Ok(())
 }

@@ -7,8 +7,8 @@
 //! `attach`. When drrctl dies between them the second is longer, which nobody sees; the next `resize`
 //! goes on from there.
 //!
-//! A device that `create` made is on a thin device that is somebody else's, perhaps LVM's, which
-//! knows how long it is. It gets as long as that, and no longer.
+//! A device that `create` made stands on a thin device that drrctl doesn't manage: LVM may. It is
+//! made as long as that thin device, and never longer.
 
 use crate::attach::{self, only, ready, swap, thin_of};
 use crate::control::{Control, Device, Line};
@@ -87,12 +87,13 @@ fn wanted(
     }
 }
 
-/// Whether a `resize` that was killed has left this table; one that somebody else loads for the same looks the same.
+/// Whether a killed `resize` may have left this loaded table. One that another program has loaded, to make the device
+/// longer, looks the same.
 fn left_by_resize(staged: &[Line], drr: &Line) -> bool {
     only(staged, "drr").is_some_and(|line| line.arguments == drr.arguments)
 }
 
-/// Makes a drr device so many sectors long, or as long as the thin device below it.
+/// Makes a drr device `sectors` long, or as long as the thin device below it if that isn't given.
 pub fn resize(control: &Control, text: &str, sectors: Option<u64>) -> Result<()> {
     let lock = runtime::lock()?;
     attach::clean_up_if_need_be(control, &lock)?;

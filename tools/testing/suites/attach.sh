@@ -151,7 +151,7 @@ second_folder() {
 	echo "/sys/dev/block/$(dmsetup info -c --noheadings --separator : -o major,minor "$(second "$1")")"
 }
 
-# lengths NAME SECTORS [SECTORS]: of the device and of the one below it, at least so many.
+# lengths NAME SECTORS [BELOW]: the device has so many sectors, and the second device as many, or BELOW.
 lengths() {
 	expect "sectors of $1" "$(blockdev --getsz "/dev/mapper/$1")" "$2"
 	expect "sectors below $1" "$(cat "$(second_folder "$1")/size")" "${3:-$2}"
@@ -160,7 +160,7 @@ lengths() {
 		flunk "state: $(dmsetup info "$(second "$1")")"
 }
 
-# reload NAME TABLE: as somebody does who knows nothing of drr.
+# reload NAME TABLE: replaces a device's table, as a program does that knows nothing of drr.
 reload() {
 	dmsetup load "$1" --table "$2"
 	dmsetup resume "$1"
@@ -234,7 +234,7 @@ grows() {
 	esac
 }
 
-# One on a thin device of somebody else's follows it.
+# A device that `create` made is resized to the length of its thin device.
 follows() {
 	local table longer
 	thin_snap one base-ext4
@@ -431,6 +431,25 @@ removed_meanwhile() {
 			thin_delete one
 		done
 	done
+}
+
+# What drrctl leaves when it is killed while the kernel swaps the second device's table, and links to second devices
+# that are gone: the next attach mends both.
+suspended_below() {
+	thin_snap one base-ext4
+	thin_snap two base-ext4
+	thin_snap three base-ext4
+	on_exit "gone one; gone two; gone three"
+	ctl attach t-one
+	ctl attach t-two
+	dm_remove t-two
+	wait_for 20 seconds_are 1
+	dmsetup suspend --noflush --nolockfs "$(second t-one)"
+	rm -f /run/drrctl/clean
+	ctl attach t-three
+	[ "$(<"$(second_folder t-one)/dm/suspended")" = 0 ] || flunk "the second device is still suspended"
+	dd if=/dev/mapper/t-one of=/dev/null bs=64k count=1 iflag=direct status=none
+	expect "links to second devices" "$(find /dev/mapper -name 'drr-*' | wc -l)" 2
 }
 
 # An attached device goes as any other does, and what is below it by itself.
@@ -664,6 +683,7 @@ run_case "what a dead one has left" left_behind
 run_case "a stray table" stray_table
 run_case "removed while it is attached" removed_meanwhile
 run_case "removed when it is attached" removed_attached
+run_case "a second device that is left suspended" suspended_below
 run_case "deleted while it is attached" deleted_while_open
 run_case "snapshots of an attached device" snapshots
 run_case "I/O that hangs" hanging_io

@@ -32,7 +32,8 @@ two_pools() {
 	cat <&7 >/dev/null
 }
 
-# bad_writes COUNT [FIRST]: into so many blocks at the same time, in the background: BAD_WRITES.
+# bad_writes COUNT [FIRST]: writes into COUNT blocks from block FIRST on, all at the same time and in the background.
+# BAD_WRITES has the processes.
 BAD_WRITES=()
 bad_writes() {
 	local n first=${2:-0}
@@ -110,7 +111,8 @@ snapshots() {
 	done
 }
 
-# A disk that takes a fifth of a second for each request: reads that somebody has, reads of the disk, and small writes.
+# The disk takes a fifth of a second for each request. Each job reads what a sibling has, reads from the disk, and
+# writes parts of blocks.
 slow_disk() {
 	modprobe -q dm-delay || true
 	data_table "0 $(sectors /dev/$DATA_DISK) delay /dev/$DATA_DISK 0 200"
@@ -219,19 +221,29 @@ written_by_all() {
 	echo $((fields[6] * 512))
 }
 
-# charged HOW: a group pays for what it writes, also if that becomes more, waits, or is written by the flusher.
-charged() {
-	local n commands=() group all whole parked flags=()
+# payer_up: an image with the file `charged`, and a group `payer`, which pays for what it reads and writes.
+payer_up() {
 	pool_up 256
 	on_exit "data_healthy; all_down; rmdir $GROUPS_DIR/payer"
 	mountpoint -q $GROUPS_DIR || mount -t cgroup2 cgroup2 $GROUPS_DIR
 	echo "+io +memory" >$GROUPS_DIR/cgroup.subtree_control
 	mkdir $GROUPS_DIR/payer
 	image_new ext4 image 64 charged
+}
+
+# writer_up: `donor` has all of the file in memory, and `bad`, which is to write to it, nothing.
+writer_up() {
 	container_up ext4 donor image
 	container_up ext4 bad image
 	cat /mnt/donor/charged >/dev/null
 	settle /mnt/bad/charged
+}
+
+# charged HOW: a group pays for what it writes, also if that becomes more, waits, or is written by the flusher.
+charged() {
+	local n commands=() group all whole parked flags=()
+	payer_up
+	writer_up
 	for ((n = 0; n < 128; n++)); do
 		commands+=(-c "pwrite -q $((n * 131072 + 8192)) 4096" -c "pwrite -q $((n * 131072 + 40960)) 4096")
 	done
@@ -256,17 +268,9 @@ charged() {
 # after the other or 32 at once. It isn't made to pay for whole blocks where that is what takes long.
 limited() {
 	local disk n round commands=() whole start ms group
-	pool_up 256
-	on_exit "all_down; rmdir $GROUPS_DIR/payer"
+	payer_up
+	writer_up
 	disk=$(<"/sys/block/$DATA_DISK/dev")
-	mountpoint -q $GROUPS_DIR || mount -t cgroup2 cgroup2 $GROUPS_DIR
-	echo "+io +memory" >$GROUPS_DIR/cgroup.subtree_control
-	mkdir $GROUPS_DIR/payer
-	image_new ext4 image 64 charged
-	container_up ext4 donor image
-	container_up ext4 bad image
-	cat /mnt/donor/charged >/dev/null
-	settle /mnt/bad/charged
 	for round in 0 1 2 3 4 5 6 7; do
 		for ((n = 0; n < 32; n++)); do
 			commands+=(-c "pwrite -q $(((round * 32 + n) * 65536 + 8192)) 4096")
@@ -290,13 +294,8 @@ limited() {
 # convoy LIMIT: `bad` may read no more than LIMIT of the data disk, and `free` reads the same file at the same time.
 convoy() {
 	local disk start ms reader
-	pool_up 256
-	on_exit "all_down; rmdir $GROUPS_DIR/payer"
+	payer_up
 	disk=$(<"/sys/block/$DATA_DISK/dev")
-	mountpoint -q $GROUPS_DIR || mount -t cgroup2 cgroup2 $GROUPS_DIR
-	echo "+io +memory" >$GROUPS_DIR/cgroup.subtree_control
-	mkdir $GROUPS_DIR/payer
-	image_new ext4 image 64 charged
 	for name in bad free; do
 		container_up ext4 $name image
 		settle /mnt/$name/charged

@@ -26,6 +26,7 @@ use crate::sys::{self, Buffer};
 const DATA_DISK: &str = "nullb2";
 const META_DISK: &str = "nullb3";
 const DISK_MIB: u64 = 48;
+const DISK_SECTORS: u64 = DISK_MIB * 2048;
 const BLOCK_SECTORS: u64 = 128;
 /// Pages of a thin device.
 const PAGES: usize = 2048;
@@ -98,10 +99,9 @@ fn top(config: &Config, prefix: &str, name: &str, sectors: u64) -> Result<()> {
 
 impl Host {
     fn new(config: &Config, pool: &Pool) -> Result<Self> {
-        let sectors = DISK_MIB * 2048;
         let thin = pool.thin_new()?;
-        pool.thin_open("host", thin, sectors)?;
-        top(config, "t", "host", sectors)?;
+        pool.thin_open("host", thin, DISK_SECTORS)?;
+        top(config, "t", "host", DISK_SECTORS)?;
         let device = run(
             "losetup",
             &["--find", "--show", "--direct-io=on", "/dev/mapper/n-host"],
@@ -114,10 +114,9 @@ impl Host {
 
     /// A sibling reads what it has up to now.
     fn share(&mut self, config: &Config, pool: &Pool) -> Result<()> {
-        let sectors = DISK_MIB * 2048;
         self.thins[1] = pool.thin_snap(self.thins[0])?;
-        pool.thin_open("host2", self.thins[1], sectors)?;
-        top(config, "t", "host2", sectors)?;
+        pool.thin_open("host2", self.thins[1], DISK_SECTORS)?;
+        top(config, "t", "host2", DISK_SECTORS)?;
         run("dd", &["if=/dev/mapper/n-host2", "of=/dev/null", "bs=1M"]).map(|_| ())
     }
 
@@ -153,9 +152,9 @@ impl<'a> Neighbour<'a> {
         }
         disk(META_DISK, 16)?;
         dm::create("data2", &it.data_table(0))?;
-        let (sectors, features) = (DISK_MIB * 2048, "1 skip_block_zeroing");
+        let features = "1 skip_block_zeroing";
         let table = format!(
-            "0 {sectors} thin-pool /dev/{META_DISK} /dev/mapper/data2 {BLOCK_SECTORS} 0 {features}"
+            "0 {DISK_SECTORS} thin-pool /dev/{META_DISK} /dev/mapper/data2 {BLOCK_SECTORS} 0 {features}"
         );
         dm::create("pool2", &table)?;
         dm::message("pool2", "create_thin 0")?;
@@ -171,10 +170,9 @@ impl<'a> Neighbour<'a> {
     fn data_table(&self, delay: u32) -> String {
         let nullb = format!("/dev/{DATA_DISK}");
         let device = self.host.as_ref().map_or(&nullb, |host| &host.device);
-        let sectors = DISK_MIB * 2048;
         match delay {
-            0 => format!("0 {sectors} linear {device} 0"),
-            _ => format!("0 {sectors} delay {device} 0 {delay}"),
+            0 => format!("0 {DISK_SECTORS} linear {device} 0"),
+            _ => format!("0 {DISK_SECTORS} delay {device} 0 {delay}"),
         }
     }
 
@@ -266,7 +264,7 @@ impl<'a> Neighbour<'a> {
     /// Leaves space for some blocks only.
     fn take_space(&self) -> Result<()> {
         dm::message("pool2", "create_thin 3")?;
-        let sectors = DISK_MIB * 2048 - SECTORS - 32 * BLOCK_SECTORS;
+        let sectors = DISK_SECTORS - SECTORS - 32 * BLOCK_SECTORS;
         let table = format!("0 {sectors} thin /dev/mapper/pool2 3");
         dm::create("p2-filler", &table)?;
         let device = sys::open(
