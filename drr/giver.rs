@@ -130,6 +130,7 @@ fn reason(why: End) -> &'static str {
         End::Changed => "changed",
         End::Gone => "dropped",
         End::Differed => "differed",
+        End::Replaced => "replaced",
     }
 }
 

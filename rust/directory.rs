@@ -54,16 +54,19 @@ pub enum End {
     Gone,
     /// Their content, read again, had another digest.
     Differed,
+    /// Enough others hold the same, and one that came later is known in their place.
+    Replaced,
 }
 
 impl End {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Removed,
         Self::Read,
         Self::Changed,
         Self::Gone,
         Self::Differed,
+        Self::Replaced,
     ];
 }
 
@@ -303,10 +306,41 @@ const INTEREST: usize = 4096;
 /// Runs of one name that are known at the same time, about.
 const MOST_RUNS: u32 = 256;
 /// Of these, runs with the same pages.
+///
+/// Thousands may hold the same pages, and nothing is known of most of them. So that some holder is known whoever lets
+/// go, half of the runs that are known are those that came first, and half are of those that came last, of which
+/// [one in a few](LATER_ONE_IN) is taken: those that stay long are among the first, those that go soon have come last.
 const MOST_ALIKE: u32 = 16;
+/// When there are enough, a later one in so many takes the place of another.
+const LATER_ONE_IN: u64 = 8;
 /// And with the same pages of one holder: a file system may have any number of files that share their blocks, and
 /// must not take the room of others.
 const MOST_OF_A_HOLDER: u32 = 4;
+
+/// Runs of a name: all, those with the same pages, and those of one holder among these.
+#[derive(Default)]
+struct Crowd {
+    runs: u32,
+    alike: u32,
+    own: u32,
+}
+
+impl Crowd {
+    /// No further run is to be made.
+    fn is_enough(&self) -> bool {
+        self.runs == MOST_RUNS || self.alike == MOST_ALIKE || self.own == MOST_OF_A_HOLDER
+    }
+
+    /// Unless it takes the place of another.
+    fn may_change(&self) -> bool {
+        self.alike == MOST_ALIKE && self.own < MOST_OF_A_HOLDER
+    }
+}
+
+/// Whether a run of that page cache is the one in [`LATER_ONE_IN`].
+fn is_drawn(mapping: MappingId, base: u64) -> bool {
+    hash(mapping.number() ^ hash(base)) % LATER_ONE_IN == 0
+}
 
 /// Reads a counter that is below zero for a moment when something is ended by one CPU before
 /// another has counted it.
@@ -562,8 +596,15 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         let Some((pointer, name)) = content.ptr().zip(name) else {
             return (0, 0);
         };
-        if mask == 0 || !self.has_room() || self.has_enough(guard, name, holder, mask) {
+        if mask == 0 || !self.has_room() {
             return (0, 0);
+        }
+        let crowd = self.crowd(guard, name, holder, mask);
+        if crowd.is_enough() && !(crowd.may_change() && is_drawn(mapping, base)) {
+            return (0, 0);
+        }
+        if crowd.is_enough() {
+            self.replace(guard, name, mask);
         }
         // SAFETY: The reference is ours until the run is in the index.
         let shared = unsafe { pointer.get(guard) };
@@ -595,20 +636,35 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         inserted.map_or((0, 0), |_| settle(shared, mask))
     }
 
-    /// There are runs enough with the pages of `mask`, of all or of the holder, or for the name at all.
+    /// Counts the runs of a name, and those with the pages of `mask`, until there are enough.
     ///
     /// One content can be in any number of pages: thousands of page caches, or of files that
     /// share their blocks. A search for it walks them all.
     // RANGE: None of the three gets further than `MOST_RUNS`.
-    fn has_enough(&self, guard: &rcu::Guard, name: N, holder: L::Holder, mask: u32) -> bool {
-        let (mut runs, mut alike, mut own) = (0, 0, 0);
-        self.donors(guard, name).any(|donor| {
+    fn crowd(&self, guard: &rcu::Guard, name: N, holder: L::Holder, mask: u32) -> Crowd {
+        let mut crowd = Crowd::default();
+        for donor in self.donors(guard, name) {
             let same = u32::from(donor.pages() & mask == mask);
-            runs += 1;
-            alike += same;
-            own += same * u32::from(donor.holder() == holder);
-            runs == MOST_RUNS || alike == MOST_ALIKE || own == MOST_OF_A_HOLDER
-        })
+            crowd.runs += 1;
+            crowd.alike += same;
+            crowd.own += same * u32::from(donor.holder() == holder);
+            if crowd.is_enough() {
+                break;
+            }
+        }
+        crowd
+    }
+
+    /// Of the runs with the pages of `mask`, ends one: the oldest of those that came last.
+    fn replace(&self, guard: &rcu::Guard, name: N, mask: u32) {
+        let mut alike = self
+            .donors(guard, name)
+            .filter(|donor| donor.pages() & mask == mask);
+        // CAST: A small number.
+        // RANGE: Half of it is one at least.
+        if let Some(donor) = alike.nth(MOST_ALIKE as usize / 2 - 1) {
+            self.clear(donor.run, guard, mask, End::Replaced);
+        }
     }
 
     /// Adds pages to a run, unless there are enough with those that it hasn't got; returns which of them it has.
@@ -621,7 +677,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     ) -> u32 {
         let new = mask & !run.bits.pages();
         let name = *content_of(run, guard).name();
-        if new == 0 || self.has_enough(guard, name, holder, new) {
+        if new == 0 || self.crowd(guard, name, holder, new).is_enough() {
             return mask & run.bits.pages();
         }
         match self.set(run, mask) {

@@ -189,8 +189,8 @@ pub mod tests {
         meta_read_sectors=800 meta_hit_sectors=720 unproven_pages=6 compared_pages=32 \
         differed_pages=0 whole_writes=9 parked_writes=4 donated_sectors=256 \
         ended_removed=40 ended_read=2 ended_changed=3 ended_dropped=0 ended_differed=0 \
-        thinned_pages=7 records=512 tracked_pages=512 table_bytes=65536 meta_cache_pages=25 \
-        verified=0 mismatches=0 limits=disk_requests from=1:12000,others:288";
+        ended_replaced=0 thinned_pages=7 records=512 tracked_pages=512 table_bytes=65536 \
+        meta_cache_pages=25 verified=0 mismatches=0 limits=disk_requests from=1:12000,others:288";
 
     /// What the module printed before it proved its copies.
     pub const OLD_LINE: &str = "4096 262143 thin=3 reads=120 read_sectors=16384 hits=100 \
@@ -216,7 +216,7 @@ pub mod tests {
         );
         assert_eq!(status.meta_cache_pages, 25);
         assert_eq!((status.ended["removed"], status.ended["changed"]), (40, 3));
-        assert_eq!(status.ended.len(), 5);
+        assert_eq!(status.ended.len(), 6);
         assert_eq!(status.thinned_pages, 7);
         assert_eq!(status.disk_sectors(), 4096);
         assert_eq!(status.hit_rate(), Some(0.75));

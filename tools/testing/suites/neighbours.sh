@@ -344,6 +344,33 @@ room_for_records() {
 	receive third shared 1900..
 }
 
+# Forty-eight devices have the same data in their page caches, far more than are on record, and the first twenty let go of
+# it. What the others have serves one more still.
+others_let_go() {
+	local n holder holders=()
+	pool_up 256
+	on_exit all_down
+	thin_new base 1
+	dd if="$REF/shared" of=/dev/mapper/t-base bs=1M oflag=direct status=none
+	for ((n = 0; n < 48; n++)); do
+		thin_snap "holder$n" base
+		drr_new "holder$n"
+		exec {holder}<"/dev/mapper/holder$n"
+		cat <&"$holder" >/dev/null
+		holders+=("$holder")
+	done
+	for holder in "${holders[@]:0:20}"; do
+		exec {holder}<&-
+	done
+	thin_snap last base
+	drr_new last
+	cmp /dev/mapper/last "$REF/shared"
+	for holder in "${holders[@]:20}"; do
+		exec {holder}<&-
+	done
+	expect "sectors that the others served" "$(stat_of last hit_sectors)" 1600..2048
+}
+
 run_case "a pool whose disk hangs" disk_hangs
 run_case "a pool without space" no_space
 run_case "a flood of reads" beside flood_of_reads
@@ -364,4 +391,5 @@ rm "$REF/charged"
 random_file shared 1M
 run_case "a few files that share their blocks" room_for_records 2
 run_case "hundreds of files that share their blocks" room_for_records 300
+run_case "many have the same, and the first let go" others_let_go
 finish

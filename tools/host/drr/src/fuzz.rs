@@ -690,6 +690,41 @@ mod tests {
         }
     }
 
+    /// Whichever of many holders let go, others are known.
+    #[test]
+    fn a_crowd() {
+        const HOLDERS: u64 = 300;
+        let name = (0, 0, 0);
+        let read = |mapping| Read {
+            mapping,
+            first: 0,
+            name,
+            page: 0,
+            count: 1,
+            device: mapping as u32,
+        };
+        for gone in [0..200, 16..HOLDERS, 100..HOLDERS] {
+            let table = AccessTable::new().expect("memory");
+            let known = || {
+                let guard = rcu::read_lock();
+                table.donors(&guard, &block(name), 0).count()
+            };
+            for mapping in 0..HOLDERS {
+                let read = read(mapping);
+                let (pages, holder) = (Both::pages_of(&read), Both::holder(&read));
+                table.record(&block(name), 0, &pages, &[digest(name, 0, false)], holder);
+                assert_eq!(known() as u64, (mapping + 1).min(MOST_ALIKE as u64));
+            }
+            let all = gone.clone();
+            for mapping in gone {
+                let id = MappingId::made_up(mapping + 1);
+                let folio = EventFolio::made_up(id, (0, 0));
+                table.directory().folio_removed(&folio);
+            }
+            assert!(known() > 0, "none are known when {all:?} are gone");
+        }
+    }
+
     #[test]
     fn access_tables() {
         let mut random = Random(3);
