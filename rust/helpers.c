@@ -14,6 +14,7 @@
 #include <linux/highmem.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
+#include <linux/mm_inline.h>
 #include <linux/module.h>
 #include <linux/mount.h>
 #include <linux/pagemap.h>
@@ -100,10 +101,31 @@ void dm_rust_folio_unlock(struct folio *folio)
 	folio_unlock(folio);
 }
 
+#ifdef CONFIG_LRU_GEN
+/* Multi-gen LRU has no active pages: reclaim takes from the oldest generation. */
+static bool folio_in_younger_gen(struct folio *folio)
+{
+	int gen = folio_lru_gen(folio);
+	unsigned long oldest;
+
+	if (gen < 0)
+		return false;
+	rcu_read_lock();
+	oldest = READ_ONCE(folio_lruvec(folio)->lrugen.min_seq[LRU_GEN_FILE]);
+	rcu_read_unlock();
+	return gen != lru_gen_from_seq(oldest);
+}
+#else
+static bool folio_in_younger_gen(struct folio *folio)
+{
+	return false;
+}
+#endif
+
 bool dm_rust_folio_idle(struct folio *folio)
 {
 	return !folio_test_active(folio) && !folio_test_referenced(folio) &&
-	       !folio_mapped(folio);
+	       !folio_in_younger_gen(folio) && !folio_mapped(folio);
 }
 
 /*

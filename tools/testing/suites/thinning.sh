@@ -200,25 +200,26 @@ hits_of() {
 	esac
 }
 
-# What is hot stays, and no more goes than where there is nobody else to have it from. Reclaim itself gives up what is
-# hot in one of twenty attempts, with no page thinned; so the best of three counts.
+# What is hot stays as it does without drr, and no more goes than where there is nobody else to have it from. Reclaim
+# itself gives up what is hot in one of twenty attempts, with no page thinned; so the best of three counts. Multi-gen LRU
+# gives it up in all of them.
 hot_stays() {
-	local missed evicted usual
+	local missed evicted usual usually_missed
 	container_up ext4 other base-ext4
 	on_exit "container_gone other"
 	cat /mnt/other/hot /mnt/other/scan >/dev/null
 	DRR=none container_up ext4 service base-ext4
 	group_new service $((12 << 20))
 	DRR=none service_reads
-	usual=$evicted
+	usual=$evicted usually_missed=$missed
 	for _ in 1 2 3; do
 		cat /mnt/other/hot /mnt/other/scan >/dev/null
 		container_up ext4 service base-ext4
 		group_new service $((12 << 20))
 		service_reads
-		[ "$missed" -gt 4096 ] || break
+		[ "$missed" -gt $((usually_missed + 4096)) ] || break
 	done
-	expect "KiB of what is hot that were not cached" "$missed" ..4096
+	expect "KiB of what is hot that were not cached" "$missed" ..$((usually_missed + 4096))
 	expect "pages evicted" "$evicted" ..$((usual * 11 / 10))
 }
 
