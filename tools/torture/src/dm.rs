@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Device-mapper, by its ioctls: many times faster than a program for each step. Devices have
-//! one target each.
+//! Device-mapper, by its ioctls: many times faster than a program for each step.
 
 use std::fs::{self, File};
 use std::io::{Error, ErrorKind, Result};
@@ -108,26 +107,29 @@ pub fn remove(name: &str) -> Result<()> {
     )))
 }
 
-/// Loads a table, `START LENGTH TARGET ARGUMENTS`, to be active from the next resume on.
+/// Loads a table, a line of `START LENGTH TARGET ARGUMENTS` for each target, to be active from the next resume on.
 pub fn load(name: &str, table: &str) -> Result<()> {
-    let mut words = table.splitn(4, ' ');
-    let mut next = || {
-        words
-            .next()
-            .ok_or_else(|| Error::other(format!("odd table: {table}")))
-    };
-    let (start, length, target, arguments) = (next()?, next()?, next()?, next()?);
-    let number = |text: &str| text.parse::<u64>().map_err(Error::other);
-    let (start, length) = (number(start)?, number(length)?);
+    let mut targets = Vec::new();
+    for line in table.lines() {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        let [start, length, target, arguments] = words[..] else {
+            return Err(Error::other(format!("odd table: {line}")));
+        };
+        let number = |text: &str| text.parse::<u64>().map_err(Error::other);
+        targets.push((number(start)?, number(length)?, target, arguments));
+    }
     let result = ask(LOAD, name, 0, |request| {
-        request.target_count = 1;
-        let data = &mut request.data;
-        data[..8].copy_from_slice(&start.to_ne_bytes());
-        data[8..16].copy_from_slice(&length.to_ne_bytes());
-        let end = SPEC + arguments.len() + 1;
-        data[20..24].copy_from_slice(&(end.next_multiple_of(8) as u32).to_ne_bytes());
-        data[24..24 + target.len()].copy_from_slice(target.as_bytes());
-        data[SPEC..SPEC + arguments.len()].copy_from_slice(arguments.as_bytes());
+        request.target_count = targets.len() as u32;
+        let mut data = &mut request.data[..];
+        for (start, length, target, arguments) in targets {
+            let end = (SPEC + arguments.len() + 1).next_multiple_of(8);
+            data[..8].copy_from_slice(&start.to_ne_bytes());
+            data[8..16].copy_from_slice(&length.to_ne_bytes());
+            data[20..24].copy_from_slice(&(end as u32).to_ne_bytes());
+            data[24..24 + target.len()].copy_from_slice(target.as_bytes());
+            data[SPEC..SPEC + arguments.len()].copy_from_slice(arguments.as_bytes());
+            data = &mut data[end..];
+        }
     });
     explain("load", &format!("{name} with {table}"), result)?;
     Ok(())

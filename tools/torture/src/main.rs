@@ -18,6 +18,7 @@ mod pool;
 mod run;
 mod shadow;
 mod sys;
+mod tables;
 mod uring;
 mod worker;
 
@@ -253,7 +254,11 @@ fn torture(options: &Options) -> i32 {
 }
 
 fn main() {
-    let options = match Options::parse(std::env::args().skip(1)) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == "tables") {
+        std::process::exit(tables::run(&words[1..]));
+    }
+    let options = match Options::parse(words.into_iter()) {
         Ok(options) => options,
         Err(text) => {
             eprintln!("{text}");

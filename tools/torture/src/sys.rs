@@ -368,6 +368,12 @@ pub fn zero_out(device: &File, offset: u64, len: u64) -> Result<()> {
     Ok(())
 }
 
+/// BLKFLSBUF: drops what is in a device's page cache.
+pub fn flush_buffers(device: &File) -> Result<()> {
+    ioctl(device, request(0, 0x12, 97, 0), &mut 0u64)?;
+    Ok(())
+}
+
 /// FIEMAP of one unit: where on its device it is, in bytes.
 pub fn physical(file: &File, offset: u64) -> Result<Option<u64>> {
     // the header with one extent: start, length, flags, mapped, count, reserved; logical,
