@@ -14,7 +14,7 @@ set -euo pipefail
 scripts=$DRR_TOP/scripts
 kernel=${KERNEL:-uml} rounds=${ROUNDS:-5}
 all=(read read4 randread parallel storm miss unshared md5 smallwrite pressure mixed launch
-	launchxfs hitrate bystander)
+	launchxfs hitrate bystander neighbours growth)
 parts=("$@")
 (($#)) || parts=("${all[@]}")
 for part in "${parts[@]}"; do

@@ -15,6 +15,8 @@ set -eEuo pipefail
 . /drr/bench/memory.sh
 # shellcheck source=tools/testing/bench/launch.sh
 . /drr/bench/launch.sh
+# shellcheck source=tools/testing/bench/neighbours.sh
+. /drr/bench/neighbours.sh
 
 # One container reads what another has in memory.
 part_read() {

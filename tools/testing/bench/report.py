@@ -79,6 +79,10 @@ def mebibytes(value):
     return f"{value / (1 << 20):.0f} MiB"
 
 
+def milliseconds(value):
+    return f"{value * 1000:.1f} ms"
+
+
 class Result:
     """A key of bench.json."""
 
@@ -220,6 +224,21 @@ def results(samples):
         yield Result(f"launch.{what}.later_reads", f"by each of the others, on the average{text}",
                      samples.of(f"launch.{what}.later", "drr"), 10 if not text else None, most=True,
                      number="{:.1f}".format)
+
+    yield Result("neighbours.write.vs_linear", "writes beside a throttled neighbour: rate against dm-linear's",
+                 samples.ratio("neighbours.write", "drr", "linear"), 0.9)
+    yield Result("neighbours.p999.vs_linear", "the same: time that one in a thousand takes longer than",
+                 samples.ratio("neighbours.p999", "drr", "linear"), 2, most=True)
+    for what, text, goal in (
+            ("attach", "attaching a device", 1.5), ("hit", "32 MiB that another has", 1.5),
+            ("evict", "dropping 32 MiB of page cache", 1.5), ("remove", "removing an attached device", None),
+            ("delete", "deleting a thin device", None), ("list", "drrctl list", None),
+            ("layers", "drrctl layers", None), ("export", "drrctl export", None)):
+        yield Result(f"growth.{what}.300_vs_10", f"{text}: time with 300 devices against 10",
+                     samples.ratio(f"growth.{what}", "300", "10"), goal, most=True)
+        for count in ("1", "10", "100", "300"):
+            yield Result(f"growth.{what}.{count}", "", samples.of(f"growth.{what}", count),
+                         number=milliseconds)
 
     for key, of, text, goal in (
             ("hitrate", "all", "page reads served / those of which a clean copy was cached", 0.995),
