@@ -161,7 +161,7 @@ impl<'a> Args<'a> {
 #[kunit_tests(drr_args)]
 mod tests {
     use super::*;
-    use dm::printer::Printer;
+    use dm::target::status_buffer::StatusBuffer;
 
     #[test]
     fn good_lines_print_canonically() -> Result {
@@ -185,7 +185,7 @@ mod tests {
             let mut buffer = [0xff; 64];
             parsed
                 .features
-                .print(&mut Printer::new(&mut buffer))
+                .print(&mut StatusBuffer::new(&mut buffer))
                 .map_err(|_| EINVAL)?;
             let text = CStr::from_bytes_until_nul(&buffer).map_err(|_| EINVAL)?;
             assert_eq!(text.to_bytes(), want.as_bytes());

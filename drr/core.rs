@@ -3,7 +3,7 @@
 //! What all targets share.
 //!
 //! Lock order: `subscription`, in constructors only, or that of the [pools](crate::pool), then dm-thin's
-//! chain of notifiers, then the [tree](crate::tree)'s.
+//! chain of notifiers, then the [tree](crate::layers::tree)'s.
 
 use kernel::{
     new_mutex,
@@ -15,67 +15,36 @@ use kernel::{
 };
 
 use dm::{
-    blocklock::BlockLocks,
-    directory::{End, Run},
-    event::{Event, Events},
-    hold,
-    index::Index,
-    inflight::InFlight,
-    page_store::PrivateMount,
-    scratch::ScratchPages,
-    thin::{Info, Subscription},
+    io::block_lock::BlockLocks,
+    io::in_flight::InFlight,
+    pagecache::directory::{CachedExtent, End},
+    pagecache::page_store::PrivateMount,
+    sync::index::Index,
+    sync::scratch::ScratchPages,
+    target::thin::{Info, Subscription},
 };
 
 use crate::{
-    access::{AccessTable, Holder, Stretch},
+    access::digest::Key,
+    access::table::{AccessTable, BlockExtent, Holder},
     args::Features,
-    blocks::Blocks,
-    copy::Engine,
-    digest::Key,
-    layer::Layer,
+    events::PoolEvents,
+    io::copy::Engine,
+    layers::block_stats::BlockStats,
+    layers::id::ThinId,
+    layers::tree::Tree,
     leaving::Leaving,
     pool::{Pool, Pools},
     target::Drr,
-    tree::Tree,
 };
 
 // Each read walks a chain of these, and most aren't in the CPU's cache.
-const _: () = assert!(Index::<Run<Stretch, Holder>>::LOOK_UP_BYTES <= 64);
+const _: () = assert!(Index::<CachedExtent<BlockExtent, Holder>>::LOOK_UP_BYTES <= 64);
 // And many pages have one.
-const _: () = assert!(Index::<Run<Stretch, Holder>>::ENTRY_BYTES <= 96);
+const _: () = assert!(Index::<CachedExtent<BlockExtent, Holder>>::ENTRY_BYTES <= 96);
 
 /// Cells of the block locks; usually more than there are writes in flight.
 const LOCKS: usize = 4096;
-
-/// What the pools' events go to.
-struct Watch {
-    table: Arc<AccessTable>,
-    tree: Arc<Tree>,
-    leaving: Arc<Leaving>,
-}
-
-impl Events for Watch {
-    fn event(&self, event: Event) {
-        self.table.event(event);
-        match event {
-            Event::Created {
-                pool,
-                thin_id,
-                origin,
-                time,
-            } => {
-                let origin = origin.map(|origin| Layer::new(pool, origin));
-                self.tree.created(Layer::new(pool, thin_id), origin, time);
-                hold::Place::LayerCreated.pass();
-            }
-            Event::Deletes { pool, thin_id } => self.leaving.wait_for(Layer::new(pool, thin_id)),
-            Event::Closed { pool, thin_id } => self.leaving.closed(Layer::new(pool, thin_id)),
-            Event::Deleted { pool, thin_id } => self.tree.deleted(Layer::new(pool, thin_id)),
-            Event::Aborted { pool } | Event::Gone { pool } => self.tree.forget_pool(pool),
-            Event::MappingChanges(_) | Event::MappingChanged(_) => {}
-        }
-    }
-}
 
 /// Shared by all targets.
 #[pin_data]
@@ -87,7 +56,7 @@ pub(crate) struct Core {
     /// Those whose target has just gone.
     leaving: Arc<Leaving>,
     /// How often their blocks are read.
-    pub(crate) blocks: Blocks,
+    pub(crate) blocks: BlockStats,
     /// What all digests are made with; there once it can be drawn.
     key: SetOnce<Key>,
     /// Where copies are looked at.
@@ -96,13 +65,13 @@ pub(crate) struct Core {
     #[pin]
     pools: Pools,
     /// Reads that others may follow.
-    flights: KBox<InFlight<Drr>>,
+    in_flight: KBox<InFlight<Drr>>,
     /// Writes in flight, and those that wait for one of them.
     locks: BlockLocks<LOCKS>,
-    next_device: Atomic<u32>,
+    next_target_id: Atomic<u32>,
     /// From when dm-thin-pool is there on; so the tree misses nothing while there are no targets.
     #[pin]
-    subscription: Mutex<Option<Subscription<Watch>>>,
+    subscription: Mutex<Option<Subscription<PoolEvents>>>,
 }
 
 impl Core {
@@ -110,9 +79,9 @@ impl Core {
     pub(crate) fn new(table: Arc<AccessTable>) -> Result<Arc<Self>> {
         let tree = Arc::pin_init(Tree::new(), GFP_KERNEL)?;
         let leaving = Arc::pin_init(Leaving::new(), GFP_KERNEL)?;
-        let blocks = Blocks::new()?;
+        let blocks = BlockStats::new()?;
         let scratch = ScratchPages::new()?;
-        let flights = InFlight::new(c"drr")?;
+        let in_flight = InFlight::new(c"drr")?;
         let locks = BlockLocks::new()?;
         let mount = Arc::new(PrivateMount::new()?, GFP_KERNEL)?;
         let core = Arc::pin_init(
@@ -124,9 +93,9 @@ impl Core {
                 key: SetOnce::new(),
                 scratch,
                 pools <- Pools::new(mount),
-                flights,
+                in_flight,
                 locks,
-                next_device: Atomic::new(1),
+                next_target_id: Atomic::new(1),
                 subscription <- new_mutex!(None, "drr_subscription"),
             }),
             GFP_KERNEL,
@@ -139,22 +108,22 @@ impl Core {
     fn subscribe(&self) -> Result {
         let mut subscription = self.subscription.lock();
         if subscription.is_none() {
-            let watch = Watch {
+            let events = PoolEvents {
                 table: self.table.clone(),
                 tree: self.tree.clone(),
                 leaving: self.leaving.clone(),
             };
-            *subscription = Some(Subscription::new(Arc::new(watch, GFP_KERNEL)?)?);
+            *subscription = Some(Subscription::new(Arc::new(events, GFP_KERNEL)?)?);
         }
         Ok(())
     }
 
-    /// Makes a target on the thin device that `info` tells of, with `features`, a member.
+    /// Makes a target on the thin device that `info` tells of, with `features`, a handle.
     /// Fails with `ENOMEM`, or `ENOENT` without a patched dm-thin-pool.
-    pub(crate) fn join(self: &Arc<Self>, info: &Info, features: &Features) -> Result<Membership> {
+    pub(crate) fn join(self: &Arc<Self>, info: &Info, features: &Features) -> Result<TargetHandle> {
         self.subscribe()?;
         let pool = self.pools.join(info.pool)?;
-        let member = Membership {
+        let handle = TargetHandle {
             pool,
             leaves: Leaves {
                 leaving: self.leaving.clone(),
@@ -163,25 +132,27 @@ impl Core {
             core: self.clone(),
             // Wraps after four billion targets; the number only has to differ from those of
             // targets that have records.
-            device: self.next_device.fetch_add(1, Relaxed),
+            target_id: self.next_target_id.fetch_add(1, Relaxed),
             layer: Atomic::new(0),
         };
         // If this fails, the membership goes again.
-        self.table.givers.add(member.device, features.keep_copies)?;
-        member.moves_to(info);
-        Ok(member)
+        self.table
+            .targets
+            .add(handle.target_id, features.keep_copies)?;
+        handle.moves_to(info);
+        Ok(handle)
     }
 }
 
 /// A target's membership; its records end with it.
-pub(crate) struct Membership {
+pub(crate) struct TargetHandle {
     /// The pool. Dropped first: it may take a while, and its end waits for callbacks.
     pub(crate) pool: Arc<Pool>,
     /// Dropped after that, when the thin device is about to be let go.
     leaves: Leaves,
     core: Arc<Core>,
     /// Number of the target.
-    pub(crate) device: u32,
+    pub(crate) target_id: u32,
     /// Serial number of the layer that counts it as a target of its own.
     layer: Atomic<u32>,
 }
@@ -189,7 +160,7 @@ pub(crate) struct Membership {
 /// Tells that a target has left its layer, when it is dropped.
 struct Leaves {
     leaving: Arc<Leaving>,
-    /// [`Layer::number`]; 0 as long as it hasn't, or if others are there.
+    /// [`ThinId::to_bits`]; 0 as long as it hasn't, or if others are there.
     layer: Atomic<u64>,
 }
 
@@ -197,12 +168,12 @@ impl Drop for Leaves {
     fn drop(&mut self) {
         match self.layer.load(Relaxed) {
             0 => {}
-            layer => self.leaving.left(Layer::from_number(layer)),
+            layer => self.leaving.left(ThinId::from_bits(layer)),
         }
     }
 }
 
-impl Membership {
+impl TargetHandle {
     /// The one access table.
     pub(crate) fn table(&self) -> &AccessTable {
         &self.core.table
@@ -244,13 +215,13 @@ impl Membership {
     }
 
     /// How often the pools' blocks are read.
-    pub(crate) fn blocks(&self) -> &Blocks {
+    pub(crate) fn blocks(&self) -> &BlockStats {
         &self.core.blocks
     }
 
     /// Reads in flight.
-    pub(crate) fn flights(&self) -> &InFlight<Drr> {
-        &self.core.flights
+    pub(crate) fn in_flight(&self) -> &InFlight<Drr> {
+        &self.core.in_flight
     }
 
     /// Locks of the blocks that writes in flight are for.
@@ -260,7 +231,7 @@ impl Membership {
 
     /// The target is on the thin device that `info` tells of. Process context; calls don't overlap.
     pub(crate) fn moves_to(&self, info: &Info) {
-        let layer = Layer::new(info.pool, info.thin_id);
+        let layer = ThinId::new(info.pool, info.thin_id);
         let old = self.layer.load(Relaxed);
         self.layer
             .store(self.tree().open(layer, info.created), Relaxed);
@@ -269,15 +240,15 @@ impl Membership {
     }
 }
 
-impl Drop for Membership {
+impl Drop for TargetHandle {
     fn drop(&mut self) {
-        if dm::guard::Guard::Teardown.on() {
-            self.table().forget_device(self.device, End::Gone);
+        if dm::drr::rule::Rule::Teardown.on() {
+            self.table().forget_target(self.target_id, End::Gone);
         }
-        self.table().givers.remove(self.device);
+        self.table().targets.remove(self.target_id);
         self.core.pools.leave(self.pool.id);
         if let Some(layer) = self.tree().close(self.layer.load(Relaxed)) {
-            self.leaves.layer.store(layer.number(), Relaxed);
+            self.leaves.layer.store(layer.to_bits(), Relaxed);
         }
     }
 }

@@ -8,17 +8,14 @@
 //! came from the disk. What is kept is which cached page was read from which block, and digests; and, for a
 //! while, what was read of file systems' metadata.
 //!
-//! - [`target`], [`read`], [`record`], [`write`](mod@write): the walk of a bio; start here,
-//! - [`args`], [`stats`]: what goes in by the table and comes out by status,
-//! - [`access`], [`digest`]: the access table, and what proves that a page is still what it was,
-//! - [`copy`], [`giver`]: serving a read, and the targets as donors,
-//! - [`duplicates`], [`thinning`]: what the table says is cached more than once, and who has too much
-//!   of it,
-//! - [`pool`], [`changes`], [`mappings`], [`unshared`]: what targets of a pool share: noticing that a mapping
-//!   changed, and keeping those that didn't,
-//! - [`tree`], [`heat`], [`rows`], [`blocks`]: which layer wrote what is read, who reads whose data,
-//!   and how often,
-//! - [`core`]: what all targets share.
+//! - [`target`], [`io`]: the walk of a bio; start here,
+//! - [`args`], [`message`], [`stats`]: what goes in by the table and by messages, and comes out by status,
+//! - [`access`]: the access table, and what is kept of mappings,
+//! - [`layers`]: layers, the heatmap and other figures,
+//! - [`mod@reclaim`]: who has too much of what the table says is cached more than once,
+//! - [`events`]: what the page cache and pools tell,
+//! - [`pool`], [`leaving`], [`core`]: what targets of a pool share, thin devices that are about to be closed, and what all
+//!   targets share.
 //!
 //! Documentation/design.rst has the whole argument why no wrong byte is ever served.
 
@@ -26,33 +23,22 @@
 
 mod access;
 mod args;
-mod blocks;
-mod changes;
-mod copy;
 mod core;
-mod digest;
-mod duplicates;
-mod giver;
-mod heat;
-mod layer;
+mod events;
+mod io;
+mod layers;
 mod leaving;
-mod mappings;
 mod message;
-mod patience;
 mod pool;
-mod read;
-mod record;
-mod rows;
+mod reclaim;
 mod stats;
 mod target;
-mod thinning;
-mod tree;
-mod unshared;
-mod write;
 
 use kernel::{prelude::*, sync::Arc};
 
-use dm::{target::Registration, tracepoint::Hooks};
+use crate::{access::table::AccessTable, events::PageCacheEvents};
+
+use dm::{pagecache::removal::Hooks, target::Registration};
 
 #[cfg(not(DRR_MUTANTS))]
 module! {
@@ -83,17 +69,17 @@ module! {
 /// The module. Fields are dropped in this order.
 struct Module {
     _target: Registration<target::Drr>,
-    _events: Hooks<thinning::Watcher>,
+    _events: Hooks<PageCacheEvents>,
 }
 
 impl kernel::Module for Module {
     fn init(module: &'static ThisModule) -> Result<Self> {
         #[cfg(DRR_MUTANTS)]
-        dm::guard::switch_off(*module_parameters::guards_off.value_ref());
+        dm::drr::rule::switch_off(*module_parameters::guards_off.value_ref());
 
-        let table = Arc::new(access::AccessTable::new()?, GFP_KERNEL)?;
-        let watcher = thinning::Watcher::new(table.clone())?;
-        let events = Hooks::new(Arc::new(watcher, GFP_KERNEL)?)?;
+        let table = Arc::new(AccessTable::new()?, GFP_KERNEL)?;
+        let events = PageCacheEvents::new(table.clone())?;
+        let events = Hooks::new(Arc::new(events, GFP_KERNEL)?)?;
         let core = core::Core::new(table)?;
         Ok(Self {
             _target: Registration::new(module, core)?,

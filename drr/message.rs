@@ -30,7 +30,7 @@ pub(crate) enum Answer {
     /// The layers of the pool.
     Layers,
     /// Whose data is read through the device.
-    Heat,
+    Heatmap,
     /// How often blocks of the pool are read.
     Blocks,
     /// How many pages of the pool's blocks are cached how often.
@@ -128,7 +128,7 @@ impl Message {
         let (message, rest) = match (name.to_bytes(), arguments) {
             (b"reset_stats", rest) => (Message::ResetStats, rest),
             (b"layers", rest) => (Message::Tell(Answer::Layers), rest),
-            (b"heat", rest) => (Message::Tell(Answer::Heat), rest),
+            (b"heat", rest) => (Message::Tell(Answer::Heatmap), rest),
             (b"blocks", []) => (Message::Tell(Answer::Blocks), arguments),
             (b"blocks", [what, rest @ ..]) => match what.to_bytes() {
                 b"on" => (Message::CountBlocks(true), rest),
@@ -189,7 +189,7 @@ mod tests {
         let cases: [(&[&CStr], Result<Message, MessageError<'_>>); 34] = [
             (&[c"reset_stats"], Ok(Message::ResetStats)),
             (&[c"layers"], Ok(Message::Tell(Answer::Layers))),
-            (&[c"heat"], Ok(Message::Tell(Answer::Heat))),
+            (&[c"heat"], Ok(Message::Tell(Answer::Heatmap))),
             (&[c"blocks"], Ok(Message::Tell(Answer::Blocks))),
             (&[c"blocks", c"on"], Ok(Message::CountBlocks(true))),
             (&[c"blocks", c"off"], Ok(Message::CountBlocks(false))),

@@ -14,20 +14,20 @@ use kernel::{
 };
 
 use dm::{
-    event::{Event, Events, Mapping, MappingChange},
-    guard::Guard,
-    page_store::{PageStore, PrivateMount},
+    drr::rule::Rule,
+    pagecache::page_store::{PageStore, PrivateMount},
     sched::total_ram_pages,
-    thin::Subscription,
-    work::WorkQueue,
+    sync::work_queue::WorkQueue,
+    target::thin::Subscription,
+    target::thin_event::{Event, Events, Mapping, MappingChange},
 };
 
-use crate::changes::Changes;
+use crate::access::epoch::Epochs;
 
 /// Learns of the changes of one pool's mappings.
 struct Watch {
     pool: u64,
-    changes: Arc<Changes>,
+    changes: Arc<Epochs>,
 }
 
 impl Events for Watch {
@@ -40,7 +40,7 @@ impl Events for Watch {
             Event::MappingChanged(change) if ours(&change) => {
                 self.changes.end(change.thin_id, change.begin, change.end);
             }
-            Event::Aborted { pool } if pool == self.pool && Guard::Rollback.on() => {
+            Event::Aborted { pool } if pool == self.pool && Rule::Rollback.on() => {
                 self.changes.change_all();
             }
             _ => {}
@@ -55,8 +55,8 @@ const METADATA_SHARE: u64 = 1024;
 pub(crate) struct Pool {
     /// Number of the pool's activation; never used again.
     pub(crate) id: u64,
-    /// Changes of its mappings.
-    pub(crate) changes: Arc<Changes>,
+    /// Epochs of its mappings.
+    pub(crate) changes: Arc<Epochs>,
     /// What its targets' parked bios go on in.
     pub(crate) queue: WorkQueue,
     /// Metadata of file systems that has been read from it.
@@ -69,7 +69,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     fn new(id: u64, mount: Arc<PrivateMount>) -> Result<Arc<Self>> {
-        let changes = Arc::new(Changes::new()?, GFP_KERNEL)?;
+        let changes = Arc::new(Epochs::new()?, GFP_KERNEL)?;
         let watch = Watch {
             pool: id,
             changes: changes.clone(),
@@ -88,7 +88,7 @@ impl Pool {
 
     /// Whether a stamp that was taken before the lookup of `mapping` tells of all changes.
     ///
-    /// Of a change that was under way when the pool's first target was made, only the end is told. Changes of
+    /// Of a change that was under way when the pool's first target was made, only the end is told. Epochs of
     /// a pool don't overlap, so once a lookup has found none under way, all are told of from begin to end.
     pub(crate) fn settles(&self, mapping: &Mapping) -> bool {
         if !mapping.changing && !self.settled.load(Acquire) {

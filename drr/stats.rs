@@ -6,16 +6,18 @@ use core::fmt::{self, Write};
 
 use kernel::prelude::*;
 
-use dm::{counters::Counters, folio::PAGE_SECTORS};
+use dm::{pagecache::folio::PAGE_SECTORS, sync::counters::Counters};
 
-use crate::{access::Counted, copy::Sources, heat::Heat, layer::Who};
+use crate::{
+    access::table::Counted, io::copy::Sources, layers::heatmap::Heatmap, layers::id::LayerId,
+};
 
 /// Why a read went to the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
 pub(crate) enum Miss {
     /// The block is not shared, or not mapped at all.
-    Unshared,
+    UnsharedBlocks,
     /// Where the block is mapped can't be told without reading metadata.
     Metadata,
     /// It has no donors, or not enough in a row.
@@ -58,7 +60,7 @@ enum Count {
     ComparedPages,
     DifferedPages,
     /// Writes in whose place a whole block was written, and those that waited for one of the same block.
-    WholeWrites,
+    FullBlockWrites,
     ParkedWrites,
     /// Second reads of paranoid mode that gave a verdict, and those that gave a bad one.
     Verified,
@@ -71,7 +73,7 @@ const FIRST_MISS: usize = Count::Mismatches as usize + 1;
 pub(crate) struct Stats {
     counters: Counters<{ FIRST_MISS + MISSES.len() }>,
     /// Reads that were served and that were not, of whose blocks.
-    pub(crate) heat: Heat,
+    pub(crate) heat: Heatmap,
 }
 
 /// Sectors in so many pages.
@@ -85,7 +87,7 @@ impl Stats {
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             counters: Counters::new()?,
-            heat: Heat::new()?,
+            heat: Heatmap::new()?,
         })
     }
 
@@ -95,7 +97,7 @@ impl Stats {
     }
 
     /// A read of a block of `owner` went to the disk; for metadata, or for data.
-    pub(crate) fn miss(&self, miss: Miss, owner: Option<Who>, sectors: u32, metadata: bool) {
+    pub(crate) fn miss(&self, miss: Miss, owner: Option<LayerId>, sectors: u32, metadata: bool) {
         // RANGE: A counter's number.
         self.counters.add(FIRST_MISS + miss as usize, 1);
         self.heat.not_served(owner, sectors);
@@ -105,7 +107,13 @@ impl Stats {
     }
 
     /// A read of a block of `owner` was served; for metadata, or for data.
-    pub(crate) fn hit(&self, owner: Option<Who>, sectors: u32, metadata: bool, sources: &Sources) {
+    pub(crate) fn hit(
+        &self,
+        owner: Option<LayerId>,
+        sectors: u32,
+        metadata: bool,
+        sources: &Sources,
+    ) {
         self.heat.served(owner, sectors);
         if metadata {
             self.add(Count::MetaReadSectors, sectors.into());
@@ -145,7 +153,7 @@ impl Stats {
 
     /// A whole block was written in the place of a part of it.
     pub(crate) fn whole_write(&self) {
-        self.add(Count::WholeWrites, 1);
+        self.add(Count::FullBlockWrites, 1);
     }
 
     /// A write was parked until a whole-block write to its block has ended.
@@ -191,7 +199,7 @@ impl Stats {
         write!(out, " unproven_pages={}", of(Count::UnprovenPages))?;
         write!(out, " compared_pages={}", of(Count::ComparedPages))?;
         write!(out, " differed_pages={}", of(Count::DifferedPages))?;
-        write!(out, " whole_writes={}", of(Count::WholeWrites))?;
+        write!(out, " whole_writes={}", of(Count::FullBlockWrites))?;
         write!(out, " parked_writes={}", of(Count::ParkedWrites))
     }
 
@@ -208,7 +216,7 @@ impl Stats {
 #[kunit_tests(drr_stats)]
 mod tests {
     use super::*;
-    use dm::printer::printed;
+    use dm::target::status_buffer::printed;
 
     #[test]
     fn prints_and_resets() -> Result {

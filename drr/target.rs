@@ -12,7 +12,7 @@
 //!         map -> part of a shared block, donors have the rest: write all of the block
 //!                -> else forward
 //! empty flush: forward, before anything else; everything else, too
-//! page events, pool events: see dm::directory, crate::access and crate::pool
+//! page events, pool events: see dm::pagecache::directory, crate::access::table and crate::pool
 //! ```
 //!
 //! A hit is completed in `map`, which brings it to `end_io` like a read from the disk: both end
@@ -29,28 +29,28 @@ use kernel::{
 };
 
 use dm::{
-    bio::{Bio, EndedBio, Mapped, Op, SECTOR_SHIFT},
-    device::Device,
-    folio::{FilledPages, PAGE_SHIFT},
-    inflight::{Follow, Wake},
-    printer::Printer,
+    block::bio::{Bio, EndedBio, Mapped, Op, SECTOR_SHIFT},
+    block::device::Device,
+    drr::trace,
+    io::in_flight::{Follow, Wake},
+    io::verify::Verdict,
+    pagecache::folio::{FilledPages, PAGE_SHIFT},
     sched::may_warn,
-    target::{Constructor, OwnDevice, StatusType, Target},
-    thin::{OpenError, ThinDevice},
-    trace,
-    verify::Verdict,
-    work::WorkQueue,
+    sync::work_queue::WorkQueue,
+    target::status_buffer::StatusBuffer,
+    target::thin::{OpenError, ThinDevice},
+    target::{Constructor, MappedDevice, StatusType, Target},
 };
 
 use crate::{
+    access::donor_target::DonorTarget,
     args::{Args, Features},
-    core::{Core, Membership},
-    duplicates,
-    giver::Giver,
-    layer::Layer,
+    core::{Core, TargetHandle},
+    io::patience::{FullBlockWrites, OwnReads},
+    io::read::PerBioData,
+    layers::duplicates,
+    layers::id::ThinId,
     message::{Answer, Message},
-    patience::{OwnReads, WholeWrites},
-    read::Passage,
     stats::Stats,
 };
 
@@ -60,23 +60,23 @@ const MOST_HASHED: u32 = 4;
 /// A `drr` target.
 pub(crate) struct Drr {
     // Dropped first, so that no record is left when the devices go.
-    pub(crate) member: Membership,
+    pub(crate) handle: TargetHandle,
     pub(crate) thin: ThinDevice,
-    pub(crate) own: OwnDevice,
+    pub(crate) md: MappedDevice,
     pub(crate) features: Features,
     pub(crate) block_sectors: u32,
     /// The target's length.
     pub(crate) sectors: u64,
-    /// [`Layer::number`] of the thin device; another only after its table was replaced.
+    /// [`ThinId::to_bits`] of the thin device; another only after its table was replaced.
     pub(crate) layer: Atomic<u64>,
     pub(crate) stats: Stats,
     pub(crate) own_reads: OwnReads,
-    pub(crate) whole_writes: WholeWrites,
+    pub(crate) whole_writes: FullBlockWrites,
 }
 
 #[vtable]
 impl Target for Drr {
-    type PerBio = Passage;
+    type PerBio = PerBioData;
     type Shared = Core;
     type Answer = Answer;
 
@@ -84,11 +84,11 @@ impl Target for Drr {
     const VERSION: [u32; 3] = [1, 0, 0];
 
     fn new(ctor: &Constructor<'_>, core: &Arc<Core>, args: &[&CStr]) -> Result<KBox<Self>> {
-        let own = ctor.own_device();
+        let md = ctor.mapped_device();
         let args = Args::parse(args).map_err(|error| {
             pr_err!(
                 "{}: {} \"{}\": {}\n",
-                own.name(),
+                md.name(),
                 error.text(),
                 error.culprit().unwrap_or_default(),
                 error.remedy()
@@ -96,7 +96,7 @@ impl Target for Drr {
             ctor.fail(error.text(), EINVAL)
         })?;
         let device = ctor.open(args.device).map_err(|error| {
-            pr_err!("{}: cannot open device {}\n", own.name(), args.device);
+            pr_err!("{}: cannot open device {}\n", md.name(), args.device);
             ctor.fail(c"Cannot open device", error)
         })?;
         let device_sectors = device.bdev().sectors();
@@ -106,11 +106,11 @@ impl Target for Drr {
                 EOPNOTSUPP,
             ),
             OpenError::NotThin(error) => {
-                pr_err!("{}: {} is not a thin device\n", own.name(), args.device);
+                pr_err!("{}: {} is not a thin device\n", md.name(), args.device);
                 ctor.fail(c"Device is not a device-mapper thin device", error)
             }
             OpenError::Suspended => {
-                pr_err!("{}: {} is suspended\n", own.name(), args.device);
+                pr_err!("{}: {} is suspended\n", md.name(), args.device);
                 ctor.fail(c"Thin device is suspended: resume it, or its pool", EAGAIN)
             }
             OpenError::NoInfo(error) => ctor.fail(c"Cannot read the thin device's metadata", error),
@@ -118,7 +118,7 @@ impl Target for Drr {
         if ctor.sectors() > device_sectors {
             pr_err!(
                 "{}: {} sectors are too long for {}, which has {}\n",
-                own.name(),
+                md.name(),
                 ctor.sectors(),
                 args.device,
                 device_sectors
@@ -131,27 +131,27 @@ impl Target for Drr {
         ctor.split_at(info.block_sectors)?;
         ctor.pass_flush_and_discard();
 
-        let member = core
+        let handle = core
             .join(&info, &args.features)
             .map_err(|error| ctor.fail(c"Cannot watch the pool", error))?;
         let target = Self {
-            member,
+            handle,
             thin,
-            own,
+            md,
             features: args.features,
             block_sectors: info.block_sectors,
             sectors: ctor.sectors(),
-            layer: Atomic::new(Layer::new(info.pool, info.thin_id).number()),
+            layer: Atomic::new(ThinId::new(info.pool, info.thin_id).to_bits()),
             stats: Stats::new()?,
             own_reads: OwnReads::new(),
-            whole_writes: WholeWrites::new(),
+            whole_writes: FullBlockWrites::new(),
         };
         Ok(KBox::new(target, GFP_KERNEL)?)
     }
 
     /// Nobody has to wait for the suspended.
     fn presuspend(&self) {
-        self.member.flights().release(self);
+        self.handle.in_flight().release(self);
     }
 
     fn map<'a>(&'a self, bio: Bio<'a, Self>) -> Mapped {
@@ -187,13 +187,13 @@ impl Target for Drr {
         if let Some(place) = passage.place.as_ref().filter(|_| ok) {
             if passage.served {
                 self.inherit(bio, place);
-            } else if let Some(key) = self.member.key() {
+            } else if let Some(key) = self.handle.key() {
                 self.record(bio, place, key);
             }
         }
     }
 
-    fn verified(&self, passage: &mut Passage, verdict: Verdict) {
+    fn verified(&self, passage: &mut PerBioData, verdict: Verdict) {
         let changed = passage.place.is_none_or(|place| !self.still_there(&place));
         match verdict {
             Verdict::Same => self.stats.verified(true),
@@ -208,7 +208,7 @@ impl Target for Drr {
                     pr_warn!(
                         "paranoid: mismatch: {} (thin {}) got wrong data from thin {}: \
                          byte {at} of {:?} of {:?}; the disk's was used\n",
-                        self.own.name(),
+                        self.md.name(),
                         layer.thin_id(),
                         passage.donor,
                         place.extent,
@@ -223,7 +223,7 @@ impl Target for Drr {
         self.thin.device()
     }
 
-    fn status(&self, kind: StatusType, out: &mut Printer<'_>) -> Result {
+    fn status(&self, kind: StatusType, out: &mut StatusBuffer<'_>) -> Result {
         match kind {
             StatusType::Info => self.print_info(out),
             StatusType::Table => self.print_table(out),
@@ -234,13 +234,13 @@ impl Target for Drr {
 
     fn message(&self, args: &[&CStr]) -> Result<Option<Answer>> {
         #[cfg(DRR_MUTANTS)]
-        if let Some(result) = dm::hold::message(args) {
+        if let Some(result) = dm::drr::hold_point::message(args) {
             return result.map(|()| None);
         }
         let message = Message::parse(args).map_err(|error| {
             pr_err!(
                 "{}: {} \"{}\": {}\n",
-                self.own.name(),
+                self.md.name(),
                 error.text(),
                 error.culprit(),
                 error.remedy()
@@ -250,31 +250,31 @@ impl Target for Drr {
         match message {
             Message::ResetStats => {
                 self.stats.reset();
-                self.member
+                self.handle
                     .table()
-                    .givers
-                    .with(self.member.device, Giver::reset);
+                    .targets
+                    .with(self.handle.target_id, DonorTarget::reset);
             }
             Message::Declare {
                 thin_id,
                 parent,
                 created,
             } => self.declare(thin_id, parent, created)?,
-            Message::CountBlocks(on) => self.member.blocks().switch(on),
+            Message::CountBlocks(on) => self.handle.blocks().switch(on),
             Message::Tell(what) => return Ok(Some(what)),
         }
         Ok(None)
     }
 
-    fn answer(&self, what: Answer, out: &mut Printer<'_>) -> Result {
+    fn answer(&self, what: Answer, out: &mut StatusBuffer<'_>) -> Result {
         let pool = self.layer().pool();
         match what {
             Answer::Layers => self.print_layers(out),
-            Answer::Heat => self.print_heat(out),
-            Answer::Blocks => self.member.blocks().print(pool, self.block_sectors, out),
-            Answer::Duplicates => return duplicates::print(self.member.table(), pool, out),
+            Answer::Heatmap => self.print_heat(out),
+            Answer::Blocks => self.handle.blocks().print(pool, self.block_sectors, out),
+            Answer::Duplicates => return duplicates::print(self.handle.table(), pool, out),
             Answer::Copies(from) => {
-                return duplicates::list(self.member.table(), pool, from, out);
+                return duplicates::list(self.handle.table(), pool, from, out);
             }
         }
         .map_err(|_| EIO)
@@ -282,37 +282,37 @@ impl Target for Drr {
 
     /// The thin device's table may have been replaced while this device was suspended.
     fn preresume(&self) -> Result {
-        self.member.table().unshared.forget();
+        self.handle.table().unshared.forget();
         self.own_reads.forget();
         self.whole_writes.forget();
-        let (givers, number) = (&self.member.table().givers, self.own.bdev().number());
-        givers.with(self.member.device, |giver| {
-            giver.lag.forget();
-            giver.numbered(number);
+        let (targets, dev_t) = (&self.handle.table().targets, self.md.bdev().dev_t());
+        targets.with(self.handle.target_id, |target| {
+            target.lag.forget();
+            target.set_dev_t(dev_t);
         });
         // Not if the thin device is suspended itself; then `place_at` finds out.
         let Ok(info) = self.thin.thin().info() else {
             return Ok(());
         };
-        if info.pool != self.member.pool.id {
+        if info.pool != self.handle.pool.id {
             pr_err!(
                 "{}: the thin device is another pool's now: reload the table\n",
-                self.own.name()
+                self.md.name()
             );
             return Err(EINVAL);
         }
         if info.block_sectors != self.block_sectors {
             pr_err!(
                 "{}: blocks of the thin device are {} sectors now, not {}: reload the table\n",
-                self.own.name(),
+                self.md.name(),
                 info.block_sectors,
                 self.block_sectors
             );
             return Err(EINVAL);
         }
-        let layer = Layer::new(info.pool, info.thin_id);
-        self.layer.store(layer.number(), Relaxed);
-        self.member.moves_to(&info);
+        let layer = ThinId::new(info.pool, info.thin_id);
+        self.layer.store(layer.to_bits(), Relaxed);
+        self.handle.moves_to(&info);
         Ok(())
     }
 
@@ -331,26 +331,26 @@ impl Follow for Drr {
     }
 
     fn queue(&self) -> &WorkQueue {
-        &self.member.pool.queue
+        &self.handle.pool.queue
     }
 }
 
 impl Drr {
-    pub(crate) fn layer(&self) -> Layer {
-        Layer::from_number(self.layer.load(Relaxed))
+    pub(crate) fn layer(&self) -> ThinId {
+        ThinId::from_bits(self.layer.load(Relaxed))
     }
 
     /// Believes a message that says where a layer comes from.
     fn declare(&self, thin_id: u32, parent: Option<u32>, created: Option<u32>) -> Result {
         let pool = self.layer().pool();
-        let layer = |thin_id| Layer::new(pool, thin_id);
-        self.member
+        let layer = |thin_id| ThinId::new(pool, thin_id);
+        self.handle
             .tree()
             .declare(layer(thin_id), parent.map(layer), created)
             .map_err(|error| {
                 pr_err!(
                     "{}: layer {thin_id}: {}: {}\n",
-                    self.own.name(),
+                    self.md.name(),
                     error.text(),
                     error.remedy()
                 );
@@ -361,7 +361,7 @@ impl Drr {
     /// What tracepoints tell of a bio, or of a part of one.
     pub(crate) fn traced(&self, sector: u64, sectors: u32) -> trace::Part {
         trace::Part {
-            dev: self.own.bdev().number(),
+            dev: self.md.bdev().dev_t(),
             thin_id: self.layer().thin_id(),
             sector,
             sectors,
@@ -374,7 +374,7 @@ impl Drr {
         bio.remap(self.thin.device().bdev(), sector)
     }
 
-    fn print_info(&self, out: &mut Printer<'_>) -> core::fmt::Result {
+    fn print_info(&self, out: &mut StatusBuffer<'_>) -> core::fmt::Result {
         let info = match self.thin.thin().info() {
             Ok(info) => info,
             // Suspended, or the pool has failed: as dm-thin prints it.
@@ -391,18 +391,18 @@ impl Drr {
         self.print_figures(out)
     }
 
-    fn print_figures(&self, out: &mut Printer<'_>) -> core::fmt::Result {
+    fn print_figures(&self, out: &mut StatusBuffer<'_>) -> core::fmt::Result {
         write!(out, " thin={}", self.layer().thin_id())?;
         self.stats.print_reads(out)?;
-        let givers = &self.member.table().givers;
-        givers
-            .with(self.member.device, |giver| giver.print(out))
+        let targets = &self.handle.table().targets;
+        targets
+            .with(self.handle.target_id, |target| target.print(out))
             .transpose()?;
-        let (records, pages, bytes) = self.member.usage();
+        let (records, pages, bytes) = self.handle.usage();
         write!(
             out,
             " records={records} tracked_pages={pages} table_bytes={bytes} meta_cache_pages={}",
-            self.member.pool.metadata.pages()
+            self.handle.pool.metadata.pages()
         )?;
         self.stats.print_verified(out)?;
         let limits = if self.can_write_whole() {
@@ -414,32 +414,32 @@ impl Drr {
         self.stats.heat.print_from(out)
     }
 
-    fn print_layers(&self, out: &mut Printer<'_>) -> core::fmt::Result {
+    fn print_layers(&self, out: &mut StatusBuffer<'_>) -> core::fmt::Result {
         let pool = self.layer().pool();
         writeln!(out, "drr-layers 1 pool={pool}")?;
-        self.member.tree().print(pool, out)
+        self.handle.tree().print(pool, out)
     }
 
-    fn print_heat(&self, out: &mut Printer<'_>) -> core::fmt::Result {
+    fn print_heat(&self, out: &mut StatusBuffer<'_>) -> core::fmt::Result {
         let layer = self.layer();
         let (pool, thin_id) = (layer.pool(), layer.thin_id());
-        let serial = self.member.tree().serial(layer);
+        let serial = self.handle.tree().serial(layer);
         writeln!(out, "drr-heat 1 pool={pool} layer={serial} thin={thin_id}")?;
         self.stats.heat.print(out)
     }
 
-    fn print_device(&self, out: &mut Printer<'_>) -> core::fmt::Result {
+    fn print_device(&self, out: &mut StatusBuffer<'_>) -> core::fmt::Result {
         let number = self.thin.device().number();
         let number = CStr::from_bytes_until_nul(&number).unwrap_or_default();
         out.write_str(number.to_str().unwrap_or_default())
     }
 
-    fn print_table(&self, out: &mut Printer<'_>) -> core::fmt::Result {
+    fn print_table(&self, out: &mut StatusBuffer<'_>) -> core::fmt::Result {
         self.print_device(out)?;
         self.features.print(out)
     }
 
-    fn print_ima(&self, out: &mut Printer<'_>) -> core::fmt::Result {
+    fn print_ima(&self, out: &mut StatusBuffer<'_>) -> core::fmt::Result {
         let [major, minor, patch] = Self::VERSION;
         write!(
             out,

@@ -30,7 +30,7 @@
 #define DM_RUST_FS_MAGIC 0x64727573	/* "drus" */
 
 /*
- * Its symbols are only looked up (rust/thin.rs), so depmod sees no need of
+ * Its symbols are only looked up (rust/target/thin.rs), so depmod sees no need of
  * it; but the layer tree misses what happens in a pool before it is there.
  */
 MODULE_SOFTDEP("pre: dm-thin-pool");

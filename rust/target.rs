@@ -4,6 +4,10 @@
 //!
 //! C header: [`include/linux/device-mapper.h`](srctree/include/linux/device-mapper.h)
 
+pub mod status_buffer;
+pub mod thin;
+pub mod thin_event;
+
 use core::{fmt::Write, marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
 
 use kernel::{
@@ -18,14 +22,14 @@ use kernel::{
 
 use crate::{
     bindings,
-    bio::{Bio, EndedBio, Mapped},
-    device::{BlockDevice, Device},
-    folio::PAGE_SECTORS,
-    inflight::{Flight, Lead},
-    printer::Printer,
-    slab::Slabs,
-    verify::Verdict,
-    work::WorkQueue,
+    block::bio::{Bio, EndedBio, Mapped},
+    block::device::{BlockDevice, Device},
+    block::slab::BioSlabs,
+    io::in_flight::{InFlightBio, Lead},
+    io::verify::Verdict,
+    pagecache::folio::PAGE_SECTORS,
+    sync::work_queue::WorkQueue,
+    target::status_buffer::StatusBuffer,
 };
 
 /// What `status` is to print.
@@ -75,20 +79,20 @@ pub trait Target: Sized + Send + Sync + 'static {
         kernel::build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Learns what a second read showed ([`crate::verify::read_again`]); any context.
+    /// Learns what a second read showed ([`crate::io::verify::read_again`]); any context.
     fn verified(&self, data: &mut Self::PerBio, verdict: Verdict);
 
     /// The one device below, which the target's sectors map to from sector 0 on.
     fn device(&self) -> &Device;
 
     /// Prints its status. May sleep.
-    fn status(&self, kind: StatusType, out: &mut Printer<'_>) -> Result;
+    fn status(&self, kind: StatusType, out: &mut StatusBuffer<'_>) -> Result;
 
     /// Obeys a message, and says how it is to be answered, if it is. May sleep.
     fn message(&self, args: &[&CStr]) -> Result<Option<Self::Answer>>;
 
     /// Prints the answer to a message. May sleep.
-    fn answer(&self, what: Self::Answer, out: &mut Printer<'_>) -> Result;
+    fn answer(&self, what: Self::Answer, out: &mut StatusBuffer<'_>) -> Result;
 
     /// The device is about to be suspended.
     fn presuspend(&self) {
@@ -178,9 +182,9 @@ impl Constructor<'_> {
     }
 
     /// The block device that the target's table is going to make up.
-    pub fn own_device(&self) -> OwnDevice {
+    pub fn mapped_device(&self) -> MappedDevice {
         // SAFETY: The table has a device, which outlives it.
-        OwnDevice(unsafe { bindings::dm_table_get_md(self.raw().table) })
+        MappedDevice(unsafe { bindings::dm_table_get_md(self.raw().table) })
     }
 }
 
@@ -189,14 +193,14 @@ impl Constructor<'_> {
 /// # Invariants
 ///
 /// The pointer is valid while the target is: device-mapper destroys the tables first.
-pub struct OwnDevice(*mut bindings::mapped_device);
+pub struct MappedDevice(*mut bindings::mapped_device);
 
 // SAFETY: Only used for reading.
-unsafe impl Send for OwnDevice {}
+unsafe impl Send for MappedDevice {}
 // SAFETY: As above.
-unsafe impl Sync for OwnDevice {}
+unsafe impl Sync for MappedDevice {}
 
-impl OwnDevice {
+impl MappedDevice {
     /// The block device.
     pub fn bdev(&self) -> BlockDevice<'_> {
         // SAFETY: Valid by the type invariant, and so is its disk.
@@ -217,7 +221,7 @@ struct Type<T: Target> {
     shared: Arc<T::Shared>,
     /// For what would take too long in an interrupt.
     later: WorkQueue,
-    _slabs: Slabs,
+    _slabs: BioSlabs,
 }
 
 /// How far a bio has come.
@@ -240,7 +244,7 @@ pub(crate) struct PerBio<T: Target> {
     ended: MaybeUninit<(NonNull<bio>, NonNull<T>)>,
     pub(crate) phase: Phase,
     pub(crate) data: T::PerBio,
-    pub(crate) flight: MaybeUninit<Flight>,
+    pub(crate) flight: MaybeUninit<InFlightBio>,
 }
 
 /// What travels with a clone.
@@ -299,7 +303,7 @@ impl<T: Target> Registration<T> {
             ..Default::default()
         });
         let later = WorkQueue::in_softirq(T::NAME)?;
-        let slabs = Slabs::new(size_of::<PerBio<T>>())?;
+        let slabs = BioSlabs::new(size_of::<PerBio<T>>())?;
         let this = KBox::new(
             Type {
                 raw,
@@ -524,7 +528,7 @@ impl<T: Target> Callbacks<T> {
         // SAFETY: Device-mapper's buffer of `maxlen` bytes, which is ours for now.
         // CAST: A `u32` fits.
         let buffer = unsafe { core::slice::from_raw_parts_mut(result.cast(), maxlen as usize) };
-        let mut out = Printer::new(buffer);
+        let mut out = StatusBuffer::new(buffer);
         let kind = match kind {
             bindings::DM_RUST_STATUS_TABLE => StatusType::Table,
             bindings::DM_RUST_STATUS_IMA => StatusType::Ima,
@@ -560,7 +564,7 @@ impl<T: Target> Callbacks<T> {
             // SAFETY: Device-mapper's buffer of `maxlen` bytes, which is ours for now.
             // CAST: A `u32` fits.
             let buffer = unsafe { core::slice::from_raw_parts_mut(result.cast(), maxlen as usize) };
-            target.answer(answer, &mut Printer::new(buffer))?;
+            target.answer(answer, &mut StatusBuffer::new(buffer))?;
             // 1 says that there is an answer.
             Ok(1)
         })

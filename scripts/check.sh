@@ -93,7 +93,7 @@ check_unsafe() {
 check_arithmetic() {
 	local copy=$build/seeded.rs seeds seed line said
 	"$scripts/arithmetic.sh"
-	cat drr/copy.rs - >"$copy" <<-'END'
+	cat drr/io/copy.rs - >"$copy" <<-'END'
 		// RANGE: another function's
 		fn with_reasons<T: Copy + Send>(a: &[u32; 2], _: &dyn Fn() -> T, _: impl Send + 'static) -> u64 {
 		    let _ = "'// RANGE: in a string"; /* a + b */
@@ -108,7 +108,7 @@ check_arithmetic() {
 		"a /* RANGE */ + 1" '"RANGE:".len() + a')
 	for seed in "${seeds[@]}"; do
 		{
-			cat drr/copy.rs
+			cat drr/io/copy.rs
 			printf '%s\n' '' '// RANGE: one that is another function'"'"'s' 'fn another() {}' \
 				'fn seeded() {' '    // RANGE: one that is another statement'"'"'s' '    f();' "    $seed;" '}'
 		} >"$copy"
@@ -249,13 +249,40 @@ check_documents() {
 	return $bad
 }
 
+# design.rst names each source but the roots of crates and folders, which say what is in them; and what a document
+# names is there.
+check_modules() {
+	local file name documents bad=0
+	mapfile -t documents < <(files '*.md' '*.rst')
+	while read -r file; do
+		case $file in
+		rust/dm.rs | drr/drr.rs)
+			while read -r name; do
+				grep -qE "^//! .*\[\`(mod@)?$name\`\]" "$file" || { echo "$file: says nothing of $name"; bad=1; }
+			done < <(sed -nE 's/^(pub )?mod (.*);$/\2/p' "$file" | grep -v '^bindings$')
+			continue
+			;;
+		esac
+		if [[ -d ${file%.rs} && $file != rust/target.rs ]]; then
+			grep -q '^//! ' "$file" || { echo "$file: says nothing of its folder"; bad=1; }
+		elif ! grep -qF "\`\`$file\`\`" Documentation/design.rst; then
+			echo "Documentation/design.rst: $file is missing"
+			bad=1
+		fi
+	done < <(files 'rust/*.rs' 'drr/*.rs')
+	while IFS=: read -r file name; do
+		[[ -e $name ]] || { echo "$file: no file $name"; bad=1; }
+	done < <(grep -oE '(^|[^/a-z])(rust|drr)/[a-z_/]+\.(rs|c)\b' "${documents[@]}" | sed -E 's/:[^rd]/:/')
+	return $bad
+}
+
 cd "$DRR_TOP"
 need_root
 source=$("$scripts/kernel.sh" source)
 kdir=$("$scripts/kernel.sh" debian)
 mkdir -p "$build"
 for name in rustfmt clippy unsafe arithmetic checkpatch patches rustdoc shellcheck spdx crates \
-	documents; do
+	documents modules; do
 	check "$name" "check_$name"
 done
 echo "$passed passed, $failed failed"

@@ -14,7 +14,7 @@ mkdir -p "${log%/*}"
 : >"$log"
 rc=0
 
-# The vectors stand in drr/digest.rs, whose own test compares them with the function.
+# The vectors stand in drr/access/digest.rs, whose own test compares them with the function.
 check_vectors() {
 	if nice "$DRR_TOP/scripts/toolbox.sh" -- \
 		python3 "$DRR_TOP/tools/host/digest-vectors.py" --check; then

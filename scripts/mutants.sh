@@ -5,7 +5,7 @@
 # that ought to fail. Writes build/mutants/result.json, and after all guards were switched
 # off the table Documentation/testing/mutants.rst.
 #
-# usage: mutants.sh [GUARD]...	without arguments all; names as in rust/guard.rs
+# usage: mutants.sh [GUARD]...	without arguments all; names as in rust/drr/rule.rs
 #   KERNEL=debian in the environment: in its guests, not in User-mode Linux's
 
 set -euo pipefail
@@ -37,14 +37,14 @@ mutants() {
 	EOF
 }
 
-# Guards as rust/guard.rs has them: name, number, what it says of them.
+# Guards as rust/drr/rule.rs has them: name, number, what it says of them.
 guards() {
 	awk '
-		/^pub enum Guard/ { inside = 1 }
+		/^pub enum Rule/ { inside = 1 }
 		inside && /^}/ { exit }
 		inside && $1 == "///" { sub(/^ *\/\/\/ /, ""); gsub(/`/, "``"); text = text (text ? " " : "") $0 }
 		inside && $2 == "=" { print $1 "\t" $3 + 0 "\t" text; text = "" }
-	' "$DRR_TOP/rust/guard.rs"
+	' "$DRR_TOP/rust/drr/rule.rs"
 }
 
 wanted() {
@@ -81,7 +81,7 @@ write_table() {
 	Guards, and what misses them
 	============================
 
-	Each guard of ``rust/guard.rs`` was switched off in a test build, and the case that is
+	Each guard of ``rust/drr/rule.rs`` was switched off in a test build, and the case that is
 	named failed: a byte that was wrong, a mismatch with the disk, or a record that should
 	have ended. With the guard on it passes. Seconds are those of the whole run under
 	User-mode Linux, the boot included.
@@ -104,7 +104,7 @@ while IFS=$'\t' read -r guard bit said; do
 	number[$guard]=$bit text[$guard]=$said
 done < <(guards)
 while IFS=$'\t' read -r guard list; do
-	[[ ${number[$guard]:-} ]] || die "mutants.sh: no guard $guard in rust/guard.rs"
+	[[ ${number[$guard]:-} ]] || die "mutants.sh: no guard $guard in rust/drr/rule.rs"
 	tests[$guard]=$list
 done < <(mutants)
 for guard in "${only[@]}"; do

@@ -13,7 +13,7 @@
 #
 # A suite is a script in tools/testing/suites that prints TAP. A line of it that starts
 # with "# VM: " has options for vm.sh; with "# BUILD: mutants" it takes the build that can
-# hold threads up (rust/hold.rs), all guards on; with "# KERNEL: " and a name it only makes
+# hold threads up (rust/drr/hold_point.rs), all guards on; with "# KERNEL: " and a name it only makes
 # sense with that kernel, and otherwise runs only when it is named; with "# SHORT: uml" it runs
 # under User-mode Linux in the short list, where it is much faster and skips little.
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Reads that are served from page caches: name the content, copy it, prove it (drr/read.rs,
- * drr/copy.rs, drr/target.rs, drr/changes.rs, drr/mappings.rs, drr/pool.rs).
+ * Reads that are served from page caches: name the content, copy it, prove it (drr/io/read.rs,
+ * drr/io/copy.rs, drr/target.rs, drr/access/epoch.rs, drr/access/mappings.rs, drr/pool.rs).
  *
  * A pool has two data blocks and two thin devices, each of one virtual block of one page. Node 0
  * has device 0. Node 1 has device 1, and later a snapshot of device 0 in its place. Both nodes have

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Writes of whole blocks in the place of parts (drr/write.rs, rust/blocklock.rs), and what dm-thin
+ * Writes of whole blocks in the place of parts (drr/io/write.rs, rust/io/block_lock.rs), and what dm-thin
  * makes of them. A virtual block has two parts, and is mapped to a shared data block at first.
  *
  * FIRST writes one part, SECOND the other, twice, and both end up at the same virtual block: SECOND passes the same thin
@@ -80,7 +80,7 @@ byte done;			/* processes */
 #endif
 
 /*
- * What rust/blocklock.rs does. It locks one name after the other; loom runs that (tools/host/dm/src/models). A write to
+ * What rust/io/block_lock.rs does. It locks one name after the other; loom runs that (tools/host/dm/src/models). A write to
  * another block that has one of the locks by chance makes for a write that isn't alone, as donors that have nothing do.
  */
 inline share() {

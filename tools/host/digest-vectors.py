@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Works out the test vectors of drr/digest.rs, from the formula in its head and with Python's
+"""Works out the test vectors of drr/access/digest.rs, from the formula in its head and with Python's
 own integers. With --check it sees that the file has those of the random key."""
 
 import pathlib
@@ -42,7 +42,7 @@ def main():
         for row in rows:
             print(", ".join(f"0x{value:016x}" for value in row))
         return
-    path = pathlib.Path(__file__).resolve().parents[2] / "drr" / "digest.rs"
+    path = pathlib.Path(__file__).resolve().parents[2] / "drr" / "access" / "digest.rs"
     text = path.read_text().replace("_", "")
     for value in rows[-1]:
         if f"0x{value:016x}" not in text:

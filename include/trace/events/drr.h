@@ -10,7 +10,7 @@
 
 /*
  * Documentation/admin-guide/device-mapper/drr.rst describes the fields.  All of
- * them are called from rust/trace.rs only; reason comes as a Rust string, which
+ * them are called from rust/drr/trace.rs only; reason comes as a Rust string, which
  * has a length and no zero at its end.
  */
 

@@ -54,7 +54,7 @@
 #define BLOCK_PAGES 16
 #define RUN_PAGES 32
 #define MOST_DEVICES 8
-/* Of drr/read.rs: donors for less in a row are left, but where a request begins or ends. */
+/* Of drr/io/read.rs: donors for less in a row are left, but where a request begins or ends. */
 #define WORTH_PAGES 4
 /* One in so many accesses is a write; after so many writes a device's are written back. */
 #define WRITES 40

@@ -3,7 +3,7 @@
 # BUILD: mutants
 #
 # Races that are a few instructions wide, made certain: a test build holds one read up at
-# a place of rust/hold.rs while the other side does what it would have to do by chance.
+# a place of rust/drr/hold_point.rs while the other side does what it would have to do by chance.
 # Raw devices, as a rule, each with a single data block that matters; a byte stands for its content.
 
 # shellcheck source=tools/testing/lib.sh

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # SHORT: uml
 #
-# Where memory is short, copies that others have go before last copies (drr/thinning.rs): what goes is
+# Where memory is short, copies that others have go before last copies (drr/reclaim.rs): what goes is
 # in nobody's use and not modified, of devices that don't keep theirs, and nothing while memory lasts.
 
 # shellcheck source=tools/testing/lib.sh

@@ -2,61 +2,68 @@
 
 //! The pure sources of the module's `dm` crate, and stand-ins for what they border on.
 
-/// The sources that the module is built from.
-#[path = "../../../../rust/bits.rs"]
-pub mod bits;
-#[cfg_attr(not(all(test, loom)), allow(dead_code))]
-#[path = "../../../../rust/blocklock.rs"]
-pub mod blocklock;
-#[cfg_attr(not(loom), path = "../../../../rust/cells.rs")]
-pub mod cells;
-#[path = "../../../../rust/content.rs"]
-pub mod content;
-#[cfg(not(loom))]
-#[path = "../../../../rust/counters.rs"]
-pub mod counters;
-#[path = "../../../../rust/directory.rs"]
-pub mod directory;
-#[path = "../../../../rust/event.rs"]
-pub mod event;
-#[path = "../../../../rust/guard.rs"]
-pub mod guard;
-#[path = "../../../../rust/hold.rs"]
-pub mod hold;
-#[path = "../../../../rust/index.rs"]
-pub mod index;
-#[cfg_attr(not(all(test, loom)), allow(dead_code))]
-#[path = "../../../../rust/inflight.rs"]
-pub mod inflight;
-#[path = "../../../../rust/printer.rs"]
-pub mod printer;
+/// What the module is built from, and stand-ins: `trace`.
+#[path = "../../../../rust/drr"]
+pub mod drr {
+    pub mod hold_point;
+    pub mod rule;
+    #[path = "../../tools/host/dm/src/drr/trace.rs"]
+    pub mod trace;
+}
+
+/// Stand-ins.
+pub mod block {
+    #[cfg_attr(not(all(test, loom)), allow(dead_code))]
+    pub mod bio;
+}
+
+/// What the module is built from.
+#[path = "../../../../rust/io"]
+pub mod io {
+    #[cfg_attr(not(all(test, loom)), allow(dead_code))]
+    pub mod block_lock;
+    #[cfg_attr(not(all(test, loom)), allow(dead_code))]
+    pub mod in_flight;
+}
+
+/// What the module is built from, and stand-ins: `folio` and `page_store`.
+#[path = "../../../../rust/pagecache"]
+pub mod pagecache {
+    pub mod content;
+    pub mod directory;
+    #[path = "../../tools/host/dm/src/pagecache/folio.rs"]
+    pub mod folio;
+    pub mod page_bitmap;
+    #[path = "../../tools/host/dm/src/pagecache/page_store.rs"]
+    pub mod page_store;
+}
+
+/// What the module is built from, and in models a stand-in: `cells`.
+#[path = "../../../../rust/sync"]
+pub mod sync {
+    #[cfg_attr(loom, path = "../../tools/host/dm/src/sync/cells.rs")]
+    pub mod cells;
+    #[cfg(not(loom))]
+    pub mod counters;
+    pub mod index;
+    pub mod rcu_arc;
+    pub mod scratch;
+    pub mod seq_cell;
+    pub mod striped_counter;
+    #[allow(dead_code)]
+    pub mod work_queue;
+}
+
 #[path = "../../../../rust/random.rs"]
 pub mod random;
-#[path = "../../../../rust/rcu_arc.rs"]
-pub mod rcu_arc;
 #[path = "../../../../rust/sched.rs"]
 pub mod sched;
-#[path = "../../../../rust/scratch.rs"]
-pub mod scratch;
-#[path = "../../../../rust/seqcell.rs"]
-pub mod seqcell;
-#[path = "../../../../rust/spread.rs"]
-pub mod spread;
-#[allow(dead_code)]
-#[path = "../../../../rust/work.rs"]
-pub mod work;
 
 /// Stand-ins. Some are for the models only, others for all but these.
 #[allow(dead_code)]
 pub mod bindings;
 #[cfg_attr(not(all(test, loom)), allow(dead_code))]
-pub mod bio;
-pub mod folio;
-pub mod page_store;
-#[cfg_attr(not(all(test, loom)), allow(dead_code))]
 pub mod target;
-pub mod thin;
-pub mod trace;
 
 #[cfg(all(test, loom))]
 mod models;

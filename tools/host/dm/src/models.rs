@@ -10,16 +10,16 @@ use std::sync::Arc;
 use kernel::{
     prelude::*,
     sync::{
-        atomic::{Acquire, Atomic, Relaxed, Release},
+        atomic::{Acquire, Atomic, Release},
         rcu::{self, given_away, gone},
     },
 };
 
 use crate::{
-    bits::PageBits,
-    index::{hash, Index, Keyed},
-    rcu_arc::{RcuArc, RcuPtr},
-    seqcell::SeqCell,
+    pagecache::page_bitmap::PageBitmap,
+    sync::index::{hash, Index, Keyed},
+    sync::rcu_arc::{RcuArc, RcuPtr},
+    sync::seq_cell::SeqCell,
 };
 
 mod directory;
@@ -42,7 +42,7 @@ fn join<T: 'static, const N: usize>(threads: [thread::JoinHandle<T>; N]) -> [T; 
 #[test]
 fn one_caller_is_told_that_the_run_died() {
     explore(None, || {
-        let bits = Arc::new(PageBits::new(0b11));
+        let bits = Arc::new(PageBitmap::new(0b11));
         let clear = |mask| {
             let bits = bits.clone();
             thread::spawn(move || bits.clear(mask))
@@ -62,7 +62,7 @@ fn one_caller_is_told_that_the_run_died() {
 #[test]
 fn no_page_is_added_to_a_dead_run() {
     explore(None, || {
-        let bits = Arc::new(PageBits::new(0b01));
+        let bits = Arc::new(PageBitmap::new(0b01));
         let other = bits.clone();
         let adder = thread::spawn(move || other.set(0b10));
         let other = bits.clone();
@@ -180,7 +180,7 @@ fn neighbours_come_while_a_reader_passes() {
     });
 }
 
-/// Who is found by the reverse key may be added to, and then has to be found by the forward key.
+/// LayerId is found by the reverse key may be added to, and then has to be found by the forward key.
 #[test]
 fn who_is_found_in_reverse_is_found_forward() {
     explore(Some(3), || {

@@ -2,11 +2,17 @@
 
 //! Stand-in: targets, as far as bios are parked for them.
 
+#[path = "../../../../rust/target/status_buffer.rs"]
+pub mod status_buffer;
+pub mod thin;
+#[path = "../../../../rust/target/thin_event.rs"]
+pub mod thin_event;
+
 use core::{mem::MaybeUninit, ptr::NonNull};
 
 use kernel::bindings::bio;
 
-use crate::inflight::{Flight, Lead};
+use crate::io::in_flight::{InFlightBio, Lead};
 
 /// A device-mapper target.
 pub trait Target: Sized + Send + Sync + 'static {
@@ -29,7 +35,7 @@ pub(crate) enum Phase {
 pub(crate) struct PerBio<T: Target> {
     pub(crate) phase: Phase,
     pub(crate) data: T::PerBio,
-    pub(crate) flight: MaybeUninit<Flight>,
+    pub(crate) flight: MaybeUninit<InFlightBio>,
 }
 
 impl<T: Target> PerBio<T> {

@@ -8,13 +8,13 @@ use std::{
 };
 
 use dm::{
-    bio::Writer,
-    content::Digest,
-    folio::{bytes, PageWords, PAGE_WORDS},
-    scratch::ScratchPages,
+    block::bio::Writer,
+    pagecache::content::Digest,
+    pagecache::folio::{bytes, PageWords, PAGE_WORDS},
+    sync::scratch::ScratchPages,
 };
 
-use crate::{digest::Key, random::Random, scale::cpu_ns};
+use crate::{access::digest::Key, random::Random, scale::cpu_ns};
 
 /// 512 MiB.
 const COLD: usize = 1 << 17;

@@ -9,19 +9,19 @@ use std::{
 };
 
 use dm::{
-    bits,
-    content::Digest,
-    directory::{CachedPages, End},
-    event::Event,
-    folio::{EventFolio, MappingId, ReadPages},
-    printer::Printer,
+    pagecache::content::Digest,
+    pagecache::directory::{CachedPages, End},
+    pagecache::folio::{EventFolio, MappingId, ReadPages},
+    pagecache::page_bitmap,
+    target::status_buffer::StatusBuffer,
+    target::thin_event::Event,
 };
 use kernel::sync::rcu;
 
 use crate::{
-    access::{AccessTable, Block, Counted, Holder},
+    access::table::{AccessTable, Block, Counted, Holder},
     args::{Args, Features},
-    layer::Who,
+    layers::id::LayerId,
     message::{Answer, Message, MessageError},
 };
 
@@ -69,7 +69,7 @@ fn right_features<'a>(args: &[&'a CStr]) -> Option<Vec<&'a [u8]>> {
 
 fn print(features: Features, room: usize) -> Vec<u8> {
     let mut buffer = vec![0xff; room];
-    let _ = features.print(&mut Printer::new(&mut buffer));
+    let _ = features.print(&mut StatusBuffer::new(&mut buffer));
     CStr::from_bytes_until_nul(&buffer)
         .expect("what is printed ends")
         .to_bytes()
@@ -124,8 +124,8 @@ fn number(word: &[u8], below: u64) -> Option<u32> {
     (value < below).then_some(value as u32)
 }
 
-fn who(serial: u32) -> Who {
-    Who {
+fn who(serial: u32) -> LayerId {
+    LayerId {
         serial,
         thin_id: serial,
     }
@@ -140,7 +140,7 @@ fn right_message(words: &[&[u8]]) -> Option<Message> {
     Some(match words {
         [b"reset_stats"] => Message::ResetStats,
         [b"layers"] => Message::Tell(Answer::Layers),
-        [b"heat"] => Message::Tell(Answer::Heat),
+        [b"heat"] => Message::Tell(Answer::Heatmap),
         [b"blocks"] => Message::Tell(Answer::Blocks),
         [b"blocks", b"on"] => Message::CountBlocks(true),
         [b"blocks", b"off"] => Message::CountBlocks(false),
@@ -219,8 +219,8 @@ impl Source<'_> {
 pub fn run_bits(data: &[u8]) {
     let mut source = Source(data);
     let (first, count) = (source.below(70) as u32, source.below(256) as u32);
-    let mask = bits::mask(first, count);
-    for page in 0..bits::PAGES {
+    let mask = page_bitmap::mask(first, count);
+    for page in 0..page_bitmap::PAGES {
         let inside = (first..first + count).contains(&page);
         assert_eq!(mask >> page & 1 == 1, inside);
     }
@@ -228,14 +228,17 @@ pub fn run_bits(data: &[u8]) {
     // A file index is a page's, and files have at most 2^63 bytes; only bases wrap.
     let (base, first) = (source.index(), source.index() >> 12);
     let last = first + source.below(200);
-    let mask = bits::overlap(base, first, last);
-    for page in 0..bits::PAGES {
+    let mask = page_bitmap::overlap(base, first, last);
+    for page in 0..page_bitmap::PAGES {
         let index = base.wrapping_add(u64::from(page));
         // A base far from any file index never comes about; for it there is nothing to say.
-        if (base as i64) >= -i64::from(bits::PAGES) && (base as i64) < 1 << 60 {
+        if (base as i64) >= -i64::from(page_bitmap::PAGES) && (base as i64) < 1 << 60 {
             assert_eq!(mask >> page & 1 == 1, (first..=last).contains(&index));
-            let windows = [bits::window(index), bits::window(index).wrapping_sub(1)];
-            assert!(windows.contains(&bits::window(base)));
+            let windows = [
+                page_bitmap::window(index),
+                page_bitmap::window(index).wrapping_sub(1),
+            ];
+            assert!(windows.contains(&page_bitmap::window(base)));
         }
     }
 }
@@ -247,7 +250,7 @@ const POOLS: u64 = 2;
 const TIMES: u64 = 2;
 /// Two stretches and a half.
 const BLOCK_PAGES: u64 = 40;
-const RUN: u64 = bits::PAGES as u64;
+const RUN: u64 = page_bitmap::PAGES as u64;
 /// Runs with the same pages that the table wants, of all devices and of one.
 const MOST_ALIKE: usize = 16;
 const MOST_OF_A_DEVICE: usize = 4;
@@ -364,7 +367,7 @@ impl Both {
             12 | 13 => self.fail_to_prove(name, source.below(BLOCK_PAGES)),
             14 => {
                 let device = source.below(DEVICES) as u32;
-                self.table.forget_device(device, End::Gone);
+                self.table.forget_target(device, End::Gone);
                 self.forget(|_, held| held.device == device);
             }
             // Nothing that is known of contents ends with a roll-back.
@@ -392,7 +395,7 @@ impl Both {
             return;
         };
         self.table.directory().end_changed(&donor, at);
-        let place = (donor.mapping().number() - 1, donor.index(at));
+        let place = (donor.mapping().hash_key() - 1, donor.index(at));
         let held = self.pages.remove(&place).expect("a page that is known");
         assert!(block(held.name) == name && held.page == page);
     }
@@ -418,7 +421,7 @@ impl Both {
 
     fn holder(read: &Read) -> Holder {
         Holder {
-            device: read.device,
+            target_id: read.device,
             layer: who(read.device + 100),
         }
     }
@@ -572,11 +575,11 @@ impl Both {
             for page in 0..BLOCK_PAGES {
                 let at = (page % RUN) as u32;
                 for donor in self.table.donors(&guard, &block(name), page as u32) {
-                    let place = (donor.mapping().number() - 1, donor.index(at));
+                    let place = (donor.mapping().hash_key() - 1, donor.index(at));
                     let held = self.pages.get(&place);
                     let held = held.expect("a page that was forgotten donates");
                     assert!(held.is(name, page), "a page donates for another");
-                    assert_eq!(donor.holder().device, held.device);
+                    assert_eq!(donor.holder().target_id, held.device);
                     assert_eq!(donor.holder().layer, who(held.device + 100));
                     let known = self.digests.get(&(held.part(), page));
                     let digest = donor.digest(at).map(Known::Digest);

@@ -5,62 +5,63 @@
 #![forbid(unsafe_code)]
 
 /// The sources that the module is built from; here not all of them is used.
-#[allow(dead_code)]
-#[path = "../../../../drr/access.rs"]
-mod access;
+#[path = "../../../../drr/access"]
+mod access {
+    #[allow(dead_code)]
+    pub(crate) mod digest;
+    #[allow(dead_code)]
+    pub(crate) mod donor_target;
+    #[allow(dead_code)]
+    pub(crate) mod epoch;
+    #[allow(dead_code)]
+    pub(crate) mod mappings;
+    #[allow(dead_code)]
+    pub(crate) mod table;
+    #[allow(dead_code)]
+    pub(crate) mod unshared;
+}
+
+/// As above.
+#[path = "../../../../drr/io"]
+mod io {
+    #[allow(dead_code)]
+    pub(crate) mod copy;
+    #[allow(dead_code)]
+    pub(crate) mod patience;
+}
+
+/// As above.
+#[path = "../../../../drr/layers"]
+mod layers {
+    #[cfg(not(loom))]
+    #[allow(dead_code)]
+    pub(crate) mod block_stats;
+    #[cfg(not(loom))]
+    #[allow(dead_code)]
+    pub(crate) mod duplicates;
+    #[cfg(not(loom))]
+    #[allow(dead_code)]
+    pub(crate) mod heatmap;
+    #[allow(dead_code)]
+    pub(crate) mod id;
+    #[cfg(not(loom))]
+    #[allow(dead_code)]
+    pub(crate) mod layer_counters;
+}
+
 #[allow(dead_code)]
 #[path = "../../../../drr/args.rs"]
-mod args;
-#[cfg(not(loom))]
-#[allow(dead_code)]
-#[path = "../../../../drr/blocks.rs"]
-mod blocks;
-#[allow(dead_code)]
-#[path = "../../../../drr/changes.rs"]
-mod changes;
-#[allow(dead_code)]
-#[path = "../../../../drr/copy.rs"]
-mod copy;
-#[allow(dead_code)]
-#[path = "../../../../drr/digest.rs"]
-mod digest;
-#[cfg(not(loom))]
-#[allow(dead_code)]
-#[path = "../../../../drr/duplicates.rs"]
-mod duplicates;
-#[allow(dead_code)]
-#[path = "../../../../drr/giver.rs"]
-mod giver;
-#[cfg(not(loom))]
-#[allow(dead_code)]
-#[path = "../../../../drr/heat.rs"]
-mod heat;
-#[allow(dead_code)]
-#[path = "../../../../drr/layer.rs"]
-mod layer;
-#[allow(dead_code)]
-#[path = "../../../../drr/mappings.rs"]
-mod mappings;
+pub(crate) mod args;
 #[allow(dead_code)]
 #[path = "../../../../drr/message.rs"]
-mod message;
-#[allow(dead_code)]
-#[path = "../../../../drr/patience.rs"]
-mod patience;
+pub(crate) mod message;
 #[allow(dead_code)]
 #[path = "../../../../drr/pool.rs"]
-mod pool;
-#[cfg(not(loom))]
-#[allow(dead_code)]
-#[path = "../../../../drr/rows.rs"]
-mod rows;
+pub(crate) mod pool;
 #[cfg(not(loom))]
 #[allow(dead_code)]
 #[path = "../../../../drr/stats.rs"]
-mod stats;
-#[allow(dead_code)]
-#[path = "../../../../drr/unshared.rs"]
-mod unshared;
+pub(crate) mod stats;
 
 #[cfg(not(loom))]
 pub mod copying;

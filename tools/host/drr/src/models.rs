@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Changes of mappings and those who read meanwhile, in every order that the memory model allows.
+//! Epochs of mappings and those who read meanwhile, in every order that the memory model allows.
 
 use std::sync::Arc;
 
 use dm::{
-    cells::MANY,
-    event::{Event, Mapping, MappingChange},
-    page_store::PrivateMount,
-    thin::tell,
+    pagecache::page_store::PrivateMount,
+    sync::cells::MANY,
+    target::thin::tell,
+    target::thin_event::{Event, Mapping, MappingChange},
 };
 use kernel::{
     prelude::PinInit,
@@ -16,7 +16,9 @@ use kernel::{
 };
 use loom::{sync::Mutex, thread};
 
-use crate::{changes::Changes, layer::Layer, mappings::Mappings, pool::Pools};
+use crate::{
+    access::epoch::Epochs, access::mappings::MappingCache, layers::id::ThinId, pool::Pools,
+};
 
 /// Cells of tables that are made for loom at once.
 const FEW: usize = 64;
@@ -34,8 +36,8 @@ const SECOND: usize = 1;
 
 /// A pool with a virtual block, and a disk with two data blocks.
 struct World {
-    changes: Changes,
-    mappings: Mappings,
+    changes: Epochs,
+    mappings: MappingCache,
     /// dm-thin's mapping of the virtual block, under its `root_lock`.
     root: Mutex<usize>,
     /// What the data blocks hold. A disk orders what it does.
@@ -52,8 +54,8 @@ enum Told {
 }
 
 impl World {
-    fn layer() -> Layer {
-        Layer::new(POOL, THIN_ID)
+    fn layer() -> ThinId {
+        ThinId::new(POOL, THIN_ID)
     }
 
     /// Uses what is used of large tables, so that loom knows it.
@@ -122,7 +124,7 @@ impl World {
         assert!(stamp.is_some(), "a change never ends");
     }
 
-    /// A read, as in `drr/read.rs` and `drr/target.rs`: what comes from the disk is recorded as the content of
+    /// A read, as in `drr/io/read.rs` and `drr/target.rs`: what comes from the disk is recorded as the content of
     /// the block that was found.
     fn read(&self) {
         let Some(stamp) = self.changes.stamp(THIN_ID, BLOCK) else {
@@ -184,8 +186,8 @@ fn explore_from(
     MANY.set(FEW);
     model.check(move || {
         let world = Arc::new(World {
-            changes: Changes::new().expect("memory"),
-            mappings: Mappings::new().expect("memory"),
+            changes: Epochs::new().expect("memory"),
+            mappings: MappingCache::new().expect("memory"),
             root: Mutex::new(FIRST),
             disk: Mutex::new([1, 2]),
             completed: Atomic::new(false),
@@ -211,7 +213,7 @@ fn who_reads_by_a_new_mapping_sees_the_change() {
     explore(None, &[|world| world.remap(Told::Before), World::read]);
 }
 
-/// Changes of a pool don't overlap, but one may be told while a roll-back is.
+/// Epochs of a pool don't overlap, but one may be told while a roll-back is.
 const OVERLAPPING: &[fn(&World)] = &[
     |world| world.remap(Told::Before),
     World::change_neighbour,

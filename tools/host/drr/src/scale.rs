@@ -11,16 +11,16 @@ use std::{
 };
 
 use dm::{
-    bits,
-    content::Digest,
-    directory::CachedPages,
-    folio::{EventFolio, MappingId, ReadPages},
+    pagecache::content::Digest,
+    pagecache::directory::CachedPages,
+    pagecache::folio::{EventFolio, MappingId, ReadPages},
+    pagecache::page_bitmap,
 };
 use kernel::sync::rcu;
 
 use crate::{
-    access::{AccessTable, Block, Holder},
-    layer::Who,
+    access::table::{AccessTable, Block, Holder},
+    layers::id::LayerId,
     random::Random,
 };
 
@@ -49,7 +49,7 @@ fn block(number: u64) -> Block {
 /// Stretches of a file: files of 4 MiB.
 const FILE_RUNS: u64 = 64;
 /// Pages of a stretch.
-const RUN: u64 = bits::PAGES as u64;
+const RUN: u64 = page_bitmap::PAGES as u64;
 
 /// Which file of which layer holds a stretch.
 fn place(stretch: u64, donor: u64) -> (MappingId, u64) {
@@ -65,8 +65,8 @@ fn record(table: &AccessTable, stretch: u64, donor: u64, pages: u32) {
     let digests: [_; RUN as usize] =
         core::array::from_fn(|at| Digest::from_bits(stretch * RUN + at as u64 + 1));
     let holder = Holder {
-        device: donor as u32,
-        layer: Who::default(),
+        target_id: donor as u32,
+        layer: LayerId::default(),
     };
     let pages = CachedPages::read(&ReadPages::new(mapping, first, pages, 0));
     table.record(&block(stretch), 0, &pages, &digests, holder);
@@ -105,7 +105,7 @@ impl Filled {
     }
 
     fn record(&self, stretch: u64, donor: u64) {
-        record(&self.table, stretch, donor, bits::PAGES);
+        record(&self.table, stretch, donor, page_bitmap::PAGES);
     }
 
     /// Nanoseconds of a call, with all threads calling at once.
@@ -139,7 +139,10 @@ impl Filled {
     }
 
     fn hit(&self, random: &mut Random) {
-        assert_eq!(self.look_up(random.below(self.stretches)), bits::PAGES);
+        assert_eq!(
+            self.look_up(random.below(self.stretches)),
+            page_bitmap::PAGES
+        );
     }
 
     fn miss(&self, random: &mut Random) {
@@ -220,9 +223,13 @@ fn print_bytes() {
         "bytes for a page on record, in the kernel's slabs and without tables of a fixed size"
     );
     println!("{:>20}{:>10}{:>10}{:>10}", "donors", 1, 8, 16);
-    for pages in [bits::PAGES, bits::PAGES / 4, 1] {
+    for pages in [page_bitmap::PAGES, page_bitmap::PAGES / 4, 1] {
         let cells = [1, 8, 16].map(|donors| format!("{:>10.1}", bytes_each(donors, pages)));
-        println!("{pages:>7} of {} pages{}", bits::PAGES, cells.concat());
+        println!(
+            "{pages:>7} of {} pages{}",
+            page_bitmap::PAGES,
+            cells.concat()
+        );
     }
 }
 
@@ -261,7 +268,8 @@ mod tests {
     /// A digest for each page must not cost more than that.
     #[test]
     fn a_page_takes_few_bytes() {
-        for (donors, pages, most) in [(1, bits::PAGES, 20.0), (8, bits::PAGES, 11.0)] {
+        for (donors, pages, most) in [(1, page_bitmap::PAGES, 20.0), (8, page_bitmap::PAGES, 11.0)]
+        {
             let bytes = bytes_each(donors, pages);
             assert!(bytes <= most, "{bytes} bytes a page with {donors} donors");
         }

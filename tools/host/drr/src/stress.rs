@@ -4,7 +4,7 @@
 //! are numbers. Pages are modified without a word, evicted, and read anew, and virtual blocks are mapped elsewhere
 //! meanwhile. What is served and what is recorded is compared with what the name stands for.
 //!
-//! Whoever reads or records does it in the order of `drr/read.rs` and `drr/target.rs`.
+//! Whoever reads or records does it in the order of `drr/io/read.rs` and `drr/target.rs`.
 
 use std::{
     sync::{
@@ -16,25 +16,25 @@ use std::{
 };
 
 use dm::{
-    bio::Writer,
-    content::Digest,
-    directory::{CachedPages, End},
-    event::{Event, Mapping, MappingChange},
-    folio::{
+    block::bio::Writer,
+    pagecache::content::Digest,
+    pagecache::directory::{CachedPages, End},
+    pagecache::folio::{
         number_in, words_of, LockedFolio, MappingId, PageCache, PageWords, PAGE_SHIFT, PAGE_WORDS,
     },
-    page_store::PrivateMount,
-    scratch::ScratchPages,
-    thin::tell,
+    pagecache::page_store::PrivateMount,
+    sync::scratch::ScratchPages,
+    target::thin::tell,
+    target::thin_event::{Event, Mapping, MappingChange},
 };
 use kernel::{prelude::PinInit, sync::Arc};
 
 use crate::{
-    access::{AccessTable, Block, Holder},
-    changes::Stamp,
-    copy::{Engine, Extent},
-    digest::Key,
-    layer::{Layer, Who},
+    access::digest::Key,
+    access::epoch::Epoch,
+    access::table::{AccessTable, Block, Holder},
+    io::copy::{ByteRange, Engine},
+    layers::id::{LayerId, ThinId},
     pool::{Pool, Pools},
     random::Random,
 };
@@ -133,7 +133,7 @@ struct Place {
     /// The mapping that was found.
     found: Mapped,
     page: u64,
-    stamp: Option<Stamp>,
+    stamp: Option<Epoch>,
 }
 
 struct World {
@@ -162,7 +162,7 @@ impl World {
 
         let table = AccessTable::new().expect("memory");
         for layer in 0..LAYERS {
-            table.givers.add(layer as u32, false).expect("memory");
+            table.targets.add(layer as u32, false).expect("memory");
         }
         let pools = Pools::new(PrivateMount::shared()).make().expect("memory");
         let maps = (0..LAYERS * BLOCKS).map(|at| Mapped {
@@ -200,7 +200,7 @@ impl World {
     fn place_at(&self, layer: u64, index: u64) -> Option<Place> {
         let (block, page) = (index / PAGES, index % PAGES);
         let came = self.mapped(layer, block);
-        let id = Layer::new(self.pool.id, layer as u32);
+        let id = ThinId::new(self.pool.id, layer as u32);
         let mut stamp = self.pool.changes.stamp(id.thin_id(), block);
         let mappings = &self.table.mappings;
         let kept = stamp.and_then(|stamp| mappings.get(id, block, 8, stamp, BINDING));
@@ -250,8 +250,8 @@ impl World {
             return;
         };
         let holder = Holder {
-            device: layer as u32,
-            layer: Who::default(),
+            target_id: layer as u32,
+            layer: LayerId::default(),
         };
         let copied = (layer % PROUD != 0).then(|| self.copy(&place));
         match copied.flatten() {
@@ -280,7 +280,7 @@ impl World {
             scratch: &self.scratch,
         };
         let mut memory = [0u8; 1 << PAGE_SHIFT];
-        let extent = Extent {
+        let extent = ByteRange {
             at: (place.page as u32) << PAGE_SHIFT,
             len: 1 << PAGE_SHIFT,
         };
@@ -352,7 +352,7 @@ impl World {
 
     /// All layers' virtual block gets another data block, which has been filled, and the old one is free.
     fn remap(&self, block: u64) {
-        // Changes of one pool don't overlap.
+        // Epochs of one pool don't overlap.
         let mut worker = self.worker.lock().expect("no panic");
         let (spare, now) = &mut *worker;
         let Some(data_block) = spare.pop() else {
@@ -394,7 +394,7 @@ impl World {
                 0..=150 => self.read(layer, index),
                 251.. if number < BLOCKS => self.remap(number),
                 251.. if number == BLOCKS && what >> 40 & 0xff == 0 => {
-                    self.table.forget_device(layer as u32, End::Gone)
+                    self.table.forget_target(layer as u32, End::Gone)
                 }
                 _ => self.event(layer, index, what >> 32),
             }

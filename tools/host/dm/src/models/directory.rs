@@ -12,10 +12,12 @@ use loom::thread;
 
 use super::{explore, join};
 use crate::{
-    content::Digest,
-    directory::{CachedPages, Directory, End, Entered, Ledger, Name},
-    folio::{number_in, words_of, LockedFolio, MappingId, PageCache, PageWords, PAGE_WORDS},
-    index::hash,
+    pagecache::content::Digest,
+    pagecache::directory::{CachedPages, Directory, End, Entered, Ledger, Name},
+    pagecache::folio::{
+        number_in, words_of, LockedFolio, MappingId, PageCache, PageWords, PAGE_WORDS,
+    },
+    sync::index::hash,
 };
 
 /// Contents are named by what they are.
@@ -154,11 +156,11 @@ impl World {
     fn evict_early(&self) {
         // SAFETY: None: this is what must not be.
         unsafe { self.caches[0].evict() };
-        let made_up = crate::folio::EventFolio::made_up(self.caches[0], (0, 0));
+        let made_up = crate::pagecache::folio::EventFolio::made_up(self.caches[0], (0, 0));
         self.directory.folio_removed(&made_up);
     }
 
-    /// As `drr/copy.rs`: find, copy, prove.
+    /// As `drr/io/copy.rs`: find, copy, prove.
     fn copy(&self, prove: bool) -> Option<PageWords> {
         let guard = rcu::read_lock();
         let mut donors = self.directory.donors(&guard, Content(DISK));

@@ -18,11 +18,11 @@ use loom::thread;
 use super::{explore, join};
 use crate::{
     bindings::{self, JIFFIES},
-    bio::{Bio, Mapped},
-    blocklock::{BlockLocks, Blocks},
-    inflight::{Entry, Follow, InFlight, PageRange, Wake, LATE_MS},
+    block::bio::{Bio, Mapped},
+    io::block_lock::{BlockLocks, BlockRange},
+    io::in_flight::{Entry, Follow, InFlight, PageRange, Wake, LATE_MS},
+    sync::work_queue::WorkQueue,
     target::{finish, PerBio, Target},
-    work::WorkQueue,
 };
 
 /// A target.
@@ -98,7 +98,7 @@ impl Drop for Request {
 
 /// Two targets, the table, and bios for pages of the same content.
 struct World {
-    flights: KBox<InFlight<Tester>>,
+    in_flight: KBox<InFlight<Tester>>,
     locks: BlockLocks<CELLS>,
     targets: [Tester; 2],
     requests: [Request; 3],
@@ -117,7 +117,7 @@ impl World {
         Arc::new(Self {
             locks: BlockLocks::new().expect("memory"),
             targets: [target(), target()],
-            flights: InFlight::new(c"model").expect("memory"),
+            in_flight: InFlight::new(c"model").expect("memory"),
             requests: [Request::new(), Request::new(), Request::new()],
             ended: Atomic::new(false),
             parts: [Atomic::new(0), Atomic::new(0)],
@@ -135,7 +135,7 @@ impl World {
     /// a leader is known and it doesn't want to be the next.
     fn come(&self, at: usize, target: usize) -> bool {
         let (request, target) = (&self.requests[at], &self.targets[target]);
-        match self.flights.entry(range()) {
+        match self.in_flight.entry(range()) {
             Entry::Vacant(vacant) => {
                 assert_eq!(vacant.pages(), range().count);
                 vacant.lead(&request.bio(), target, range().count);
@@ -150,7 +150,7 @@ impl World {
 
     /// As above, when the first bio leads already; never leads.
     fn follow(&self, at: usize) {
-        match self.flights.entry(range()) {
+        match self.in_flight.entry(range()) {
             Entry::Vacant(_) => {
                 let late = JIFFIES.get() > u64::from(LATE_MS);
                 let left = self.ended.load(Relaxed);
@@ -203,7 +203,7 @@ impl World {
         }
         // The next that comes finds nobody.
         assert!(
-            matches!(self.flights.entry(range()), Entry::Vacant(_)),
+            matches!(self.in_flight.entry(range()), Entry::Vacant(_)),
             "a leader is left over"
         );
     }
@@ -213,8 +213,8 @@ impl World {
 const CELLS: usize = 2;
 
 /// A block by two names, whose cells differ.
-fn block() -> Blocks {
-    Blocks::new([0, 1], 7..8)
+fn block() -> BlockRange {
+    BlockRange::new([0, 1], 7..8)
 }
 
 fn range() -> PageRange {
@@ -272,7 +272,7 @@ fn released_while_it_lands(target: usize) {
         world.follow(1);
         let threads = [
             spawn(&world, move |world| {
-                world.flights.release(&world.targets[target])
+                world.in_flight.release(&world.targets[target])
             }),
             spawn(&world, |world| world.land(0)),
             spawn(&world, |world| world.follow(2)),
@@ -330,7 +330,7 @@ fn no_part_of_a_block_is_lost() {
         join(threads);
         world.check(0..3);
         for at in 0..3 {
-            // Who was parked writes only now.
+            // LayerId was parked writes only now.
             if !world.requests[at].woken().is_empty() {
                 continue;
             }

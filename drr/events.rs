@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Receives all events: those of the page cache, and those of dm-thin's pools.
+//!
+//! Both kinds come in under locks of the kernel's; what each may do is said at [`FolioEvents`] and
+//! [`Events`].
+
+use kernel::{prelude::*, sync::Arc};
+
+use dm::{
+    drr::hold_point::HoldPoint,
+    pagecache::{folio::EventFolio, removal::FolioEvents},
+    sync::periodic_work::PeriodicWork,
+    target::thin_event::{Event, Events},
+};
+
+use crate::{
+    access::table::AccessTable,
+    layers::{id::ThinId, tree::Tree},
+    leaving::Leaving,
+    reclaim::{self, Reclaim},
+};
+
+/// Receives the events of all page caches.
+pub(crate) struct PageCacheEvents {
+    table: Arc<AccessTable>,
+    reclaim: PeriodicWork<Reclaim>,
+}
+
+impl PageCacheEvents {
+    /// Fails with `ENOMEM`.
+    pub(crate) fn new(table: Arc<AccessTable>) -> Result<Self> {
+        let reclaim = Reclaim::new(table.clone());
+        Ok(Self {
+            table,
+            reclaim: PeriodicWork::new(c"drr_reclaim", reclaim::EVERY_MS, reclaim)?,
+        })
+    }
+}
+
+impl FolioEvents for PageCacheEvents {
+    /// Ends the records of the folio's pages. If reclaim takes the folio, copies that others have may go, too.
+    fn removed(&self, folio: EventFolio<'_>) {
+        let pages = self.table.directory().folio_removed(&folio);
+        if pages == 0 {
+            return;
+        }
+        if let Some(group) = folio.reclaimed_from() {
+            if self.reclaim.reclaimed(group, pages) {
+                self.reclaim.start();
+            }
+        }
+    }
+}
+
+/// Receives the events of all pools that concern layers. What concerns the mappings of a pool goes to
+/// its [`Pool`](crate::pool::Pool).
+pub(crate) struct PoolEvents {
+    pub(crate) table: Arc<AccessTable>,
+    pub(crate) tree: Arc<Tree>,
+    pub(crate) leaving: Arc<Leaving>,
+}
+
+impl Events for PoolEvents {
+    fn event(&self, event: Event) {
+        self.table.event(event);
+        match event {
+            Event::Created {
+                pool,
+                thin_id,
+                origin,
+                time,
+            } => {
+                let origin = origin.map(|origin| ThinId::new(pool, origin));
+                self.tree.created(ThinId::new(pool, thin_id), origin, time);
+                HoldPoint::LayerCreated.pass();
+            }
+            Event::Deletes { pool, thin_id } => self.leaving.wait_for(ThinId::new(pool, thin_id)),
+            Event::Closed { pool, thin_id } => self.leaving.closed(ThinId::new(pool, thin_id)),
+            Event::Deleted { pool, thin_id } => self.tree.deleted(ThinId::new(pool, thin_id)),
+            Event::Aborted { pool } | Event::Gone { pool } => self.tree.forget_pool(pool),
+            Event::MappingChanges(_) | Event::MappingChanged(_) => {}
+        }
+    }
+}

@@ -1,0 +1,497 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Serves a read: from donors, from another read of the same data that is in flight, or from the disk.
+
+use kernel::{prelude::*, sync::atomic::Relaxed, sync::rcu};
+
+use dm::{
+    block::bio::{Bio, Filled, Mapped, SECTOR_SHIFT},
+    block::private_read::read_privately,
+    drr::hold_point::HoldPoint,
+    drr::rule::Rule,
+    drr::trace,
+    io::block_lock::Locked,
+    io::in_flight::{Entry, PageRange, Since, Wake},
+    io::verify::read_again,
+    pagecache::folio::FilledPages,
+    target::thin_event::Mapping,
+    trace,
+};
+
+use crate::{
+    access::donor_target::DonorTarget,
+    access::epoch::Epoch,
+    access::table::Block,
+    access::unshared::Memory,
+    io::copy::{ByteRange, Served, Sources},
+    io::patience::Advice,
+    layers::id::{LayerId, ThinId},
+    stats::Miss,
+    target::Drr,
+};
+
+/// Fewest pages in a row with donors that are served from the middle of a read: with fewer, to split the
+/// disk's request costs more than the copy saves. At the beginning and at the end of a read any number is.
+const WORTH_PAGES: u32 = 4;
+
+/// Most pages of a read that goes to pages of our own: metadata is read in pieces no larger than that.
+const MOST_PRIVATE_PAGES: u32 = 4;
+
+/// Where a read goes.
+#[derive(Clone, Copy)]
+pub(crate) struct MappedRange {
+    /// The name of the block's content.
+    pub(crate) block: Block,
+    /// Which part of the block.
+    pub(crate) extent: ByteRange,
+    /// The layer that it is read from.
+    pub(crate) layer: LayerId,
+    /// When the mapping was looked up, if it wasn't being changed.
+    stamp: Option<Epoch>,
+    binding: u64,
+}
+
+/// What travels with a bio.
+#[derive(Default)]
+pub(crate) struct PerBioData {
+    /// LayerId wrote the block that a read is for.
+    owner: Option<LayerId>,
+    /// The target whose read it has followed, or might have; 0 for none.
+    followed: u32,
+    /// When it began to wait for that, and then when it was sent to the disk. For a write, when it was
+    /// decided whether to write the whole block.
+    pub(crate) since: Option<Since>,
+    /// A probe: a read that doesn't wait, or a write of a part, whose time is measured.
+    pub(crate) probes: bool,
+    /// The read was served.
+    pub(crate) served: bool,
+    /// The pages of a read.
+    pub(crate) filled: Filled,
+    /// The shared block that they are from.
+    pub(crate) place: Option<MappedRange>,
+    /// Whose pages they were copied from, until the disk agrees (paranoid).
+    pub(crate) donor: u32,
+    /// The blocks that a write is in.
+    pub(crate) locked: Locked,
+}
+
+impl Drr {
+    /// A read comes in.
+    pub(crate) fn read<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
+        bio.data().filled = Filled::by(&bio);
+        if self.handle.key().is_none() {
+            self.handle.draw_key();
+        }
+        let (owner, place) = self.place_at(bio.sector(), bio.sectors());
+        bio.data().owner = owner;
+        let place = match place {
+            Ok(_) if bio.transformed() => return self.missed(bio, Miss::Layout),
+            Ok(place) => place,
+            Err(miss) => return self.missed(bio, miss),
+        };
+        bio.data().place = Some(place);
+        self.handle.blocks().read(place.block, place.layer.serial);
+        HoldPoint::MappingKnown.pass();
+        if self.features.no_receive {
+            let (_, pages) = place.extent.pages();
+            return self.fetch(bio, place, pages, 0);
+        }
+        self.serve(bio, place, 1)
+    }
+
+    /// Serves as much of a read as donors have; or looks elsewhere, and comes back no more than
+    /// `again` times.
+    fn serve<'a>(&'a self, mut bio: Bio<'a, Self>, mut place: MappedRange, again: u32) -> Mapped {
+        let served = self.copy_to(&mut bio, &place);
+        if served.pages == 0 {
+            let (first, count) = place.extent.pages();
+            let guard = rcu::read_lock();
+            let table = self.handle.table();
+            let alone = table.before_donors(&guard, &place.block, first, count, WORTH_PAGES);
+            drop(guard);
+            // Not even one if there is a donor by now.
+            let alone = if alone == 0 { count } else { alone };
+            return self.fetch(bio, place, alone, again);
+        }
+        self.accept(&mut bio, &mut place, served.pages);
+        self.hit(bio, &served.sources)
+    }
+
+    /// Copies what donors have to a read.
+    fn copy_to(&self, bio: &mut Bio<'_, Self>, place: &MappedRange) -> Served {
+        let Some(engine) = self.handle.engine() else {
+            return Served::default();
+        };
+        let served = engine.serve(&place.block, place.extent, &mut bio.writer());
+        self.stats.unproven(served.unproven);
+        served
+    }
+
+    /// Has the first `pages` of a read wait for another read of them that is in flight, or sends them to the disk.
+    fn fetch<'a>(
+        &'a self,
+        mut bio: Bio<'a, Self>,
+        mut place: MappedRange,
+        pages: u32,
+        again: u32,
+    ) -> Mapped {
+        let (first, count) = place.extent.pages();
+        let range = PageRange {
+            content: place.block.content(),
+            first,
+            count: pages,
+        };
+        let in_flight = self.handle.in_flight();
+        let may_follow = !self.features.no_receive && !bio.polled() && bio.data().followed == 0;
+        let now = Since::now();
+        let vacant = match in_flight.entry(range) {
+            Entry::Occupied(leader) if may_follow => {
+                let other = leader.target().handle.target_id;
+                bio.data().since = Some(now);
+                bio.data().followed = other;
+                match self.advice(other, now) {
+                    Advice::Follow => {
+                        self.accept(&mut bio, &mut place, leader.pages());
+                        trace!(follow, self.traced(bio.sector(), bio.sectors()));
+                        let patience = self.own_reads.patience(now.jiffies());
+                        return leader.follow(bio, self, patience);
+                    }
+                    Advice::Probe => bio.data().probes = true,
+                    Advice::Leave => {}
+                }
+                None
+            }
+            Entry::Occupied(_) => {
+                bio.data().since = Some(now);
+                None
+            }
+            Entry::Vacant(vacant) => Some(vacant),
+        };
+        // A read that was in flight when donors were looked for, and has ended before we looked here, has left
+        // records by now.
+        if again != 0 && vacant.is_some() && self.donors_came(&place, first, pages) {
+            drop(vacant);
+            // RANGE: Not 0.
+            return self.serve(bio, place, again - 1);
+        }
+        let pages = vacant.as_ref().map_or(pages, |vacant| vacant.pages());
+        if pages < count {
+            self.accept(&mut bio, &mut place, pages);
+        }
+        let private = self.wants_privacy(&bio, &place);
+        if let Some(vacant) = vacant {
+            if self.may_lead(&bio, &place, private, now) {
+                bio.data().since = Some(now);
+                vacant.lead(&bio, self, place.extent.pages().1);
+            }
+        }
+        if private {
+            return self.fetch_privately(bio);
+        }
+        self.missed(bio, Miss::NoRecord)
+    }
+
+    fn donors_came(&self, place: &MappedRange, first: u32, count: u32) -> bool {
+        let worth = count.min(WORTH_PAGES);
+        let guard = rcu::read_lock();
+        let table = self.handle.table();
+        table.before_donors(&guard, &place.block, first, count, worth) < count
+    }
+
+    /// Its pages will be on record when it has ended, for all that can be told now, and it isn't slower than
+    /// others.
+    fn may_lead(
+        &self,
+        bio: &Bio<'_, Self>,
+        place: &MappedRange,
+        private: bool,
+        now: Since,
+    ) -> bool {
+        let targets = &self.handle.table().targets;
+        place.stamp.is_some()
+            && !self.features.no_donate
+            && place.extent.is_whole()
+            && (private || matches!(bio.pages().next(), Some(FilledPages::Alone(_))))
+            && targets
+                .with(self.handle.target_id, |target| {
+                    !target.lag.is_restrained(now.jiffies())
+                })
+                .unwrap_or(false)
+    }
+
+    /// Others may write to its memory while it is read, though it belongs to a page cache; or it belongs to none, but
+    /// what is read may be kept.
+    fn wants_privacy(&self, bio: &Bio<'_, Self>, place: &MappedRange) -> bool {
+        place.stamp.is_some()
+            && !self.features.no_donate
+            && place.extent.is_whole()
+            && place.extent.pages().1 <= MOST_PRIVATE_PAGES
+            && self.handle.key().is_some()
+            && !bio.polled()
+            && match bio.pages().next() {
+                Some(FilledPages::Buffers(_)) => true,
+                Some(FilledPages::Alone(_)) => false,
+                None => bio.metadata() && !self.features.no_meta_cache,
+            }
+    }
+
+    /// Has a read come from the disk by way of pages of our own.
+    fn fetch_privately<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
+        let (sector, disk) = (bio.sector(), self.thin.device().bdev());
+        let (owner, sectors, metadata) = (bio.data().owner, bio.sectors(), bio.metadata());
+        let traced = self.traced(sector, sectors);
+        match read_privately(bio, self, disk, sector, || {
+            self.stats.miss(Miss::NoRecord, owner, sectors, metadata);
+            trace!(miss, traced, Miss::NoRecord.reason());
+        }) {
+            Ok(mapped) => mapped,
+            Err(bio) => self.missed(bio, Miss::NoRecord),
+        }
+    }
+
+    /// A read goes on that has followed another's.
+    pub(crate) fn followed<'a>(&'a self, mut bio: Bio<'a, Self>, why: Wake) -> Mapped {
+        let now = Since::now();
+        let (leader, since) = (bio.data().followed, bio.data().since.replace(now));
+        if let Some(since) = since.filter(|_| why != Wake::Left) {
+            let time = since.elapsed(now);
+            let targets = &self.handle.table().targets;
+            targets.with(leader, |target| target.lag.waited(time));
+        }
+        let Some(place) = bio.data().place else {
+            return self.missed(bio, Miss::Left);
+        };
+        // As a whole, since it can't be divided any more.
+        let served = self.copy_to(&mut bio, &place);
+        if served.pages != place.extent.pages().1 {
+            return self.missed(bio, Miss::Left);
+        }
+        if why == Wake::Landed {
+            self.stats.followed(bio.sectors());
+        }
+        self.hit(bio, &served.sources)
+    }
+
+    /// A read has ended well. If it came from the disk, and is one that others may have waited for or that has waited, learns
+    /// from the time that it took.
+    pub(crate) fn learn_time(&self, passage: &PerBioData) {
+        let Some(since) = passage.since.filter(|_| !passage.served) else {
+            return;
+        };
+        let now = Since::now();
+        let time = since.elapsed(now);
+        self.own_reads.took(time, now.jiffies());
+        if passage.probes {
+            let targets = &self.handle.table().targets;
+            targets.with(passage.followed, |target| {
+                target.lag.judge(time, now.jiffies())
+            });
+        }
+    }
+
+    /// What to do about a read of `other`'s that is in flight.
+    fn advice(&self, other: u32, now: Since) -> Advice {
+        let own = self.own_reads.worst(now.jiffies());
+        let targets = &self.handle.table().targets;
+        targets
+            .with(other, |target| target.lag.advice(own, now.jiffies()))
+            .unwrap_or(Advice::Leave)
+    }
+
+    /// A read's data is there: completes it. The target may be gone afterwards.
+    fn hit<'a>(&'a self, mut bio: Bio<'a, Self>, sources: &Sources) -> Mapped {
+        let (owner, metadata) = (bio.data().owner, bio.metadata());
+        let (sector, sectors) = (bio.sector(), bio.sectors());
+        bio.data().served = true;
+        let account = || {
+            self.stats.hit(owner, sectors, metadata, sources);
+            trace!(hit, self.traced(sector, sectors), self.donor(sources));
+            for source in sources.known() {
+                self.handle
+                    .table()
+                    .targets
+                    .with(source.target_id, |target| {
+                        target.donated.add(source.sectors.into())
+                    });
+            }
+        };
+        if !self.features.paranoid {
+            account();
+            return bio.complete();
+        }
+        bio.data().donor = sources
+            .known()
+            .next()
+            .map_or(0, |source| source.layer.thin_id);
+        let disk = self.thin.device().bdev();
+        // What can't be compared isn't served.
+        read_again(bio, self, disk, sector, account).unwrap_or_else(|mut bio| {
+            bio.data().served = false;
+            self.missed(bio, Miss::NoRecord)
+        })
+    }
+
+    /// What tracepoints tell of donors.
+    fn donor(&self, sources: &Sources) -> trace::Donor {
+        let others = u32::from(sources.others() != 0);
+        let Some(first) = sources.known().next() else {
+            return trace::Donor::default();
+        };
+        let targets = &self.handle.table().targets;
+        trace::Donor {
+            dev: targets
+                .with(first.target_id, DonorTarget::dev_t)
+                .unwrap_or(0),
+            thin_id: first.layer.thin_id,
+            // RANGE: At most `SOURCES`, and one for all others.
+            donors: sources.known().count() as u32 + others,
+        }
+    }
+
+    /// Takes only the first `pages` of a read; the rest comes as another.
+    fn accept(&self, bio: &mut Bio<'_, Self>, place: &mut MappedRange, pages: u32) {
+        let len = place.extent.up_to(pages);
+        if len == 0 || len >= place.extent.len {
+            return;
+        }
+        bio.accept(len >> SECTOR_SHIFT);
+        place.extent.len = len;
+        bio.data().filled = Filled::by(bio);
+        bio.data().place = Some(*place);
+    }
+
+    fn missed(&self, mut bio: Bio<'_, Self>, miss: Miss) -> Mapped {
+        let owner = bio.data().owner;
+        self.stats.miss(miss, owner, bio.sectors(), bio.metadata());
+        trace!(
+            miss,
+            self.traced(bio.sector(), bio.sectors()),
+            miss.reason()
+        );
+        self.forward(bio)
+    }
+
+    /// Finds the shared data block that `sectors` from `sector` on are in, and who wrote it.
+    pub(crate) fn place_at(
+        &self,
+        sector: u64,
+        sectors: u32,
+    ) -> (Option<LayerId>, Result<MappedRange, Miss>) {
+        let (block, at) = (
+            sector / u64::from(self.block_sectors),
+            // CAST: The remainder of a division by a u32.
+            (sector % u64::from(self.block_sectors)) as u32,
+        );
+        let layer = self.layer();
+        let table = self.handle.table();
+        let mut stamp = self.handle.pool.changes.stamp(layer.thin_id(), block);
+        let binding = self.thin.thin().binding();
+        let keeps = |stamp| {
+            let mappings = &table.mappings;
+            mappings.get(layer, block, self.block_sectors, stamp, binding)
+        };
+        let mapping = if let Some(mapping) = stamp.and_then(keeps) {
+            mapping
+        } else {
+            let memory = self.memory_of(layer, block);
+            if memory.unshared() {
+                // It was written after all snapshots, so by this layer.
+                let (_, owner) = self.handle.tree().owner(layer, u32::MAX);
+                return (owner, Err(Miss::UnsharedBlocks));
+            }
+            match self.look_up(sector, layer, block, &mut stamp, &memory) {
+                Ok(mapping) => mapping,
+                Err(miss) => return (None, Err(miss)),
+            }
+        };
+        let (serial, owner) = self.handle.tree().owner(layer, mapping.time);
+        let place = || {
+            // RANGE: `at` is a remainder, and less.
+            if sectors == 0 || sectors > self.block_sectors - at {
+                return Err(Miss::Layout);
+            }
+            if !mapping.shared && Rule::Shared.on() {
+                return Err(Miss::UnsharedBlocks);
+            }
+            Ok(MappedRange {
+                block: Block::of(&mapping).ok_or(Miss::Layout)?,
+                extent: ByteRange {
+                    // RANGE: dm-thin's blocks are no longer than 1 GiB.
+                    at: at << SECTOR_SHIFT,
+                    len: sectors << SECTOR_SHIFT,
+                },
+                layer: LayerId {
+                    serial,
+                    thin_id: mapping.thin_id,
+                },
+                stamp,
+                binding: mapping.binding,
+            })
+        };
+        (owner, place())
+    }
+
+    /// What is known of virtual block `block` of `layer`.
+    pub(crate) fn memory_of(&self, layer: ThinId, block: u64) -> Memory<'_> {
+        let binding = self.thin.thin().binding();
+        self.handle.table().unshared.at(layer, block, binding)
+    }
+
+    /// Looks up where `sector` is mapped, in virtual block `block` of `layer`, whose stamp was taken
+    /// before, as was what is known of it; and keeps what comes of it. Takes the stamp away if it doesn't
+    /// tell of all changes.
+    fn look_up(
+        &self,
+        sector: u64,
+        layer: ThinId,
+        block: u64,
+        stamp: &mut Option<Epoch>,
+        memory: &Memory<'_>,
+    ) -> Result<Mapping, Miss> {
+        let mapping = self
+            .thin
+            .thin()
+            .lookup(sector)
+            .map_err(|error| match error {
+                EAGAIN => Miss::Metadata,
+                ESTALE => Miss::Stale,
+                _ => Miss::UnsharedBlocks,
+            })?;
+        self.check_layer(layer, &mapping)?;
+        *stamp = stamp.filter(|_| self.handle.pool.settles(&mapping));
+        if mapping.shared {
+            if let Some(stamp) = *stamp {
+                let mappings = &self.handle.table().mappings;
+                mappings.keep(layer, block, stamp, &mapping);
+            }
+        } else if Rule::Shared.on() {
+            memory.keep();
+        }
+        Ok(mapping)
+    }
+
+    /// The stamp is good for `layer` only; the thin device's table may have been replaced.
+    fn check_layer(&self, layer: ThinId, mapping: &Mapping) -> Result<(), Miss> {
+        let now = ThinId::new(mapping.pool, mapping.thin_id);
+        if mapping.block_sectors != self.block_sectors {
+            return Err(Miss::Layout);
+        }
+        if mapping.pool != self.handle.pool.id {
+            return Err(Miss::Changed);
+        }
+        if now != layer {
+            self.layer.store(now.to_bits(), Relaxed);
+            return Err(Miss::Changed);
+        }
+        Ok(())
+    }
+
+    /// The mapping of `place` has been left alone since it was looked up, and the thin device's table is the
+    /// same.
+    pub(crate) fn still_there(&self, place: &MappedRange) -> bool {
+        place
+            .stamp
+            .is_some_and(|stamp| self.handle.pool.changes.unchanged(stamp))
+            && (self.thin.thin().binding() == place.binding || !Rule::Binding.on())
+    }
+}

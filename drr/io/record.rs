@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The birth of records: what a read has filled, under the digests of its pages.
+//!
+//! What came from the disk is hashed, and compared with what is known of the same content. What was served
+//! has the digests that it was proven with.
+
+use kernel::prelude::*;
+
+use dm::{
+    block::bio::EndedBio,
+    block::private_read::PrivateReads,
+    drr::rule::Rule,
+    drr::trace,
+    pagecache::content::Digest,
+    pagecache::directory::CachedPages,
+    pagecache::folio::{BufferPage, FilledPages, ReadPages},
+    pagecache::page_bitmap,
+    pagecache::page_store::{PageStore, StorablePage},
+    sched::may_warn,
+    trace,
+};
+
+use crate::{
+    access::digest::Key,
+    access::table::{Counted, Holder, OURS},
+    io::read::{MappedRange, PerBioData},
+    target::Drr,
+};
+
+/// Most pages of a read that are hashed and recorded, but for the rest of a stretch: 1 MiB takes a fifth of a
+/// millisecond.
+const MOST_RECORDED: u32 = 256;
+
+/// Pages that follow each other in a stretch of a block, and in a page cache.
+struct Batch<'a> {
+    /// The first page's number in the block.
+    page: u32,
+    pages: CachedPages<'a>,
+}
+
+impl<'a> Batch<'a> {
+    /// Adds `next`, which are pages of a stretch from page `page` of the block on, to `batch`, or begins another with
+    /// them if they don't follow. Returns the batch that is complete by that.
+    fn join(batch: &mut Option<Self>, page: u32, next: CachedPages<'a>) -> Option<Self> {
+        let extend = |batch: &mut Self| {
+            // RANGE: Pages of one block.
+            page == batch.page + batch.pages.count()
+                && page % page_bitmap::PAGES != 0
+                && batch.pages.extend(&next)
+        };
+        if batch.as_mut().is_some_and(extend) {
+            return None;
+        }
+        batch.replace(Self { page, pages: next })
+    }
+}
+
+/// The pages whose memory is nobody's but the read's.
+fn alone(pages: FilledPages<'_>) -> Option<ReadPages<'_>> {
+    match pages {
+        FilledPages::Alone(pages) => Some(pages),
+        FilledPages::Buffers(_) => None,
+    }
+}
+
+impl PrivateReads for Drr {
+    fn store(&self) -> &PageStore {
+        &self.handle.pool.metadata
+    }
+
+    /// Records the page of the buffer, if there is one, and the page of our own, which is kept for when the file system
+    /// modifies the first. Whatever becomes of either, the digest is that of what came from the disk.
+    fn page_read(
+        &self,
+        passage: &PerBioData,
+        at: u32,
+        page: StorablePage,
+        buffer: Option<BufferPage<'_>>,
+    ) {
+        let (Some(place), Some(key)) = (&passage.place, self.handle.key()) else {
+            return;
+        };
+        if !self.still_there(place) {
+            return;
+        }
+        // RANGE: A page of the extent.
+        let at = place.extent.pages().0 + at;
+        let digest = [key.digest(page.words())];
+        let locked = buffer.as_ref().and_then(BufferPage::try_lock);
+        let pages = locked.as_ref().map(CachedPages::buffer);
+        self.record_pages(place, at, pages, &digest);
+        let table = self.handle.table();
+        // Readers that weren't served read pages again that are kept; two at once may each keep one.
+        if self.features.no_meta_cache
+            || self.features.no_donate
+            || !table.directory().has_room()
+            || table.is_stored(&place.block, at)
+        {
+            return;
+        }
+        if let Some(stored) = self.store().keep(page) {
+            let holder = Holder {
+                target_id: OURS,
+                layer: place.layer,
+            };
+            let pages = CachedPages::stored(&stored);
+            table.record(&place.block, at, &pages, &digest, holder);
+        }
+    }
+}
+
+impl Drr {
+    fn holder(&self, place: &MappedRange) -> Holder {
+        Holder {
+            target_id: self.handle.target_id,
+            layer: place.layer,
+        }
+    }
+
+    /// Records what a read has filled from the disk, with the digests of its pages.
+    ///
+    /// It is the content that `place` names if the mapping has been left alone since before it was looked up.
+    pub(crate) fn record(&self, bio: &EndedBio<'_, Self>, place: &MappedRange, key: &Key) {
+        if !place.extent.is_whole() && Rule::WholePages.on() || !self.still_there(place) {
+            return;
+        }
+        let (first, count) = place.extent.pages();
+        // What can't be recorded is compared all the same.
+        let table = self.handle.table();
+        let records = !self.features.no_donate && table.directory().has_room();
+        if !records && !table.knows(&place.block, first, count) {
+            return;
+        }
+        let (mut batch, mut digests) = (None, [Digest::from_bits(0); page_bitmap::PAGES as usize]);
+        let record = |batch: Batch<'_>, digests: &[Digest]| {
+            // CAST: Less than `PAGES`.
+            let known = digests.get((batch.page % page_bitmap::PAGES) as usize..);
+            // CAST: At most `PAGES`.
+            let known = known.and_then(|known| known.get(..batch.pages.count() as usize));
+            let known = known.unwrap_or_default();
+            self.record_pages(place, batch.page, Some(batch.pages), known);
+        };
+        let pages = bio.data().filled.pages(bio).filter_map(alone);
+        let parts = pages.flat_map(|pages| pages.parts(first, page_bitmap::PAGES));
+        for part in parts.take_while(|part| part.offset() < MOST_RECORDED) {
+            // RANGE: A page of the extent.
+            let page = first + part.offset();
+            if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&part)) {
+                record(full, &digests);
+            }
+            // CAST: Less than `PAGES`.
+            let here = digests
+                .iter_mut()
+                .skip((page % page_bitmap::PAGES) as usize);
+            for (words, digest) in (0..).map_while(|at| part.words(at)).zip(here) {
+                *digest = key.digest(words);
+            }
+        }
+        if let Some(last) = batch {
+            record(last, &digests);
+        }
+    }
+
+    /// Records pages of a stretch from page `page` of the block on, which have these digests; or only compares
+    /// them, if they aren't to be had.
+    fn record_pages(
+        &self,
+        place: &MappedRange,
+        page: u32,
+        pages: Option<CachedPages<'_>>,
+        digests: &[Digest],
+    ) {
+        let (table, block) = (self.handle.table(), &place.block);
+        let counted = match pages {
+            Some(pages) if !self.features.no_donate => {
+                table.record(block, page, &pages, digests, self.holder(place))
+            }
+            _ => table.compare(block, page, digests),
+        };
+        self.count(place, page, counted);
+    }
+
+    fn count(&self, place: &MappedRange, page: u32, counted: Counted) {
+        self.stats.read(counted);
+        trace!(record, self.traced_pages(place, page, counted.recorded));
+        if counted.differed != 0 && may_warn() {
+            pr_err!(
+                "{}: {} pages from page {page} on of {:?} differ from what was read from the same block before: \
+                 the disk, or the machine's memory, isn't sound\n",
+                self.md.name(),
+                counted.differed,
+                place.block
+            );
+        }
+        #[cfg(DRR_MUTANTS)]
+        if counted.differed != 0 {
+            kernel::warn_on!(true);
+        }
+    }
+
+    /// Records what a read was served, under the digests that it was proven with.
+    pub(crate) fn inherit(&self, bio: &EndedBio<'_, Self>, place: &MappedRange) {
+        if self.features.no_donate || !place.extent.is_whole() {
+            return;
+        }
+        let (first, _) = place.extent.pages();
+        let mut batch = None;
+        for pages in bio.data().filled.pages(bio) {
+            match pages {
+                FilledPages::Alone(pages) => {
+                    for part in pages.parts(first, page_bitmap::PAGES) {
+                        // RANGE: A page of the extent.
+                        let page = first + part.offset();
+                        if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&part))
+                        {
+                            self.inherit_pages(place, &full);
+                        }
+                    }
+                }
+                FilledPages::Buffers(buffer) => {
+                    if let Some(locked) = buffer.try_lock() {
+                        // RANGE: A page of the extent.
+                        let page = first + buffer.offset();
+                        let pages = CachedPages::buffer(&locked);
+                        self.inherit_pages(place, &Batch { page, pages });
+                    }
+                }
+            }
+        }
+        if let Some(last) = batch {
+            self.inherit_pages(place, &last);
+        }
+    }
+
+    fn inherit_pages(&self, place: &MappedRange, batch: &Batch<'_>) {
+        let (table, holder) = (self.handle.table(), self.holder(place));
+        let recorded = table.inherit(&place.block, batch.page, &batch.pages, holder);
+        self.stats.recorded(recorded);
+        trace!(record, self.traced_pages(place, batch.page, recorded));
+    }
+
+    /// What tracepoints tell of `pages` pages from page `page` of a block on, which are on record now.
+    fn traced_pages(&self, place: &MappedRange, page: u32, pages: u32) -> trace::Pages {
+        trace::Pages {
+            dev: self.md.bdev().dev_t(),
+            thin_id: place.layer.thin_id,
+            pool: place.block.pool(),
+            block: place.block.number(),
+            page,
+            pages,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A write, or whatever else changes sectors.
+//!
+//! dm-thin answers a write to a part of a shared block with a copy: it reads the whole block from the
+//! disk, writes it elsewhere, and then writes the part. A write of the whole block it just sends
+//! elsewhere. So if donors have the rest of the block, the whole is written here instead.
+//!
+//! What is copied from donors must not be written over what another write has put there meanwhile:
+//!
+//! - a write that was there first, and may not have ended, is in the block's lock
+//!   ([`dm::io::block_lock`]), which then can't be had exclusively: nothing is made of it;
+//! - one that comes later finds the lock taken, and waits until the whole block has been written;
+//! - one that has ended before has changed the mapping: dm-thin breaks sharing before it completes
+//!   a write. The mapping is looked up with the lock taken, and the block isn't shared any more;
+//! - one that passes another target on the same thin device has the same lock;
+//! - one that passes no target changes the mapping as well, which is seen until the whole
+//!   block is sent. After that nothing sees it. Whoever writes to the thin device below an active target
+//!   loses data in other ways, too: the page cache above doesn't know either.
+//!
+//! Should the write fail, then the mapping stays as it was, like all other parts of the block.
+
+use core::ops::Range;
+
+use kernel::sync::rcu;
+
+use dm::{
+    block::bio::{Bio, Mapped},
+    drr::hold_point::HoldPoint,
+    io::block_lock::BlockRange,
+    io::full_block::{most_sectors, FullBlockWrite},
+    io::in_flight::Since,
+    pagecache::folio::{PAGE_SECTORS, PAGE_SHIFT},
+    trace,
+};
+
+use crate::{io::copy::ByteRange, io::patience::Advice, io::read::PerBioData, target::Drr};
+
+impl Drr {
+    /// A bio comes in that changes sectors, or comes again when it has waited.
+    pub(crate) fn change<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
+        let Range { start, end } = self.blocks_of(&bio);
+        let locks = self.handle.locks();
+        let device = self.thin.device().bdev().dev_t();
+        let blocks = BlockRange::new([device.into(), self.layer().to_bits()], start..end);
+        bio.data().locked = match locks.share(blocks) {
+            Ok(locked) => locked,
+            Err(taken) => {
+                self.stats.parked_write();
+                return taken.park(bio, self);
+            }
+        };
+        self.stats.heat.written(bio.sectors());
+        if !self.may_complete(&bio, start) || !locks.make_exclusive(&mut bio.data().locked) {
+            return self.forward(bio);
+        }
+        let written = match self.whole(&mut bio, start) {
+            Some(whole) if self.is_worth_it(&mut bio) => {
+                let (sector, sectors) = (bio.sector(), bio.sectors());
+                let traced = self.traced(sector, sectors);
+                let written = whole.write_for(bio, self, self.sector_of(start));
+                // The target may be gone.
+                if written.is_ok() {
+                    trace!(whole_write, traced);
+                }
+                written
+            }
+            _ => Err(bio),
+        };
+        written.unwrap_or_else(|mut bio| {
+            locks.make_shared(&mut bio.data().locked);
+            self.forward(bio)
+        })
+    }
+
+    /// A bio that was here has ended.
+    pub(crate) fn changed(&self, passage: &PerBioData, ok: bool) {
+        let whole = passage.locked.is_exclusive();
+        if whole {
+            self.stats.whole_write();
+        }
+        if let Some(since) = passage.since.filter(|_| ok) {
+            let now = Since::now();
+            let time = since.elapsed(now);
+            if passage.probes {
+                self.whole_writes.judge(time, now.jiffies());
+            } else if whole {
+                self.whole_writes.took(time, now.jiffies());
+            }
+        }
+        self.handle.locks().unlock(passage.locked);
+    }
+
+    fn sector_of(&self, block: u64) -> u64 {
+        // RANGE: `block` is the target's, or the next; device-mapper has no device of 2^54 sectors or more.
+        block * u64::from(self.block_sectors)
+    }
+
+    /// The blocks that `bio` is for.
+    fn blocks_of(&self, bio: &Bio<'_, Self>) -> Range<u64> {
+        let block_sectors = u64::from(self.block_sectors);
+        // RANGE: A sector of the target, or its end.
+        let end = bio.sector() + u64::from(bio.sectors());
+        bio.sector() / block_sectors..end.div_ceil(block_sectors)
+    }
+
+    /// The disk takes a block in one request: of several, dm-thin would read the block for the first.
+    pub(crate) fn can_write_whole(&self) -> bool {
+        self.block_sectors <= most_sectors(self.thin.device().bdev())
+    }
+
+    /// It may be worth writing all of `block` instead of `bio`, for all that is known without looking
+    /// it up.
+    fn may_complete(&self, bio: &Bio<'_, Self>, block: u64) -> bool {
+        let part = bio.sectors() != 0 && bio.sectors() < self.block_sectors;
+        // What is written is compared with nothing.
+        let wanted = !self.features.no_receive && !self.features.paranoid;
+        part && wanted
+            && bio.writes_plainly()
+            && self.can_write_whole()
+            // RANGE: As in `sector_of`.
+            && self.sector_of(block + 1) <= self.sectors
+            && !self.memory_of(self.layer(), block).unshared()
+            && !self.whole_writes.is_restrained(Since::now().jiffies())
+            && self.thin.thin().is_writable()
+    }
+
+    /// Whether the whole block, which is there, is to be written instead of `bio`.
+    fn is_worth_it(&self, bio: &mut Bio<'_, Self>) -> bool {
+        let now = Since::now();
+        let advice = self.whole_writes.advice(now.jiffies());
+        let passage = bio.data();
+        passage.since = Some(now);
+        passage.probes = advice == Advice::Probe;
+        advice == Advice::Follow
+    }
+
+    /// All of `block` as it is to be when `bio` has been written, whose lock is exclusive.
+    // RANGE: `bio` begins in `block`, and a block has 1 GiB at most.
+    fn whole(&self, bio: &mut Bio<'_, Self>, block: u64) -> Option<FullBlockWrite> {
+        let (_, place) = self.place_at(self.sector_of(block), self.block_sectors);
+        let place = place.ok()?;
+        let engine = self.handle.engine()?;
+        let at = u32::try_from(bio.sector() - self.sector_of(block)).ok()?;
+        // Device-mapper splits bios at blocks; a longer one would be written outside of the block that is locked.
+        let end = at.checked_add(bio.sectors())?;
+        if end > self.block_sectors {
+            return None;
+        }
+        // Pages that it doesn't write, or not all of.
+        let (head, tail) = (at.div_ceil(PAGE_SECTORS), end / PAGE_SECTORS);
+        let (_, all) = place.extent.pages();
+        let parts = if head < tail {
+            [(0, head), (tail, all - tail)]
+        } else {
+            [(0, all), (0, 0)]
+        };
+        let table = self.handle.table();
+        {
+            let guard = rcu::read_lock();
+            let missing = |&(first, count): &(u32, u32)| {
+                count != 0 && table.before_donors(&guard, &place.block, first, count, count) != 0
+            };
+            if parts.iter().any(missing) {
+                return None;
+            }
+        }
+        let disk = self.thin.device().bdev();
+        let mut whole = FullBlockWrite::new(bio, disk, self.block_sectors)?;
+        for (first, count) in parts {
+            let extent = ByteRange {
+                at: first << PAGE_SHIFT,
+                len: count << PAGE_SHIFT,
+            };
+            let served = engine.serve(&place.block, extent, &mut whole.writer(first));
+            self.stats.unproven(served.unproven);
+            if served.pages != count {
+                return None;
+            }
+        }
+        whole.overlay(bio, at);
+        let there = self.still_there(&place);
+        HoldPoint::BlockFilled.pass();
+        there.then_some(whole)
+    }
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whose data is read through a target, and from where: the target's row of the heatmap.
+//!
+//! A [table of layers](crate::layers::layer_counters) for the owners of what was read, and one for the donors of what
+//! was served.
+
+use core::fmt::{self, Write};
+
+use kernel::prelude::*;
+
+use crate::{
+    layers::id::LayerId,
+    layers::layer_counters::{LayerCounters, Row},
+};
+
+/// Layers that a table tells apart.
+const ROWS: usize = 128;
+
+/// See the [module](self).
+pub(crate) struct Heatmap {
+    /// Reads and sectors from the disk, reads and sectors served.
+    owners: LayerCounters<4>,
+    /// Sectors served.
+    donors: LayerCounters<1>,
+    /// Writes and sectors.
+    writes: Row<2>,
+}
+
+impl Heatmap {
+    /// All zero. Fails with `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            owners: LayerCounters::new(ROWS)?,
+            donors: LayerCounters::new(ROWS)?,
+            writes: Row::ready()?,
+        })
+    }
+
+    /// A read of a block of `owner` went to the disk.
+    pub(crate) fn not_served(&self, owner: Option<LayerId>, sectors: u32) {
+        self.owners.of(owner).add(0, &[1, sectors.into()]);
+    }
+
+    /// A read of a block of `owner` was served.
+    pub(crate) fn served(&self, owner: Option<LayerId>, sectors: u32) {
+        self.owners.of(owner).add(2, &[1, sectors.into()]);
+    }
+
+    /// Some of it came from a page cache on the layer `donor`.
+    pub(crate) fn donated(&self, donor: Option<LayerId>, sectors: u64) {
+        self.donors.of(donor).add(0, &[sectors]);
+    }
+
+    /// A write.
+    pub(crate) fn written(&self, sectors: u32) {
+        self.writes.add(0, &[1, sectors.into()]);
+    }
+
+    /// Reads and sectors from the disk, reads and sectors served; whosever the blocks.
+    pub(crate) fn reads(&self) -> [u64; 4] {
+        let mut sums = [0u64; 4];
+        for row in self.owners.all() {
+            for (sum, count) in sums.iter_mut().zip(row.counts()) {
+                *sum = sum.wrapping_add(count);
+            }
+        }
+        sums
+    }
+
+    /// Zeroes all counters.
+    pub(crate) fn reset(&self) {
+        self.owners.all().for_each(Row::reset);
+        self.donors.all().for_each(Row::reset);
+        self.writes.reset();
+    }
+
+    /// Prints the counters, a line each, as `include/uapi/linux/dm-drr.h` says.
+    pub(crate) fn print(&self, out: &mut dyn Write) -> fmt::Result {
+        for row in self.owners.all() {
+            row.print("read", out)?;
+        }
+        let [writes, sectors] = self.writes.counts();
+        writeln!(out, "write {writes} {sectors}")?;
+        for row in self.donors.all() {
+            row.print("donor", out)?;
+        }
+        Ok(())
+    }
+
+    /// Prints whose page caches served, by thin id, for the status line.
+    pub(crate) fn print_from(&self, out: &mut dyn Write) -> fmt::Result {
+        let mut separator = " from=";
+        for row in self.donors.all() {
+            let [sectors] = row.counts();
+            if sectors == 0 {
+                continue;
+            }
+            match row.who() {
+                None => write!(out, "{separator}others:{sectors}")?,
+                Some(who) => write!(out, "{separator}{}:{sectors}", who.thin_id)?,
+            }
+            separator = ",";
+        }
+        match separator {
+            "," => Ok(()),
+            none => write!(out, "{none}-"),
+        }
+    }
+}
+
+#[kunit_tests(drr_heat)]
+mod tests {
+    use super::*;
+    use dm::target::status_buffer::printed;
+
+    fn who(serial: u32) -> Option<LayerId> {
+        Some(LayerId {
+            serial,
+            thin_id: serial + 1000,
+        })
+    }
+
+    #[test]
+    fn counts_by_owner_and_donor() -> Result {
+        let mut buffer = [0; 512];
+        let heat = Heatmap::new()?;
+        assert_eq!(
+            printed(&mut buffer, |out| heat.print(out))?,
+            &b"write 0 0\n"[..]
+        );
+        assert_eq!(
+            printed(&mut buffer, |out| heat.print_from(out))?,
+            &b" from=-"[..]
+        );
+        heat.not_served(who(5), 8);
+        heat.not_served(who(5), 128);
+        heat.served(who(5), 16);
+        heat.not_served(None, 24);
+        heat.written(32);
+        heat.donated(who(7), 16);
+        assert_eq!(heat.reads(), [3, 160, 1, 16]);
+        assert_eq!(
+            printed(&mut buffer, |out| heat.print(out))?,
+            &b"read 5 1005 2 136 1 16\nread - - 1 24 0 0\nwrite 1 32\ndonor 7 1007 16\n"[..]
+        );
+        assert_eq!(
+            printed(&mut buffer, |out| heat.print_from(out))?,
+            &b" from=1007:16"[..]
+        );
+        heat.reset();
+        assert_eq!(
+            printed(&mut buffer, |out| heat.print(out))?,
+            &b"write 0 0\n"[..]
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Figures of many layers: a table of fixed size.
+
+use core::fmt::{self, Write};
+
+use kernel::{
+    alloc::KVVec,
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        SetOnce,
+    },
+};
+
+use dm::{sync::cells::cells, sync::counters::Counters, sync::index::hash};
+
+use crate::layers::id::LayerId;
+
+/// `N` counters of a layer.
+pub(crate) struct Row<const N: usize> {
+    /// [`LayerId::to_bits`]; 0 is free. Set once.
+    who: Atomic<u64>,
+    /// From soon after that on; memory is taken only for layers that are counted.
+    counters: SetOnce<Counters<N>>,
+    /// What was counted before that, or if there was no memory.
+    shared: [Atomic<u64>; N],
+}
+
+impl<const N: usize> Row<N> {
+    fn new() -> Self {
+        Self {
+            who: Atomic::new(0),
+            counters: SetOnce::new(),
+            shared: [const { Atomic::new(0) }; N],
+        }
+    }
+
+    /// One that needs no layer. Fails with `ENOMEM`.
+    pub(crate) fn ready() -> Result<Self> {
+        let row = Self::new();
+        row.counters.populate(Counters::new()?);
+        Ok(row)
+    }
+
+    /// Takes a free row; returns whose it is now.
+    fn claim(&self, who: u64, each_cpu: bool) -> u64 {
+        match self.who.cmpxchg(0, who, Relaxed) {
+            Ok(_) => {
+                if let (true, Ok(counters)) = (each_cpu, Counters::new_atomic()) {
+                    self.counters.populate(counters);
+                }
+                who
+            }
+            // Another was first; it may be the same layer.
+            Err(now) => now,
+        }
+    }
+
+    /// Adds to the counters from number `first` on.
+    pub(crate) fn add(&self, first: usize, counts: &[u64]) {
+        if let Some(counters) = self.counters.as_ref() {
+            for (at, count) in counts.iter().enumerate() {
+                // RANGE: A counter's number, less than `N`.
+                counters.add(first + at, *count);
+            }
+            return;
+        }
+        for (counter, count) in self.shared.iter().skip(first).zip(counts) {
+            counter.add(*count, Relaxed);
+        }
+    }
+
+    /// Zeroes the counters; the row stays whose it is.
+    pub(crate) fn reset(&self) {
+        if let Some(counters) = self.counters.as_ref() {
+            counters.reset();
+        }
+        for counter in &self.shared {
+            counter.store(0, Relaxed);
+        }
+    }
+
+    /// Whose it is; nobody's if it is free, or that of others.
+    pub(crate) fn who(&self) -> Option<LayerId> {
+        LayerId::from_bits(self.who.load(Relaxed)).known()
+    }
+
+    /// The counters.
+    pub(crate) fn counts(&self) -> [u64; N] {
+        let sums = self.counters.as_ref().map_or([0; N], Counters::sums);
+        core::array::from_fn(|at| sums[at].wrapping_add(self.shared[at].load(Relaxed)))
+    }
+
+    /// Serial number and thin id, and the counters, if one of them isn't zero.
+    pub(crate) fn print(&self, kind: &str, out: &mut dyn Write) -> fmt::Result {
+        let counts = self.counts();
+        if counts == [0; N] {
+            return Ok(());
+        }
+        match self.who() {
+            None => write!(out, "{kind} - -")?,
+            Some(who) => write!(out, "{kind} {} {}", who.serial, who.thin_id)?,
+        }
+        for count in counts {
+            write!(out, " {count}")?;
+        }
+        writeln!(out)
+    }
+}
+
+/// Places that are looked at for a layer.
+const PROBES: usize = 16;
+
+/// A table of layers with `N` counters each. LayerId comes when it is full is not told apart from others.
+pub(crate) struct LayerCounters<const N: usize> {
+    /// A power of two.
+    rows: KVVec<Row<N>>,
+    others: Row<N>,
+    each_cpu: bool,
+}
+
+impl<const N: usize> LayerCounters<N> {
+    /// For `rows` layers, a power of two from 2 on, that are counted by many CPUs all the time. Fails with
+    /// `ENOMEM`.
+    pub(crate) fn new(rows: usize) -> Result<Self> {
+        Self::with(rows, Row::ready()?, true)
+    }
+
+    /// The same for one who counts once: no row takes memory of its own.
+    pub(crate) fn for_once(rows: usize) -> Result<Self> {
+        Self::with(rows, Row::new(), false)
+    }
+
+    fn with(size: usize, others: Row<N>, each_cpu: bool) -> Result<Self> {
+        Ok(Self {
+            rows: cells(size, Row::new)?,
+            others,
+            each_cpu,
+        })
+    }
+
+    /// The row of a layer; that of others for nobody, and if there is no room.
+    pub(crate) fn of(&self, who: Option<LayerId>) -> &Row<N> {
+        let Some(who) = who.and_then(LayerId::known).map(LayerId::to_bits) else {
+            return &self.others;
+        };
+        let size = self.rows.len();
+        // RANGE: There are two rows at least, so the shift is less than 64. Less than their number is left.
+        let start = (hash(who) >> (u64::BITS - size.trailing_zeros())) as usize;
+        for step in 0..PROBES {
+            // RANGE: `start` is less than the number of rows, and `step` less than `PROBES`.
+            let row = &self.rows[(start + step) % size];
+            let owner = match row.who.load(Relaxed) {
+                0 => row.claim(who, self.each_cpu),
+                owner => owner,
+            };
+            if owner == who {
+                return row;
+            }
+        }
+        &self.others
+    }
+
+    /// All rows, with that of others.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Row<N>> {
+        Iterator::chain(self.rows.iter(), [&self.others])
+    }
+}
+
+#[kunit_tests(drr_rows)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_before_there_is_memory() -> Result {
+        let row = Row::<2>::new();
+        row.add(0, &[1, 8]);
+        row.add(1, &[16]);
+        assert_eq!(row.counts(), [1, 24]);
+        row.counters.populate(Counters::new()?);
+        row.add(0, &[1, 8]);
+        assert_eq!(row.counts(), [2, 32]);
+        row.reset();
+        assert_eq!(row.counts(), [0, 0]);
+        Ok(())
+    }
+
+    #[test]
+    fn who_finds_no_room_is_one_of_others() -> Result {
+        const ROWS: u32 = 128;
+        // CAST: A small number.
+        let size = ROWS as usize;
+        for table in [
+            LayerCounters::<2>::new(size)?,
+            LayerCounters::for_once(size)?,
+        ] {
+            // Twice as many as there is room for, and one that nobody knows.
+            for serial in 0..=2 * ROWS {
+                let who = Some(LayerId { serial, thin_id: 7 });
+                table.of(who).add(0, &[1, 8]);
+                table.of(who).add(0, &[1, 8]);
+            }
+            let (mut named, mut sum) = (0, 0);
+            for row in table.all() {
+                let [ios, sectors] = row.counts();
+                assert_eq!(sectors, ios * 8);
+                named += u64::from(row.who().is_some());
+                sum += ios;
+            }
+            assert!(named > u64::from(ROWS / 2) && named <= u64::from(ROWS));
+            assert_eq!(sum, 2 * (2 * u64::from(ROWS) + 1));
+            assert_eq!(table.others.counts()[0], sum - 2 * named);
+        }
+        Ok(())
+    }
+}

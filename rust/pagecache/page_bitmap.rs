@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which pages of a run are known, and when the run is done with.
+//!
+//! A run is up to [`PAGES`] consecutive pages of one file that hold consecutive pages of one
+//! data block. Pages are added when they have been read and taken away by page-cache events,
+//! both at any time, in any context, without a lock. A run whose last page is taken away is
+//! dead from that very moment: nobody can add to it any more, and exactly one caller is told
+//! to unlink it. Whoever wants to add to a dead run makes a new one.
+
+use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Full, Relaxed};
+
+/// Pages in a run.
+pub const PAGES: u32 = 16;
+
+const DEAD: u64 = 1 << 63;
+
+/// The set of known pages of a run.
+///
+/// # Invariants
+///
+/// Once [`DEAD`] is set, the value never changes again and no page is in the set.
+pub struct PageBitmap(Atomic<u64>);
+
+/// What [`PageBitmap::clear`] did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cleared {
+    /// The pages that were known and no longer are.
+    pub pages: u32,
+    /// This call took the last page away: the caller unlinks the run.
+    pub died: bool,
+}
+
+impl PageBitmap {
+    /// A set with the pages of `mask`, bit *n* for page *n*.
+    pub fn new(mask: u32) -> Self {
+        // INVARIANT: Not dead.
+        Self(Atomic::new(u64::from(mask)))
+    }
+
+    /// The pages that are known now.
+    ///
+    /// Orders nothing. LayerId relies on a page being known has its folio locked: what ends that comes
+    /// under the same lock. And who relies on its page cache being there holds RCU since before.
+    #[inline]
+    pub fn pages(&self) -> u32 {
+        // CAST: The upper half holds the dead bit only.
+        self.0.load(Relaxed) as u32
+    }
+
+    /// Adds the pages of `mask`; returns those that were not known, or nothing if the run is
+    /// dead.
+    pub fn set(&self, mask: u32) -> Option<u32> {
+        let mut old = self.0.load(Relaxed);
+        loop {
+            if old & DEAD != 0 {
+                return None;
+            }
+            // INVARIANT: Not dead.
+            match self.0.cmpxchg(old, old | u64::from(mask), Full) {
+                // CAST: As in `pages`.
+                Ok(_) => return Some(mask & !(old as u32)),
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// Takes the pages of `mask` away.
+    pub fn clear(&self, mask: u32) -> Cleared {
+        let mut old = self.0.load(Relaxed);
+        loop {
+            let hit = old & u64::from(mask);
+            if hit == 0 {
+                return Cleared {
+                    pages: 0,
+                    died: false,
+                };
+            }
+            let left = old & !hit;
+            // INVARIANT: Dead only with no page left.
+            let new = if left == 0 { DEAD } else { left };
+            match self.0.cmpxchg(old, new, Full) {
+                Ok(_) => {
+                    return Cleared {
+                        // CAST: `hit` is a part of `mask`.
+                        pages: hit as u32,
+                        died: left == 0,
+                    };
+                }
+                Err(now) => old = now,
+            }
+        }
+    }
+}
+
+/// A mask of `count` pages from page `first` on, as far as they are inside a run.
+#[inline]
+pub fn mask(first: u32, count: u32) -> u32 {
+    if first >= PAGES {
+        return 0;
+    }
+    // RANGE: `first` is less than `PAGES`.
+    let count = count.min(PAGES - first);
+    // RANGE: At most `PAGES` bits are set, none above the lowest `PAGES`.
+    (((1u64 << count) - 1) << first) as u32
+}
+
+/// The pages of a run that starts at file index `base` which lie in `first..=last`.
+///
+/// `base` wraps: a run whose first pages would lie before the file starts at a "negative" index.
+#[inline]
+pub fn overlap(base: u64, first: u64, last: u64) -> u32 {
+    // CAST: Distances between file indexes fit in 63 bits; the sign says on which side.
+    let low = first.wrapping_sub(base) as i64;
+    // CAST: As above.
+    let high = last.wrapping_sub(base) as i64;
+    if high < low.max(0) || low >= i64::from(PAGES) {
+        return 0;
+    }
+    // CAST: Less than `PAGES`, as has been asked, and not negative now.
+    let low = low.max(0) as u32;
+    // RANGE: Not negative, as has been asked, and less than `PAGES` now, which is at least 1.
+    let high = high.min(i64::from(PAGES) - 1) as u32;
+    // RANGE: `low` is at most `high`, which is less than `PAGES`.
+    mask(low, high - low + 1)
+}
+
+/// The aligned window of [`PAGES`] file indexes in which a run starts at `base`.
+///
+/// A run reaches into its own window and the next, so the runs that can hold an index are found
+/// in the index's window and the one before.
+#[inline]
+pub fn window(base: u64) -> u64 {
+    // CAST: Arithmetic shift, so that wrapped bases come before index 0.
+    ((base as i64) >> PAGES.trailing_zeros()) as u64
+}
+
+/// Of `count` things, how many come before the first `worth` in a row that are `known`, or before
+/// fewer that are the last; `count` if there are no such.
+// RANGE: `run` counts things before `at + 1`, of which there are at most `count`.
+pub fn before_run(count: u32, worth: u32, mut known: impl FnMut(u32) -> bool) -> u32 {
+    let mut run = 0;
+    for at in 0..count {
+        run = if known(at) { run + 1 } else { 0 };
+        if run == worth {
+            return at + 1 - run;
+        }
+    }
+    count - run
+}
+
+#[kunit_tests(dm_bits)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_are_worth_it() -> Result {
+        for (known, count, worth, before) in [
+            (0b0000_0000u32, 8, 4, 8),
+            (0b1111_0000, 8, 4, 4),
+            (0b1111_1111, 8, 4, 0),
+            (0b0111_0111, 8, 4, 8),
+            (0b0111_0111, 8, 3, 0),
+            (0b1110_1100, 8, 3, 5),
+            (0b1111_0000, 7, 4, 4),
+            (0b1000_0000, 8, 4, 7),
+            (0b0000_0111, 8, 8, 8),
+            (0b1111_1110, 8, 8, 1),
+            (0b1111_1111, 8, 8, 0),
+            (0b1, 0, 1, 0),
+        ] {
+            assert_eq!(before_run(count, worth, |at| known >> at & 1 == 1), before);
+        }
+        Ok(())
+    }
+
+    const RUN: u64 = PAGES as u64;
+    const LAST: u32 = 1 << (PAGES - 1);
+    const ALL: u32 = LAST | (LAST - 1);
+
+    #[test]
+    fn masks() -> Result {
+        for (first, count, want) in [
+            (0, 1, 1),
+            (0, PAGES, ALL),
+            (0, u32::MAX, ALL),
+            (PAGES - 1, 1, LAST),
+            (PAGES - 1, 9, LAST),
+            (4, 3, 0b111_0000),
+            (PAGES, 1, 0),
+            (u32::MAX, 1, 0),
+            (3, 0, 0),
+        ] {
+            assert_eq!(mask(first, count), want);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn overlaps() -> Result {
+        let before = 5u64.wrapping_neg();
+        for (base, first, last, want) in [
+            (100, 100, 100, 1),
+            (100, 99 + RUN, 99 + RUN, LAST),
+            (100, 100 + RUN, 200, 0),
+            (100, 0, 99, 0),
+            (100, 0, 100, 1),
+            (100, 0, u64::from(u32::MAX), ALL),
+            (100, 103, 104, 0b1_1000),
+            (before, 0, 0, 1 << 5),
+            (before, 0, 1, 0b11 << 5),
+            (before, RUN - 6, RUN - 6, LAST),
+            (before, RUN - 5, RUN - 5, 0),
+            (100, 105, 103, 0),
+        ] {
+            assert_eq!(overlap(base, first, last), want);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_run_is_found_from_each_of_its_pages() -> Result {
+        for base in [
+            0,
+            1,
+            RUN - 1,
+            RUN,
+            RUN + 1,
+            1000,
+            3u64.wrapping_neg(),
+            RUN.wrapping_neg(),
+        ] {
+            for page in 0..RUN {
+                let index = base.wrapping_add(page);
+                let windows = [window(index), window(index).wrapping_sub(1)];
+                assert!(windows.contains(&window(base)));
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn set_and_clear() -> Result {
+        let bits = PageBitmap::new(0b0110);
+        assert_eq!(bits.set(0b1100), Some(0b1000));
+        assert_eq!(bits.pages(), 0b1110);
+        let none = Cleared {
+            pages: 0,
+            died: false,
+        };
+        assert_eq!(bits.clear(0b0001), none);
+        assert_eq!(
+            bits.clear(0b0011),
+            Cleared {
+                pages: 0b0010,
+                died: false
+            }
+        );
+        assert_eq!(bits.pages(), 0b1100);
+        Ok(())
+    }
+
+    #[test]
+    fn dead_stays_dead() -> Result {
+        let bits = PageBitmap::new(LAST);
+        assert!(bits.clear(u32::MAX).died);
+        assert_eq!(bits.pages(), 0);
+        assert_eq!(bits.set(1), None);
+        assert!(!bits.clear(u32::MAX).died);
+        assert_eq!(bits.pages(), 0);
+        Ok(())
+    }
+}

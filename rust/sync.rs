@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Data that several CPUs use at once, and work that is done later.
+
+pub mod cells;
+pub mod counters;
+pub mod index;
+pub mod periodic_work;
+pub mod rcu_arc;
+pub mod scratch;
+pub mod seq_cell;
+pub mod striped_counter;
+pub mod work_queue;

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A page of our own for each CPU, to look at a copy before it is given away.
+//!
+//! C headers: [`include/linux/preempt.h`](srctree/include/linux/preempt.h),
+//! [`include/linux/smp.h`](srctree/include/linux/smp.h)
+
+use core::sync::atomic::{compiler_fence, Ordering};
+
+use kernel::{
+    cpu::{nr_cpu_ids, CpuId},
+    page::Page,
+    prelude::*,
+    sync::atomic::{Atomic, Relaxed},
+};
+
+use crate::{bindings, pagecache::folio::PageWords};
+
+/// The page of one CPU, in a cache line that no other CPU writes.
+#[repr(align(64))]
+struct Slot {
+    page: Page,
+    /// The page is in use, by this CPU.
+    busy: Atomic<bool>,
+}
+
+/// A page for each CPU.
+pub struct ScratchPages(KVec<Slot>);
+
+/// While it lives the task stays on its CPU, and nothing but interrupts runs there besides.
+struct NoPreemption;
+
+impl NoPreemption {
+    fn new() -> Self {
+        // SAFETY: May always be called; undone when the value is dropped.
+        unsafe { bindings::dm_rust_preempt_disable() };
+        Self
+    }
+}
+
+impl Drop for NoPreemption {
+    fn drop(&mut self) {
+        // SAFETY: Undoes what `new` did.
+        unsafe { bindings::dm_rust_preempt_enable() };
+    }
+}
+
+impl ScratchPages {
+    /// Allocates the pages. Process context; fails with `ENOMEM`.
+    pub fn new() -> Result<Self> {
+        let mut slots = KVec::new();
+        for _ in 0..nr_cpu_ids() {
+            let slot = Slot {
+                page: Page::alloc_page(GFP_KERNEL)?,
+                busy: Atomic::new(false),
+            };
+            slots.push(slot, GFP_KERNEL)?;
+        }
+        Ok(Self(slots))
+    }
+
+    /// Calls `visit` with this CPU's page, whose content is left over from earlier uses.
+    ///
+    /// `visit` runs with preemption disabled, so it must neither sleep nor take long. Returns nothing, and
+    /// doesn't call `visit`, if the page is in use: by what an interrupt has interrupted, or by a caller
+    /// further up.
+    #[inline]
+    pub fn with<R>(&self, visit: impl FnOnce(&mut PageWords) -> R) -> Option<R> {
+        let _here = NoPreemption::new();
+        // CAST: A `u32` fits.
+        let slot = self.0.get(CpuId::current().as_u32() as usize)?;
+        if slot.busy.load(Relaxed) {
+            return None;
+        }
+        // An interrupt of this CPU that finds the page free overwrites it. So the page is marked before its
+        // first use and released after the last, and the compiler mustn't move a use past either.
+        slot.busy.store(true, Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: The page is as large as the array, is aligned, and stays for as long as `self`. Other
+        // callers on this CPU find it busy, and no other CPU uses it.
+        let words = unsafe { &mut *bindings::dm_rust_page_address(slot.page.as_ptr()).cast() };
+        let result = visit(words);
+        compiler_fence(Ordering::SeqCst);
+        slot.busy.store(false, Relaxed);
+        Some(result)
+    }
+}
+
+#[kunit_tests(dm_scratch)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_used_by_one_at_a_time() -> Result {
+        let pages = ScratchPages::new()?;
+        let inner = pages.with(|words| {
+            words[0] = 7;
+            pages.with(|words| words[0])
+        });
+        assert_eq!(inner, Some(None));
+        assert!(pages.with(|_| ()).is_some());
+        Ok(())
+    }
+}

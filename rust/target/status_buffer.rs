@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Text for `dmsetup status` and `dmsetup table`.
+
+use core::fmt::Write;
+
+use kernel::prelude::*;
+
+/// Prints into a buffer of device-mapper's; what doesn't fit is cut off, and device-mapper asks
+/// again with more room.
+pub struct StatusBuffer<'a> {
+    buffer: &'a mut [u8],
+    used: usize,
+}
+
+impl<'a> StatusBuffer<'a> {
+    /// A printer that fills `buffer`, the last byte of which stays zero.
+    pub fn new(buffer: &'a mut [u8]) -> Self {
+        if let Some(first) = buffer.first_mut() {
+            *first = 0;
+        }
+        Self { buffer, used: 0 }
+    }
+}
+
+impl Write for StatusBuffer<'_> {
+    // RANGE: What is used and what is added have room in the buffer, with a 0 behind them.
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        let room = self.buffer.len().saturating_sub(self.used + 1);
+        let len = text.len().min(room);
+        if let Some(to) = self.buffer.get_mut(self.used..=self.used + len) {
+            to[..len].copy_from_slice(&text.as_bytes()[..len]);
+            to[len] = 0;
+            self.used += len;
+        }
+        Ok(())
+    }
+}
+
+/// What `print` prints into `buffer`; for tests.
+pub fn printed<'b>(
+    buffer: &'b mut [u8],
+    print: impl FnOnce(&mut dyn Write) -> core::fmt::Result,
+) -> Result<&'b [u8]> {
+    print(&mut StatusBuffer::new(buffer)).map_err(|_| EINVAL)?;
+    let text = CStr::from_bytes_until_nul(buffer).map_err(|_| EINVAL)?;
+    Ok(text.to_bytes())
+}
