@@ -21,6 +21,7 @@ use dm::{
     pagecache::page_store::PrivateMount,
     sync::index::Index,
     sync::scratch::ScratchPages,
+    sync::work_queue::WorkQueue,
     target::thin::{Info, Subscription},
 };
 
@@ -66,6 +67,8 @@ pub(crate) struct Core {
     pools: Pools,
     /// Reads that others may follow.
     in_flight: KBox<InFlight<Drr>>,
+    /// Records what a read has filled, if that takes too long for an interrupt.
+    softirq: WorkQueue,
     /// Writes in flight, and those that wait for one of them.
     locks: BlockLocks<LOCKS>,
     next_target_id: Atomic<u32>,
@@ -82,6 +85,7 @@ impl Core {
         let blocks = BlockStats::new()?;
         let scratch = ScratchPages::new()?;
         let in_flight = InFlight::new(c"drr")?;
+        let softirq = WorkQueue::in_softirq(c"drr_softirq")?;
         let locks = BlockLocks::new()?;
         let mount = Arc::new(PrivateMount::new()?, GFP_KERNEL)?;
         let core = Arc::pin_init(
@@ -94,6 +98,7 @@ impl Core {
                 scratch,
                 pools <- Pools::new(mount),
                 in_flight,
+                softirq,
                 locks,
                 next_target_id: Atomic::new(1),
                 subscription <- new_mutex!(None, "drr_subscription"),
@@ -222,6 +227,11 @@ impl TargetHandle {
     /// Reads in flight.
     pub(crate) fn in_flight(&self) -> &InFlight<Drr> {
         &self.core.in_flight
+    }
+
+    /// Where the end of a bio is put off to, out of an interrupt.
+    pub(crate) fn softirq(&self) -> &WorkQueue {
+        &self.core.softirq
     }
 
     /// Locks of the blocks that writes in flight are for.

@@ -36,9 +36,13 @@ mod target;
 
 use kernel::{prelude::*, sync::Arc};
 
-use crate::{access::table::AccessTable, events::PageCacheEvents};
+use crate::{access::table::AccessTable, events::PageCacheEvents, target::Drr};
 
-use dm::{pagecache::removal::Hooks, target::Registration};
+use dm::{
+    block::slab::BioSlabs,
+    pagecache::removal::Hooks,
+    target::{per_bio_bytes, Registration},
+};
 
 #[cfg(not(DRR_MUTANTS))]
 module! {
@@ -68,7 +72,8 @@ module! {
 
 /// The module. Fields are dropped in this order.
 struct Module {
-    _target: Registration<target::Drr>,
+    _target: Registration<Drr>,
+    _slabs: BioSlabs,
     _events: Hooks<PageCacheEvents>,
 }
 
@@ -83,6 +88,7 @@ impl kernel::Module for Module {
         let core = core::Core::new(table)?;
         Ok(Self {
             _target: Registration::new(module, core)?,
+            _slabs: BioSlabs::new(per_bio_bytes::<Drr>())?,
             _events: events,
         })
     }

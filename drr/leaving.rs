@@ -2,7 +2,7 @@
 
 //! Thin devices that are about to be closed, as the target on them has gone.
 //!
-//! LayerId attaches a target to a thin device in use gives it a device of its own with the same thin id, which goes with
+//! A target that is attached to a thin device in use has a device of its own with the same thin id, which goes with
 //! the target (`DM_DEFERRED_REMOVE`). It goes in a worker, a moment after `dmsetup remove` has returned, and
 //! what managers of containers do next is to have the pool delete the thin id. That fails if the device is open. So
 //! dm-thin tells that it is about to delete one, and if a target has just left that, it waits here for the device

@@ -55,7 +55,7 @@ const METADATA_SHARE: u64 = 1024;
 pub(crate) struct Pool {
     /// Number of the pool's activation; never used again.
     pub(crate) id: u64,
-    /// Epochs of its mappings.
+    /// Notices changes of its mappings.
     pub(crate) changes: Arc<Epochs>,
     /// What its targets' parked bios go on in.
     pub(crate) queue: WorkQueue,
@@ -88,7 +88,7 @@ impl Pool {
 
     /// Whether a stamp that was taken before the lookup of `mapping` tells of all changes.
     ///
-    /// Of a change that was under way when the pool's first target was made, only the end is told. Epochs of
+    /// Of a change that was under way when the pool's first target was made, only the end is told. Changes of
     /// a pool don't overlap, so once a lookup has found none under way, all are told of from begin to end.
     pub(crate) fn settles(&self, mapping: &Mapping) -> bool {
         if !mapping.changing && !self.settled.load(Acquire) {

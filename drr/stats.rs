@@ -17,7 +17,7 @@ use crate::{
 #[repr(usize)]
 pub(crate) enum Miss {
     /// The block is not shared, or not mapped at all.
-    UnsharedBlocks,
+    Unshared,
     /// Where the block is mapped can't be told without reading metadata.
     Metadata,
     /// It has no donors, or not enough in a row.

@@ -18,7 +18,7 @@
 //! A hit is completed in `map`, which brings it to `end_io` like a read from the disk: both end
 //! in the same recording, so the reader is the newest donor of what it has just got.
 
-use core::fmt::Write;
+use core::{fmt::Write, iter};
 
 use kernel::{
     prelude::*,
@@ -30,16 +30,15 @@ use kernel::{
 
 use dm::{
     block::bio::{Bio, EndedBio, Mapped, Op, SECTOR_SHIFT},
-    block::device::Device,
     drr::trace,
-    io::in_flight::{Follow, Wake},
-    io::verify::Verdict,
-    pagecache::folio::{FilledPages, PAGE_SHIFT},
-    sched::may_warn,
+    io::in_flight::{EndIoLater, Follow, InFlightBio, Wake},
+    io::verify::{Verdict, Verify},
+    pagecache::folio::{FilledPages, PAGE_SECTORS, PAGE_SHIFT},
+    sched::{in_hardirq, may_warn},
     sync::work_queue::WorkQueue,
     target::status_buffer::StatusBuffer,
     target::thin::{OpenError, ThinDevice},
-    target::{Constructor, MappedDevice, StatusType, Target},
+    target::{Constructor, DeviceRange, Ended, Limits, MappedDevice, StatusType, Target},
 };
 
 use crate::{
@@ -77,8 +76,9 @@ pub(crate) struct Drr {
 #[vtable]
 impl Target for Drr {
     type PerBio = PerBioData;
+    type InFlight = InFlightBio;
     type Shared = Core;
-    type Answer = Answer;
+    type Reply = Answer;
 
     const NAME: &'static CStr = c"drr";
     const VERSION: [u32; 3] = [1, 0, 0];
@@ -95,9 +95,8 @@ impl Target for Drr {
             );
             ctor.fail(error.text(), EINVAL)
         })?;
-        let device = ctor.open(args.device).map_err(|error| {
+        let device = ctor.open(args.device).inspect_err(|_| {
             pr_err!("{}: cannot open device {}\n", md.name(), args.device);
-            ctor.fail(c"Cannot open device", error)
         })?;
         let device_sectors = device.bdev().sectors();
         let (thin, info) = ThinDevice::new(device).map_err(|error| match error {
@@ -129,7 +128,8 @@ impl Target for Drr {
             ));
         }
         ctor.split_at(info.block_sectors)?;
-        ctor.pass_flush_and_discard();
+        ctor.set_flush_bios(1);
+        ctor.set_discard_bios(1);
 
         let handle = core
             .join(&info, &args.features)
@@ -160,67 +160,22 @@ impl Target for Drr {
         }
         match bio.op() {
             Op::Read => self.read(bio),
-            Op::Change => self.change(bio),
-            Op::Other => self.forward(bio),
+            op if op.changes_sectors() => self.change(bio),
+            _ => self.forward(bio),
         }
     }
 
-    /// To hash a page takes up to a microsecond.
-    fn takes_long(&self, bio: &EndedBio<'_, Self>) -> bool {
-        let passage = bio.data();
-        let len = passage.place.as_ref().map_or(0, |place| place.extent.len);
-        let many = !passage.served && len >> PAGE_SHIFT > MOST_HASHED;
-        many && matches!(
-            passage.filled.pages(bio).next(),
-            Some(FilledPages::Alone(_))
-        )
+    /// Records what a read has filled, in a softirq if that takes longer than an interrupt should.
+    fn end_io(&self, mut bio: EndedBio<'_, Self>) -> Ended {
+        if self.hashes_many(&bio) && in_hardirq() {
+            return bio.end_later(self, self.handle.softirq());
+        }
+        self.end_io_later(&mut bio);
+        bio.done()
     }
 
-    fn end_io(&self, bio: &EndedBio<'_, Self>, ok: bool) {
-        let passage = bio.data();
-        if !passage.locked.is_empty() {
-            return self.changed(passage, ok);
-        }
-        if ok {
-            self.learn_time(passage);
-        }
-        if let Some(place) = passage.place.as_ref().filter(|_| ok) {
-            if passage.served {
-                self.inherit(bio, place);
-            } else if let Some(key) = self.handle.key() {
-                self.record(bio, place, key);
-            }
-        }
-    }
-
-    fn verified(&self, passage: &mut PerBioData, verdict: Verdict) {
-        let changed = passage.place.is_none_or(|place| !self.still_there(&place));
-        match verdict {
-            Verdict::Same => self.stats.verified(true),
-            // What the disk has now is what the reader gets, as it would have without us.
-            _ if changed => passage.place = None,
-            Verdict::Failed => passage.place = None,
-            Verdict::Different(at) => {
-                self.stats.verified(false);
-                // A direct reader that writes to its own buffer can get here at will.
-                if let Some(place) = passage.place.take().filter(|_| may_warn()) {
-                    let layer = self.layer();
-                    pr_warn!(
-                        "paranoid: mismatch: {} (thin {}) got wrong data from thin {}: \
-                         byte {at} of {:?} of {:?}; the disk's was used\n",
-                        self.md.name(),
-                        layer.thin_id(),
-                        passage.donor,
-                        place.extent,
-                        place.block
-                    );
-                }
-            }
-        }
-    }
-
-    fn device(&self) -> &Device {
-        self.thin.device()
+    fn devices(&self, sectors: u64) -> impl Iterator<Item = DeviceRange<'_>> {
+        iter::once(self.thin.device().range(0, sectors))
     }
 
     fn status(&self, kind: StatusType, out: &mut StatusBuffer<'_>) -> Result {
@@ -266,7 +221,7 @@ impl Target for Drr {
         Ok(None)
     }
 
-    fn answer(&self, what: Answer, out: &mut StatusBuffer<'_>) -> Result {
+    fn reply(&self, what: Answer, out: &mut StatusBuffer<'_>) -> Result {
         let pool = self.layer().pool();
         match what {
             Answer::Layers => self.print_layers(out),
@@ -316,17 +271,54 @@ impl Target for Drr {
         Ok(())
     }
 
-    /// A thin block, so that readahead asks for whole blocks.
-    fn optimal_io_bytes(&self) -> u32 {
-        self.block_sectors.saturating_mul(1 << SECTOR_SHIFT)
+    /// Has readahead ask for whole thin blocks, and no I/O split in the middle of a page: 255 sectors are a common limit.
+    fn io_hints(&self, limits: &mut Limits<'_>) {
+        limits.raise_io_opt(self.block_sectors.saturating_mul(1 << SECTOR_SHIFT));
+        limits.round_max_sectors(PAGE_SECTORS);
+    }
+}
+
+impl EndIoLater for Drr {
+    fn end_io_later(&self, bio: &mut EndedBio<'_, Self>) {
+        self.ended(bio);
+        // Now that the records are there.
+        bio.wake_followers();
+    }
+}
+
+impl Verify for Drr {
+    fn verified(&self, passage: &mut PerBioData, verdict: Verdict) {
+        let changed = passage.place.is_none_or(|place| !self.still_there(&place));
+        match verdict {
+            Verdict::Same => self.stats.verified(true),
+            // What the disk has now is what the reader gets, as it would have without us.
+            _ if changed => passage.place = None,
+            Verdict::Failed => passage.place = None,
+            Verdict::Different(at) => {
+                self.stats.verified(false);
+                // A direct reader that writes to its own buffer can get here at will.
+                if let Some(place) = passage.place.take().filter(|_| may_warn()) {
+                    let layer = self.layer();
+                    pr_warn!(
+                        "paranoid: mismatch: {} (thin {}) got wrong data from thin {}: \
+                         byte {at} of {:?} of {:?}; the disk's was used\n",
+                        self.md.name(),
+                        layer.thin_id(),
+                        passage.donor,
+                        place.extent,
+                        place.block
+                    );
+                }
+            }
+        }
     }
 }
 
 impl Follow for Drr {
     fn resume_bio<'a>(&'a self, bio: Bio<'a, Self>, why: Wake) -> Mapped {
         match bio.op() {
-            Op::Change => self.change(bio),
-            _ => self.followed(bio, why),
+            Op::Read => self.followed(bio, why),
+            _ => self.change(bio),
         }
     }
 
@@ -336,6 +328,37 @@ impl Follow for Drr {
 }
 
 impl Drr {
+    /// Returns whether more pages than [`MOST_HASHED`] are to be hashed now that the bio has ended: each takes up to a
+    /// microsecond.
+    fn hashes_many(&self, bio: &EndedBio<'_, Self>) -> bool {
+        let passage = bio.data();
+        let len = passage.place.as_ref().map_or(0, |place| place.extent.len);
+        let many = bio.ok() && !passage.served && len >> PAGE_SHIFT > MOST_HASHED;
+        many && matches!(
+            passage.filled.pages(bio).next(),
+            Some(FilledPages::Alone(_))
+        )
+    }
+
+    /// Unlocks what a write has locked, or records what a read has filled.
+    fn ended(&self, bio: &EndedBio<'_, Self>) {
+        let passage = bio.data();
+        if !passage.locked.is_empty() {
+            return self.changed(passage, bio.ok());
+        }
+        if !bio.ok() {
+            return;
+        }
+        self.learn_time(passage);
+        if let Some(place) = passage.place.as_ref() {
+            if passage.served {
+                self.inherit(bio, place);
+            } else if let Some(key) = self.handle.key() {
+                self.record(bio, place, key);
+            }
+        }
+    }
+
     pub(crate) fn layer(&self) -> ThinId {
         ThinId::from_bits(self.layer.load(Relaxed))
     }
@@ -428,14 +451,8 @@ impl Drr {
         self.stats.heat.print(out)
     }
 
-    fn print_device(&self, out: &mut StatusBuffer<'_>) -> core::fmt::Result {
-        let number = self.thin.device().number();
-        let number = CStr::from_bytes_until_nul(&number).unwrap_or_default();
-        out.write_str(number.to_str().unwrap_or_default())
-    }
-
     fn print_table(&self, out: &mut StatusBuffer<'_>) -> core::fmt::Result {
-        self.print_device(out)?;
+        out.write_str(self.thin.device().name())?;
         self.features.print(out)
     }
 
@@ -445,7 +462,7 @@ impl Drr {
             out,
             "target_name=drr,target_version={major}.{minor}.{patch},thin_device="
         )?;
-        self.print_device(out)?;
+        out.write_str(self.thin.device().name())?;
         for (name, set) in self.features.iter() {
             write!(out, ",{name}={}", if set { 'y' } else { 'n' })?;
         }

@@ -9,4 +9,4 @@ pub mod bio;
 pub mod device;
 pub(crate) mod private_bio;
 pub mod private_read;
-pub(crate) mod slab;
+pub mod slab;

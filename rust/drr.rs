@@ -5,4 +5,5 @@
 
 pub mod hold_point;
 pub mod rule;
+#[cfg(not(DM_SAMPLES))]
 pub mod trace;

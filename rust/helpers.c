@@ -29,12 +29,6 @@
 
 #define DM_RUST_FS_MAGIC 0x64727573	/* "drus" */
 
-/*
- * Its symbols are only looked up (rust/target/thin.rs), so depmod sees no need of
- * it; but the layer tree misses what happens in a pool before it is there.
- */
-MODULE_SOFTDEP("pre: dm-thin-pool");
-
 #ifdef CONFIG_HIGHMEM
 #error "pages are reached through the kernel's linear mapping"
 #endif
@@ -311,11 +305,6 @@ sector_t dm_rust_bdev_sectors(struct block_device *bdev)
 struct block_device *dm_rust_md_bdev(struct mapped_device *md)
 {
 	return dm_disk(md)->part0;
-}
-
-void dm_rust_format_dev(char buf[16], struct block_device *bdev)
-{
-	format_dev_t(buf, bdev->bd_dev);
 }
 
 unsigned long dm_rust_total_ram_pages(void)

@@ -19,11 +19,17 @@
 enum {
 	DM_RUST_MAPIO_SUBMITTED = DM_MAPIO_SUBMITTED,
 	DM_RUST_MAPIO_REMAPPED = DM_MAPIO_REMAPPED,
+	DM_RUST_MAPIO_REQUEUE = DM_MAPIO_REQUEUE,
+	DM_RUST_MAPIO_KILL = DM_MAPIO_KILL,
 	DM_RUST_ENDIO_DONE = DM_ENDIO_DONE,
 	DM_RUST_ENDIO_INCOMPLETE = DM_ENDIO_INCOMPLETE,
+	DM_RUST_ENDIO_REQUEUE = DM_ENDIO_REQUEUE,
 	DM_RUST_STS_OK = 0,
+	DM_RUST_STS_IOERR = BLK_STS_IOERR,
+	DM_RUST_STS_REQUEUE = BLK_STS_DM_REQUEUE,
 	DM_RUST_OP_READ = REQ_OP_READ,
 	DM_RUST_OP_WRITE = REQ_OP_WRITE,
+	DM_RUST_OP_FLUSH = REQ_PREFLUSH,
 	DM_RUST_OP_DISCARD = REQ_OP_DISCARD,
 	DM_RUST_OP_SECURE_ERASE = REQ_OP_SECURE_ERASE,
 	DM_RUST_OP_WRITE_ZEROES = REQ_OP_WRITE_ZEROES,
@@ -92,7 +98,6 @@ void dm_rust_free_page(struct page *page);
 
 sector_t dm_rust_bdev_sectors(struct block_device *bdev);
 struct block_device *dm_rust_md_bdev(struct mapped_device *md);
-void dm_rust_format_dev(char buf[16], struct block_device *bdev);
 
 unsigned long dm_rust_total_ram_pages(void);
 bool dm_rust_may_warn(void);

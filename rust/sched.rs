@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Scheduling points, the size of the machine, and the rate of warnings.
+//! Scheduling points and contexts, the size of the machine, and the rate of warnings.
 
 use crate::bindings;
 
@@ -27,4 +27,12 @@ pub fn total_ram_pages() -> usize {
 pub fn may_warn() -> bool {
     // SAFETY: May be called from any context.
     unsafe { bindings::dm_rust_may_warn() }
+}
+
+/// Returns whether the caller runs in a hardware interrupt.
+///
+/// C header: [`include/linux/preempt.h`](srctree/include/linux/preempt.h)
+pub fn in_hardirq() -> bool {
+    // SAFETY: May be called from any context.
+    unsafe { bindings::dm_rust_in_hardirq() }
 }

@@ -8,11 +8,11 @@ pub mod status_buffer;
 pub mod thin;
 pub mod thin_event;
 
-use core::{fmt::Write, marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
+use core::{fmt::Write, marker::PhantomData, ptr::NonNull};
 
 use kernel::{
     alloc::KVVec,
-    bindings::{bio, blk_status_t, queue_limits, work_struct},
+    bindings::{bio, blk_status_t, queue_limits},
     error::{from_result, VTABLE_DEFAULT_ERROR},
     ffi::{c_char, c_int, c_uint, c_void},
     prelude::*,
@@ -24,11 +24,6 @@ use crate::{
     bindings,
     block::bio::{Bio, EndedBio, Mapped},
     block::device::{BlockDevice, Device},
-    block::slab::BioSlabs,
-    io::in_flight::{InFlightBio, Lead},
-    io::verify::Verdict,
-    pagecache::folio::PAGE_SECTORS,
-    sync::work_queue::WorkQueue,
     target::status_buffer::StatusBuffer,
 };
 
@@ -43,24 +38,68 @@ pub enum StatusType {
     Ima,
 }
 
-/// A device-mapper target.
+/// A device-mapper target (`struct target_type`).
 ///
-/// Device-mapper calls several functions at once, from several tasks: they take `&self`.
+/// Device-mapper calls several functions at once, from several tasks: they take `&self`. What only some targets want
+/// is in traits of its own, beside the code that calls them: bios that wait ([`Follow`](crate::io::in_flight::Follow)),
+/// an end that is put off ([`EndIoLater`](crate::io::in_flight::EndIoLater)), private reads
+/// ([`PrivateReads`](crate::block::private_read::PrivateReads)), and reads that are verified
+/// ([`Verify`](crate::io::verify::Verify)).
+///
+/// # Examples
+///
+/// A target that hands all bios on; `samples/passthrough.rs` is a whole module.
+///
+/// ```ignore
+/// struct PassThrough(Device);
+///
+/// #[vtable]
+/// impl Target for PassThrough {
+///     type PerBio = ();
+///     type InFlight = ();
+///     type Shared = ();
+///     type Reply = Infallible;
+///
+///     const NAME: &'static CStr = c"passthrough";
+///     const VERSION: [u32; 3] = [1, 0, 0];
+///
+///     fn new(ctor: &Constructor<'_>, _: &Arc<()>, args: &[&CStr]) -> Result<KBox<Self>> {
+///         let [path] = args else {
+///             return Err(ctor.fail(c"One argument is wanted: a device", EINVAL));
+///         };
+///         Ok(KBox::new(Self(ctor.open(path)?), GFP_KERNEL)?)
+///     }
+///
+///     fn map<'a>(&'a self, bio: Bio<'a, Self>) -> Mapped {
+///         let sector = bio.sector();
+///         bio.remap(self.0.bdev(), sector)
+///     }
+///
+///     fn devices(&self, sectors: u64) -> impl Iterator<Item = DeviceRange<'_>> {
+///         iter::once(self.0.range(0, sectors))
+///     }
+/// }
+/// ```
 #[vtable]
 pub trait Target: Sized + Send + Sync + 'static {
-    /// Data that travels with each bio.
+    /// Data of the target's own that travels with each bio. Made before [`Self::map`], and dropped after the last
+    /// [`Self::end_io`].
     type PerBio: Default + Send;
+    /// What else travels with each bio: `()`, or [`InFlightBio`] if bios wait or have their end put off.
+    ///
+    /// [`InFlightBio`]: crate::io::in_flight::InFlightBio
+    type InFlight: PerBioExtension;
     /// What all targets of the type share.
     type Shared: Send + Sync;
-    /// What a message asks for.
-    type Answer;
+    /// What a message is answered with; [`Infallible`](core::convert::Infallible) if none is.
+    type Reply;
 
     /// The name in tables.
     const NAME: &'static CStr;
     /// Version of the interface.
     const VERSION: [u32; 3];
 
-    /// Makes a target from a table line.
+    /// Makes a target from a table line. Process context.
     fn new(
         ctor: &Constructor<'_>,
         shared: &Arc<Self::Shared>,
@@ -70,29 +109,33 @@ pub trait Target: Sized + Send + Sync + 'static {
     /// Decides what becomes of a bio. May sleep.
     fn map<'a>(&'a self, bio: Bio<'a, Self>) -> Mapped;
 
-    /// Looks at a bio that has ended; any context.
-    fn end_io(&self, bio: &EndedBio<'_, Self>, ok: bool);
-
-    /// [`Self::end_io`] of this bio, which has ended well, takes longer than an interrupt should: it is called
-    /// in a softirq then.
-    fn takes_long(&self, _bio: &EndedBio<'_, Self>) -> bool {
+    /// Looks at a bio that has ended. Any context.
+    fn end_io(&self, _bio: EndedBio<'_, Self>) -> Ended {
         kernel::build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Learns what a second read showed ([`crate::io::verify::read_again`]); any context.
-    fn verified(&self, data: &mut Self::PerBio, verdict: Verdict);
-
-    /// The one device below, which the target's sectors map to from sector 0 on.
-    fn device(&self) -> &Device;
+    /// Returns the parts of devices that the target's `sectors` sectors are on.
+    fn devices(&self, sectors: u64) -> impl Iterator<Item = DeviceRange<'_>>;
 
     /// Prints its status. May sleep.
-    fn status(&self, kind: StatusType, out: &mut StatusBuffer<'_>) -> Result;
+    fn status(&self, _kind: StatusType, _out: &mut StatusBuffer<'_>) -> Result {
+        kernel::build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
-    /// Obeys a message, and says how it is to be answered, if it is. May sleep.
-    fn message(&self, args: &[&CStr]) -> Result<Option<Self::Answer>>;
+    /// Obeys a message. Returns how it is to be answered, if it is. May sleep.
+    fn message(&self, _args: &[&CStr]) -> Result<Option<Self::Reply>> {
+        kernel::build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
     /// Prints the answer to a message. May sleep.
-    fn answer(&self, what: Self::Answer, out: &mut StatusBuffer<'_>) -> Result;
+    fn reply(&self, _what: Self::Reply, _out: &mut StatusBuffer<'_>) -> Result {
+        kernel::build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Adds to the limits of the device that the table makes up.
+    fn io_hints(&self, _limits: &mut Limits<'_>) {
+        kernel::build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
     /// The device is about to be suspended.
     fn presuspend(&self) {
@@ -113,10 +156,90 @@ pub trait Target: Sized + Send + Sync + 'static {
     fn resume(&self) {
         kernel::build_error!(VTABLE_DEFAULT_ERROR)
     }
+}
 
-    /// Size in bytes that I/O had best have (`io_opt`), if that of the device below is smaller.
-    fn optimal_io_bytes(&self) -> u32 {
-        0
+/// A part of a device below a target.
+pub struct DeviceRange<'a> {
+    device: &'a Device,
+    start: u64,
+    sectors: u64,
+}
+
+impl Device {
+    /// Returns the part that is `sectors` long and begins at sector `start`.
+    pub fn range(&self, start: u64, sectors: u64) -> DeviceRange<'_> {
+        DeviceRange {
+            device: self,
+            start,
+            sectors,
+        }
+    }
+}
+
+/// Limits of a device under construction (`struct queue_limits`), when those of the devices below have been stacked.
+pub struct Limits<'a>(&'a mut queue_limits);
+
+impl Limits<'_> {
+    /// Makes `bytes` the size that I/O had best have (`io_opt`), unless it is more.
+    pub fn raise_io_opt(&mut self, bytes: u32) {
+        self.0.io_opt = self.0.io_opt.max(bytes);
+    }
+
+    /// Has I/O that is too long split at a multiple of `sectors`, a power of two, if the limit allows as much.
+    pub fn round_max_sectors(&mut self, sectors: u32) {
+        for max in [&mut self.0.max_hw_sectors, &mut self.0.max_sectors] {
+            if *max > sectors {
+                // RANGE: A power of two is one at least.
+                *max &= !(sectors - 1);
+            }
+        }
+    }
+}
+
+/// What [`Target::end_io`] has done with a bio (`DM_ENDIO_*`). Only made from an [`EndedBio`], which it takes.
+#[must_use]
+pub struct Ended(u32);
+
+impl Ended {
+    pub(crate) fn incomplete() -> Self {
+        Self(bindings::DM_RUST_ENDIO_INCOMPLETE)
+    }
+}
+
+impl<T: Target> EndedBio<'_, T> {
+    /// Completes the bio as it has ended.
+    pub fn done(self) -> Ended {
+        Ended(bindings::DM_RUST_ENDIO_DONE)
+    }
+
+    /// Has the bio mapped again when the device has been suspended and resumed (`DM_ENDIO_REQUEUE`).
+    pub fn requeue(self) -> Ended {
+        Ended(bindings::DM_RUST_ENDIO_REQUEUE)
+    }
+}
+
+mod sealed {
+    /// Only this crate extends per-bio data: other memory moves or is freed while the kernel links it.
+    pub trait Sealed {}
+}
+pub(crate) use sealed::Sealed;
+
+/// Memory that travels with each bio and that this crate looks after.
+pub trait PerBioExtension: Default + Sealed {
+    /// Whether bios may be sent down after [`Target::map`] has returned.
+    const SENDS_LATER: bool;
+
+    /// Returns whether [`Target::end_io`] has put off the bio's end before, and that is over.
+    fn has_ended(&self) -> bool;
+}
+
+impl Sealed for () {}
+
+impl PerBioExtension for () {
+    const SENDS_LATER: bool = false;
+
+    fn has_ended(&self) -> bool {
+        false
     }
 }
 
@@ -148,7 +271,7 @@ impl Constructor<'_> {
         self.raw().len
     }
 
-    /// Opens a device by path or number, in the table's mode.
+    /// Opens a device by path or number, in the table's mode. Several may be opened, and one several times.
     pub fn open(&self, path: &CStr) -> Result<Device> {
         let mut dev = core::ptr::null_mut();
         // SAFETY: The target is under construction, as the function wants it.
@@ -159,7 +282,8 @@ impl Constructor<'_> {
                 bindings::dm_table_get_mode(self.raw().table),
                 &mut dev,
             )
-        })?;
+        })
+        .map_err(|error| self.fail(c"Cannot open device", error))?;
         let dev = NonNull::new(dev).ok_or(ENODEV)?;
         // SAFETY: Just got for this target, which drops its private data in its destructor.
         Ok(unsafe { Device::from_raw(self.ti, dev) })
@@ -173,12 +297,22 @@ impl Constructor<'_> {
         })
     }
 
-    /// Takes flushes and discards, to hand them on.
-    pub fn pass_flush_and_discard(&self) {
+    /// Has each flush sent to the target `count` times, once for each device below, say; never without this call.
+    pub fn set_flush_bios(&self, count: u32) {
         // SAFETY: Valid by the type invariant, and nobody else's in the constructor.
-        let ti = unsafe { &mut *self.ti.as_ptr() };
-        ti.num_flush_bios = 1;
-        ti.num_discard_bios = 1;
+        unsafe { (*self.ti.as_ptr()).num_flush_bios = count };
+    }
+
+    /// Has each discard sent to the target `count` times; never without this call.
+    pub fn set_discard_bios(&self, count: u32) {
+        // SAFETY: As above.
+        unsafe { (*self.ti.as_ptr()).num_discard_bios = count };
+    }
+
+    /// Has each write of zeroes sent to the target `count` times, or written as data without this call.
+    pub fn set_write_zeroes_bios(&self, count: u32) {
+        // SAFETY: As above.
+        unsafe { (*self.ti.as_ptr()).num_write_zeroes_bios = count };
     }
 
     /// The block device that the target's table is going to make up.
@@ -219,38 +353,27 @@ struct Type<T: Target> {
     // First, so that its address is the type's.
     raw: Opaque<bindings::target_type>,
     shared: Arc<T::Shared>,
-    /// For what would take too long in an interrupt.
-    later: WorkQueue,
-    _slabs: BioSlabs,
-}
-
-/// How far a bio has come.
-#[derive(Clone, Copy)]
-pub(crate) enum Phase {
-    /// It is on its way.
-    Under,
-    /// It is, and others may follow it.
-    Leading(Lead),
-    /// It has ended, and been looked at.
-    Ended,
 }
 
 /// What travels with each bio of a `T`.
-#[repr(C)]
 pub(crate) struct PerBio<T: Target> {
-    // First, so that its address is the whole's.
-    work: Opaque<work_struct>,
-    /// For the work: the bio, and its target.
-    ended: MaybeUninit<(NonNull<bio>, NonNull<T>)>,
-    pub(crate) phase: Phase,
+    pub(crate) in_flight: T::InFlight,
     pub(crate) data: T::PerBio,
-    pub(crate) flight: MaybeUninit<InFlightBio>,
+}
+
+/// Returns the size of what travels with a bio of a `T`, in bytes.
+pub fn per_bio_bytes<T: Target>() -> usize {
+    // What device-mapper aligns it to.
+    const {
+        assert!(align_of::<PerBio<T>>() <= align_of::<u64>());
+    }
+    size_of::<PerBio<T>>()
 }
 
 /// What travels with a clone.
 pub(crate) fn per_bio<T: Target>(bio: *mut bio) -> *mut PerBio<T> {
     // SAFETY: Only calculates: device-mapper puts it before the clone.
-    unsafe { bindings::dm_per_bio_data(bio, size_of::<PerBio<T>>()) }.cast()
+    unsafe { bindings::dm_per_bio_data(bio, per_bio_bytes::<T>()) }.cast()
 }
 
 /// A registered target type; unregistered when dropped.
@@ -275,6 +398,7 @@ impl<T: Target> Registration<T> {
             ctr: Some(Callbacks::<T>::ctr),
             dtr: Some(Callbacks::<T>::dtr),
             map: Some(Callbacks::<T>::map),
+            // Always: per-bio data is dropped there.
             end_io: Some(Callbacks::<T>::end_io),
             presuspend: if T::HAS_PRESUSPEND {
                 Some(Callbacks::<T>::presuspend)
@@ -296,23 +420,25 @@ impl<T: Target> Registration<T> {
             } else {
                 None
             },
-            status: Some(Callbacks::<T>::status),
-            message: Some(Callbacks::<T>::message),
+            status: if T::HAS_STATUS {
+                Some(Callbacks::<T>::status)
+            } else {
+                None
+            },
+            message: if T::HAS_MESSAGE {
+                Some(Callbacks::<T>::message)
+            } else {
+                None
+            },
             iterate_devices: Some(Callbacks::<T>::iterate_devices),
-            io_hints: Some(Callbacks::<T>::io_hints),
+            io_hints: if T::HAS_IO_HINTS {
+                Some(Callbacks::<T>::io_hints)
+            } else {
+                None
+            },
             ..Default::default()
         });
-        let later = WorkQueue::in_softirq(T::NAME)?;
-        let slabs = BioSlabs::new(size_of::<PerBio<T>>())?;
-        let this = KBox::new(
-            Type {
-                raw,
-                shared,
-                later,
-                _slabs: slabs,
-            },
-            GFP_KERNEL,
-        )?;
+        let this = KBox::new(Type { raw, shared }, GFP_KERNEL)?;
         // SAFETY: The type is complete, and stays where it is until it is unregistered.
         kernel::error::to_result(unsafe { bindings::dm_register_target(this.raw.get()) })?;
         // INVARIANT: Just registered.
@@ -326,6 +452,33 @@ impl<T: Target> Drop for Registration<T> {
         // none is left.
         unsafe { bindings::dm_unregister_target(self.0.raw.get()) };
     }
+}
+
+/// Declares a module that only registers a target type, whose `Shared` has a default value.
+///
+/// Takes what [`module!`](kernel::prelude::module) takes, with the target as `type`.
+#[macro_export]
+macro_rules! module_target {
+    (type: $type:ty, $($rest:tt)*) => {
+        struct TargetModule {
+            _registration: $crate::target::Registration<$type>,
+        }
+
+        impl ::kernel::Module for TargetModule {
+            fn init(module: &'static ::kernel::ThisModule) -> ::kernel::error::Result<Self> {
+                let shared = ::core::default::Default::default();
+                let shared = ::kernel::sync::Arc::new(shared, ::kernel::alloc::flags::GFP_KERNEL)?;
+                Ok(Self {
+                    _registration: $crate::target::Registration::new(module, shared)?,
+                })
+            }
+        }
+
+        ::kernel::prelude::module! {
+            type: TargetModule,
+            $($rest)*
+        }
+    };
 }
 
 /// The functions that device-mapper calls.
@@ -377,9 +530,9 @@ impl<T: Target> Callbacks<T> {
             unsafe {
                 (*ti).private = KBox::into_raw(target).cast();
                 // CAST: A few hundred bytes.
-                (*ti).per_io_data_size = size_of::<PerBio<T>>() as u32;
-                // A bio may wait before it is sent, with `dm_submit_bio_remap()`.
-                (*ti).set_accounts_remapped_io(true);
+                (*ti).per_io_data_size = per_bio_bytes::<T>() as u32;
+                // They are sent with `dm_submit_bio_remap()`.
+                (*ti).set_accounts_remapped_io(T::InFlight::SENDS_LATER);
             }
             Ok(0)
         })
@@ -400,13 +553,23 @@ impl<T: Target> Callbacks<T> {
         let slot = per_bio::<T>(bio);
         // SAFETY: There is room for a `PerBio<T>`, and nobody has looked at it.
         unsafe {
-            (&raw mut (*slot).data).write(T::PerBio::default());
-            (&raw mut (*slot).phase).write(Phase::Under);
+            slot.write(PerBio {
+                in_flight: T::InFlight::default(),
+                data: T::PerBio::default(),
+            });
         }
         // SAFETY: The bio is a clone that is now ours, and its data initialised.
         let bio = unsafe { Bio::from_raw(NonNull::new_unchecked(bio), (*ti).begin) };
         // SAFETY: Device-mapper's promise.
-        unsafe { Self::target(ti) }.map(bio).code()
+        let mapped = unsafe { Self::target(ti) }.map(bio);
+        // SAFETY: This is the bio's map function.
+        let (code, given_back) = unsafe { mapped.carry_out_in_map() };
+        if given_back {
+            // SAFETY: Device-mapper frees the clone without `end_io`.
+            unsafe { slot.drop_in_place() };
+        }
+        // CAST: A small number.
+        code as c_int
     }
 
     /// # Safety
@@ -418,69 +581,25 @@ impl<T: Target> Callbacks<T> {
         error: *mut blk_status_t,
     ) -> c_int {
         let slot = per_bio::<T>(bio);
-        // SAFETY: A clone that went through `map`, and completes when this has returned.
-        let (ended, ok, phase) = unsafe {
-            (
-                EndedBio::from_raw(NonNull::new_unchecked(bio)),
-                u32::from(*error) == bindings::DM_RUST_STS_OK,
-                (*slot).phase,
-            )
-        };
-        if !matches!(phase, Phase::Ended) {
+        // SAFETY: Initialised in `map`.
+        let again = unsafe { (*slot).in_flight.has_ended() };
+        let ended = if T::HAS_END_IO && !again {
+            // SAFETY: A clone that went through `map`, and completes when this has returned. The status is device-mapper's.
+            let bio = unsafe {
+                let ok = u32::from(*error) == bindings::DM_RUST_STS_OK;
+                EndedBio::from_raw(NonNull::new_unchecked(bio), ok)
+            };
             // SAFETY: Device-mapper's promise.
-            let target = unsafe { Self::target(ti) };
-            // SAFETY: Only asks for the context.
-            let later = T::HAS_TAKES_LONG && ok && unsafe { bindings::dm_rust_in_hardirq() };
-            if later && target.takes_long(&ended) {
-                // SAFETY: The type is the first field of a `Type<T>`. The work is nobody's, and its queue there
-                // for as long as the type is registered.
-                unsafe {
-                    let pointers = (NonNull::new_unchecked(bio), NonNull::from(target));
-                    (*slot).ended.write(pointers);
-                    let work = Opaque::cast_into(&raw const (*slot).work);
-                    let later = &(*(*ti).type_.cast::<Type<T>>()).later;
-                    later.queue(work, Self::end_later);
-                }
-                return bindings::DM_RUST_ENDIO_INCOMPLETE as c_int;
-            }
-            // SAFETY: It ends for the first time.
-            unsafe { Self::finish(target, slot, &ended, ok) };
-        }
-        // SAFETY: Initialised in `map`, and not used after this.
-        unsafe { (&raw mut (*slot).data).drop_in_place() };
-        bindings::DM_RUST_ENDIO_DONE as c_int
-    }
-
-    /// Looks at a bio that has ended.
-    ///
-    /// # Safety
-    ///
-    /// `slot` is that of `ended`, which went through `map` and was not looked at.
-    unsafe fn finish(target: &T, slot: *mut PerBio<T>, ended: &EndedBio<'_, T>, ok: bool) {
-        target.end_io(ended, ok);
-        // SAFETY: The slot is the bio's, which is ours.
-        unsafe {
-            let phase = core::mem::replace(&mut (*slot).phase, Phase::Ended);
-            if let Phase::Leading(lead) = phase {
-                lead.land(NonNull::new_unchecked((*slot).flight.as_mut_ptr()), ok);
-            }
-        }
-    }
-
-    /// # Safety
-    ///
-    /// Called by the workqueue, with the work of a bio that `end_io` has put there.
-    unsafe extern "C" fn end_later(work: *mut work_struct) {
-        let slot = work.cast::<PerBio<T>>();
-        // SAFETY: `end_io` wrote them, and the bio keeps its target alive.
-        let (bio, ended, target) = unsafe {
-            let (bio, target) = (*slot).ended.assume_init();
-            (bio, EndedBio::from_raw(bio), target.as_ref())
+            unsafe { Self::target(ti) }.end_io(bio).0
+        } else {
+            bindings::DM_RUST_ENDIO_DONE
         };
-        // SAFETY: It ends for the first time.
-        unsafe { Self::finish(target, slot, &ended, true) };
-        // SAFETY: Ours, as `end_io` said that it isn't completed; not used after this.
-        unsafe { kernel::bindings::bio_endio(bio.as_ptr()) };
+        if ended != bindings::DM_RUST_ENDIO_INCOMPLETE {
+            // SAFETY: Initialised in `map`, and not used after this.
+            unsafe { slot.drop_in_place() };
+        }
+        // CAST: A small number.
+        ended as c_int
     }
 
     /// # Safety
@@ -564,7 +683,7 @@ impl<T: Target> Callbacks<T> {
             // SAFETY: Device-mapper's buffer of `maxlen` bytes, which is ours for now.
             // CAST: A `u32` fits.
             let buffer = unsafe { core::slice::from_raw_parts_mut(result.cast(), maxlen as usize) };
-            target.answer(answer, &mut StatusBuffer::new(buffer))?;
+            target.reply(answer, &mut StatusBuffer::new(buffer))?;
             // 1 says that there is an answer.
             Ok(1)
         })
@@ -578,26 +697,25 @@ impl<T: Target> Callbacks<T> {
         callout: bindings::iterate_devices_callout_fn,
         data: *mut c_void,
     ) -> c_int {
+        let Some(callout) = callout else {
+            return 0;
+        };
         // SAFETY: Device-mapper's promise.
-        let device = unsafe { Self::target(ti) }.device();
-        // SAFETY: The device is open, and the callout's arguments are device-mapper's own.
-        callout.map_or(0, |callout| unsafe {
-            callout(ti, device.as_ptr(), 0, (*ti).len, data)
-        })
+        for it in unsafe { Self::target(ti).devices((*ti).len) } {
+            // SAFETY: The device is open, and the callout's arguments are device-mapper's own.
+            let result = unsafe { callout(ti, it.device.as_ptr(), it.start, it.sectors, data) };
+            if result != 0 {
+                return result;
+            }
+        }
+        0
     }
 
     /// # Safety
     ///
     /// As for `ctr`.
     unsafe extern "C" fn io_hints(ti: *mut bindings::dm_target, limits: *mut queue_limits) {
-        // SAFETY: Device-mapper's promise.
-        let (target, limits) = unsafe { (Self::target(ti), &mut *limits) };
-        limits.io_opt = limits.io_opt.max(target.optimal_io_bytes());
-        // Or I/O longer than that is split in the middle of a page; 255 is a common limit.
-        for max in [&mut limits.max_hw_sectors, &mut limits.max_sectors] {
-            if *max > PAGE_SECTORS {
-                *max &= !(PAGE_SECTORS - 1);
-            }
-        }
+        // SAFETY: Device-mapper's promise, and its limits, which nobody else uses meanwhile.
+        unsafe { Self::target(ti).io_hints(&mut Limits(&mut *limits)) };
     }
 }

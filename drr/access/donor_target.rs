@@ -139,12 +139,12 @@ fn reason(why: End) -> &'static str {
 }
 
 impl DonorTarget {
-    /// The number of its target_id, once it has one.
+    /// The `dev_t` of its mapped device, once that has one.
     pub(crate) fn dev_t(&self) -> u32 {
         self.dev_t.load(Relaxed)
     }
 
-    /// The target_id has its number, which it doesn't when the first of its targets is made.
+    /// Notes the `dev_t` of its mapped device, which has none yet when its first target is made.
     pub(crate) fn set_dev_t(&self, dev_t: u32) {
         self.dev_t.store(dev_t, Relaxed);
     }

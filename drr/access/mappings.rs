@@ -21,7 +21,7 @@ use dm::{
 
 use crate::{access::epoch::Epoch, layers::id::ThinId};
 
-/// ThinId, virtual block, the stamp's moment, binding, data block, time: one is kept in these words.
+/// Thin id, virtual block, the stamp's moment, binding, data block, time: one is kept in these words.
 const WORDS: usize = 7;
 
 /// Pages of memory for each mapping that is kept: 64 bytes in a MiB.

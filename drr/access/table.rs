@@ -183,7 +183,7 @@ pub(crate) type PageDonor<'g> = Donor<'g, BlockExtent, Holder>;
 pub(crate) struct AccessTable {
     directory: Directory<BlockExtent, Arc<TargetRegistry>>,
     pub(crate) targets: Arc<TargetRegistry>,
-    /// MappingCache that were looked up.
+    /// Lookups that are kept for other reads.
     pub(crate) mappings: MappingCache,
     /// Blocks that were found not to be shared.
     pub(crate) unshared: UnsharedBlocks,

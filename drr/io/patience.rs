@@ -346,7 +346,7 @@ mod tests {
         let mut now = NOW;
         while restraint <= most {
             assert_eq!(lag.advice(own, now), Advice::Leave);
-            // LayerId comes late with the same doesn't make it worse.
+            // One that comes late with the same doesn't make it worse.
             lag.judge(ms(20), now);
             now += restraint;
             assert_eq!(lag.advice(own, now), Advice::Follow);

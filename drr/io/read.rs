@@ -54,7 +54,7 @@ pub(crate) struct MappedRange {
 /// What travels with a bio.
 #[derive(Default)]
 pub(crate) struct PerBioData {
-    /// LayerId wrote the block that a read is for.
+    /// The layer that wrote the block that a read is for.
     owner: Option<LayerId>,
     /// The target whose read it has followed, or might have; 0 for none.
     followed: u32,
@@ -240,11 +240,12 @@ impl Drr {
         let (sector, disk) = (bio.sector(), self.thin.device().bdev());
         let (owner, sectors, metadata) = (bio.data().owner, bio.sectors(), bio.metadata());
         let traced = self.traced(sector, sectors);
-        match read_privately(bio, self, disk, sector, || {
-            self.stats.miss(Miss::NoRecord, owner, sectors, metadata);
-            trace!(miss, traced, Miss::NoRecord.reason());
-        }) {
-            Ok(mapped) => mapped,
+        match read_privately(bio, self, disk, sector) {
+            Ok(mapped) => {
+                self.stats.miss(Miss::NoRecord, owner, sectors, metadata);
+                trace!(miss, traced, Miss::NoRecord.reason());
+                mapped
+            }
             Err(bio) => self.missed(bio, Miss::NoRecord),
         }
     }
@@ -298,7 +299,7 @@ impl Drr {
             .unwrap_or(Advice::Leave)
     }
 
-    /// A read's data is there: completes it. The target may be gone afterwards.
+    /// Completes a read whose data is there.
     fn hit<'a>(&'a self, mut bio: Bio<'a, Self>, sources: &Sources) -> Mapped {
         let (owner, metadata) = (bio.data().owner, bio.metadata());
         let (sector, sectors) = (bio.sector(), bio.sectors());
@@ -325,10 +326,16 @@ impl Drr {
             .map_or(0, |source| source.layer.thin_id);
         let disk = self.thin.device().bdev();
         // What can't be compared isn't served.
-        read_again(bio, self, disk, sector, account).unwrap_or_else(|mut bio| {
-            bio.data().served = false;
-            self.missed(bio, Miss::NoRecord)
-        })
+        match read_again(bio, self, disk, sector) {
+            Ok(mapped) => {
+                account();
+                mapped
+            }
+            Err(mut bio) => {
+                bio.data().served = false;
+                self.missed(bio, Miss::NoRecord)
+            }
+        }
     }
 
     /// What tracepoints tell of donors.
@@ -397,7 +404,7 @@ impl Drr {
             if memory.unshared() {
                 // It was written after all snapshots, so by this layer.
                 let (_, owner) = self.handle.tree().owner(layer, u32::MAX);
-                return (owner, Err(Miss::UnsharedBlocks));
+                return (owner, Err(Miss::Unshared));
             }
             match self.look_up(sector, layer, block, &mut stamp, &memory) {
                 Ok(mapping) => mapping,
@@ -411,7 +418,7 @@ impl Drr {
                 return Err(Miss::Layout);
             }
             if !mapping.shared && Rule::Shared.on() {
-                return Err(Miss::UnsharedBlocks);
+                return Err(Miss::Unshared);
             }
             Ok(MappedRange {
                 block: Block::of(&mapping).ok_or(Miss::Layout)?,
@@ -455,7 +462,7 @@ impl Drr {
             .map_err(|error| match error {
                 EAGAIN => Miss::Metadata,
                 ESTALE => Miss::Stale,
-                _ => Miss::UnsharedBlocks,
+                _ => Miss::Unshared,
             })?;
         self.check_layer(layer, &mapping)?;
         *stamp = stamp.filter(|_| self.handle.pool.settles(&mapping));

@@ -56,10 +56,8 @@ impl Drr {
         }
         let written = match self.whole(&mut bio, start) {
             Some(whole) if self.is_worth_it(&mut bio) => {
-                let (sector, sectors) = (bio.sector(), bio.sectors());
-                let traced = self.traced(sector, sectors);
+                let traced = self.traced(bio.sector(), bio.sectors());
                 let written = whole.write_for(bio, self, self.sector_of(start));
-                // The target may be gone.
                 if written.is_ok() {
                     trace!(whole_write, traced);
                 }

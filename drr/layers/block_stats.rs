@@ -69,7 +69,7 @@ impl HotBlock {
 
 /// log2 of the buckets, and of a quarter of the blocks that are counted.
 const BITS: u32 = 16;
-/// BlockStats that are counted at most: 128 bytes each.
+/// Most blocks that are counted: 128 bytes each.
 const MOST: u64 = 4 << BITS;
 /// Classes of reads: 1, 2-3, 4-7 ...
 const CLASSES: usize = 32;

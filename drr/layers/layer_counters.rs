@@ -112,7 +112,7 @@ impl<const N: usize> Row<N> {
 /// Places that are looked at for a layer.
 const PROBES: usize = 16;
 
-/// A table of layers with `N` counters each. LayerId comes when it is full is not told apart from others.
+/// A table of layers with `N` counters each. Layers that come when it is full are counted together.
 pub(crate) struct LayerCounters<const N: usize> {
     /// A power of two.
     rows: KVVec<Row<N>>,

@@ -2,10 +2,9 @@
 
 //! Bios on their way through a target.
 //!
-//! A [`Bio`] handed to [`Target::map`] is owned by the target. There are three ways to be rid of
-//! it, each of which takes it and returns the [`Mapped`] that `map` has to return: send it down,
-//! complete it, or have it completed later. An [`EndedBio`] comes back from below and is only
-//! looked at.
+//! A [`Bio`] handed to [`Target::map`] is owned by the target. All ways to be rid of it take it and return the
+//! [`Mapped`] that `map` has to return: it is sent down, completed, has to wait, or is given back. An [`EndedBio`]
+//! has ended, and is only looked at.
 //!
 //! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h)
 
@@ -23,31 +22,125 @@ use crate::{
 /// log2 of the size of a sector.
 pub const SECTOR_SHIFT: u32 = 9;
 
-/// What a bio asks for.
+/// The operation of a bio.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Op {
-    /// Read.
+    /// Read (`REQ_OP_READ`).
     Read,
-    /// Write data or zeroes, or discard: the sectors change.
-    Change,
-    /// Flush and everything else: no sector changes.
+    /// Write data (`REQ_OP_WRITE`).
+    Write,
+    /// Write zeroes (`REQ_OP_WRITE_ZEROES`).
+    WriteZeroes,
+    /// Discard (`REQ_OP_DISCARD`).
+    Discard,
+    /// Discard so that nothing can be recovered (`REQ_OP_SECURE_ERASE`).
+    SecureErase,
+    /// Flush the device's write cache (an empty write with `REQ_PREFLUSH`).
+    Flush,
+    /// Any other.
     Other,
 }
 
-/// What became of a bio; only this module makes one.
-pub struct Mapped(i32);
+impl Op {
+    /// Returns whether the bio's sectors may read differently afterwards.
+    pub fn changes_sectors(self) -> bool {
+        matches!(
+            self,
+            Self::Write | Self::WriteZeroes | Self::Discard | Self::SecureErase
+        )
+    }
+}
+
+/// What becomes of a bio that a target was given. Only made from a [`Bio`], which it takes.
+///
+/// It is done when the target's function has returned: once the bio has ended, the target may be gone.
+#[must_use]
+pub struct Mapped(Action);
+
+enum Action {
+    /// It goes to the device that it has been remapped to.
+    Remapped(NonNull<bio>),
+    /// It has ended, with its status.
+    Complete(NonNull<bio>),
+    /// A private bio is sent for it.
+    Send {
+        bio: NonNull<bio>,
+        private: NonNull<bio>,
+    },
+    /// It waits; another context may have it already.
+    Parked,
+    /// Device-mapper maps it again later.
+    Requeue(NonNull<bio>),
+    /// Device-mapper fails it.
+    Kill(NonNull<bio>),
+}
 
 impl Mapped {
-    pub(crate) fn submitted() -> Self {
-        Self(bindings::DM_RUST_MAPIO_SUBMITTED as i32)
+    /// The bio waits in a list of this crate's, and goes on by [`Self::carry_out`].
+    pub(crate) fn parked() -> Self {
+        Self(Action::Parked)
     }
 
-    pub(crate) fn code(self) -> i32 {
-        self.0
+    /// The private bio is sent, and completes the other.
+    pub(crate) fn send(bio: NonNull<bio>, private: NonNull<bio>) -> Self {
+        Self(Action::Send { bio, private })
     }
 
-    pub(crate) fn is_remapped(&self) -> bool {
-        self.0 == bindings::DM_RUST_MAPIO_REMAPPED as i32
+    /// Does what there is to be done, in [`Target::map`]'s caller. Returns the code for device-mapper (`DM_MAPIO_*`),
+    /// and whether the clone is given back without having ended.
+    ///
+    /// # Safety
+    ///
+    /// Called once, by device-mapper's map function for the bio.
+    pub(crate) unsafe fn carry_out_in_map(self) -> (u32, bool) {
+        match self.0 {
+            Action::Remapped(_) => (bindings::DM_RUST_MAPIO_REMAPPED, false),
+            Action::Requeue(_) => (bindings::DM_RUST_MAPIO_REQUEUE, true),
+            Action::Kill(_) => (bindings::DM_RUST_MAPIO_KILL, true),
+            Action::Complete(_) | Action::Send { .. } | Action::Parked => {
+                // SAFETY: By the safety requirements.
+                unsafe { self.carry_out() };
+                (bindings::DM_RUST_MAPIO_SUBMITTED, false)
+            }
+        }
+    }
+
+    /// Does what there is to be done with a bio that was parked.
+    ///
+    /// # Safety
+    ///
+    /// Called once; the bio's target type is one whose bios are sent later.
+    pub(crate) unsafe fn carry_out(self) {
+        // SAFETY: Each of them is ours until then, as the `Bio` was. A bio that is sent is charged to the submitter of the
+        // bio above, whoever's task this is.
+        unsafe {
+            match self.0 {
+                Action::Remapped(bio) => {
+                    bindings::dm_submit_bio_remap(bio.as_ptr(), core::ptr::null_mut());
+                }
+                Action::Send { bio, private } => {
+                    bindings::dm_submit_bio_remap(bio.as_ptr(), private.as_ptr());
+                }
+                Action::Complete(bio) => kernel::bindings::bio_endio(bio.as_ptr()),
+                Action::Requeue(bio) => end(bio, bindings::DM_RUST_STS_REQUEUE),
+                Action::Kill(bio) => end(bio, bindings::DM_RUST_STS_IOERR),
+                Action::Parked => {}
+            }
+        }
+    }
+}
+
+/// Ends a bio.
+///
+/// # Safety
+///
+/// The bio is the caller's, and not used after this.
+unsafe fn end(bio: NonNull<bio>, status: u32) {
+    // SAFETY: By the safety requirements.
+    unsafe {
+        // CAST: A `blk_status_t` has eight bits.
+        (*bio.as_ptr()).bi_status = status as u8;
+        kernel::bindings::bio_endio(bio.as_ptr());
     }
 }
 
@@ -89,15 +182,21 @@ impl<'a, T: Target> Bio<'a, T> {
         self.bio.as_ptr()
     }
 
-    /// What it asks for.
+    /// Returns its operation.
     #[inline]
     pub fn op(&self) -> Op {
-        match self.raw().bi_opf & bindings::DM_RUST_OP_MASK {
+        let opf = self.raw().bi_opf;
+        match opf & bindings::DM_RUST_OP_MASK {
             bindings::DM_RUST_OP_READ => Op::Read,
             bindings::DM_RUST_OP_WRITE
-            | bindings::DM_RUST_OP_WRITE_ZEROES
-            | bindings::DM_RUST_OP_DISCARD
-            | bindings::DM_RUST_OP_SECURE_ERASE => Op::Change,
+                if opf & bindings::DM_RUST_OP_FLUSH != 0 && self.sectors() == 0 =>
+            {
+                Op::Flush
+            }
+            bindings::DM_RUST_OP_WRITE => Op::Write,
+            bindings::DM_RUST_OP_WRITE_ZEROES => Op::WriteZeroes,
+            bindings::DM_RUST_OP_DISCARD => Op::Discard,
+            bindings::DM_RUST_OP_SECURE_ERASE => Op::SecureErase,
             _ => Op::Other,
         }
     }
@@ -203,7 +302,7 @@ impl<'a, T: Target> Bio<'a, T> {
     pub fn redirect(self, device: BlockDevice<'_>) -> Mapped {
         // SAFETY: Valid and ours, by the type invariant.
         unsafe { bindings::dm_rust_bio_set_dev(self.bio.as_ptr(), device.as_ptr()) };
-        Mapped(bindings::DM_RUST_MAPIO_REMAPPED as i32)
+        Mapped(Action::Remapped(self.bio))
     }
 
     /// Sends it to `device`, at `sector` there.
@@ -213,17 +312,42 @@ impl<'a, T: Target> Bio<'a, T> {
             bindings::dm_rust_bio_set_dev(self.bio.as_ptr(), device.as_ptr());
             (*self.bio.as_ptr()).bi_iter.bi_sector = sector;
         }
-        Mapped(bindings::DM_RUST_MAPIO_REMAPPED as i32)
+        Mapped(Action::Remapped(self.bio))
     }
 
-    /// Completes it successfully: its data has been written by a [`Writer`].
+    /// Completes it successfully: if it reads, its data has been written by a [`Writer`].
     pub fn complete(self) -> Mapped {
-        // SAFETY: Ours, by the type invariant, and not used after this.
-        unsafe {
-            (*self.bio.as_ptr()).bi_status = bindings::DM_RUST_STS_OK as u8;
-            kernel::bindings::bio_endio(self.bio.as_ptr());
-        }
-        Mapped::submitted()
+        self.end(bindings::DM_RUST_STS_OK)
+    }
+
+    /// Completes it with an I/O error (`BLK_STS_IOERR`).
+    pub fn fail(self) -> Mapped {
+        self.end(bindings::DM_RUST_STS_IOERR)
+    }
+
+    fn end(self, status: u32) -> Mapped {
+        // SAFETY: Ours, by the type invariant.
+        // CAST: A `blk_status_t` has eight bits.
+        unsafe { (*self.bio.as_ptr()).bi_status = status as u8 };
+        Mapped(Action::Complete(self.bio))
+    }
+
+    /// Gives it back to be mapped again later. Device-mapper does so when the device has been suspended and resumed,
+    /// and fails it if the device isn't being suspended without flushing (`DM_MAPIO_REQUEUE`).
+    pub fn requeue(self) -> Mapped {
+        Mapped(Action::Requeue(self.bio))
+    }
+
+    /// Gives it back to be failed with an I/O error, without [`Target::end_io`] (`DM_MAPIO_KILL`).
+    pub fn kill(self) -> Mapped {
+        Mapped(Action::Kill(self.bio))
+    }
+
+    /// Of a flush, discard, secure erase or write-zeroes bio that device-mapper sends to a target several times, tells
+    /// which one it is, from 0 on ([`Constructor::set_flush_bios`](crate::target::Constructor::set_flush_bios)).
+    pub fn duplicate_nr(&self) -> u32 {
+        // SAFETY: A clone, by the type invariant.
+        unsafe { bindings::dm_bio_get_target_bio_nr(self.bio.as_ptr()) }
     }
 }
 
@@ -244,6 +368,7 @@ pub(crate) unsafe fn per_bio_data<T: Target>(bio: *mut bio) -> *mut T::PerBio {
 /// The bio is valid and does not complete towards its submitter during `'a`.
 pub struct EndedBio<'a, T: Target> {
     bio: NonNull<bio>,
+    ok: bool,
     target: PhantomData<&'a T>,
 }
 
@@ -251,12 +376,22 @@ impl<'a, T: Target> EndedBio<'a, T> {
     /// # Safety
     ///
     /// As the type invariant says; `bio` was cloned for a `T` and went through its `map`.
-    pub(crate) unsafe fn from_raw(bio: NonNull<bio>) -> Self {
+    pub(crate) unsafe fn from_raw(bio: NonNull<bio>, ok: bool) -> Self {
         // INVARIANT: By the safety requirements.
         Self {
             bio,
+            ok,
             target: PhantomData,
         }
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut bio {
+        self.bio.as_ptr()
+    }
+
+    /// Returns whether it has ended without an error.
+    pub fn ok(&self) -> bool {
+        self.ok
     }
 
     /// Data of the target's own that travelled with the bio.

@@ -7,7 +7,7 @@
 
 use core::{marker::PhantomData, ptr::NonNull};
 
-use kernel::bindings::block_device;
+use kernel::{bindings::block_device, prelude::*};
 
 use crate::bindings;
 
@@ -95,14 +95,12 @@ impl Device {
         unsafe { BlockDevice(NonNull::new_unchecked(self.dev.as_ref().bdev), PhantomData) }
     }
 
-    /// Its number as `major:minor`, zero-terminated, as tables show it.
-    pub fn number(&self) -> [u8; 16] {
-        let mut text = [0; 16];
-        // SAFETY: `text` has the size that `format_dev_t()` asks for.
-        unsafe {
-            bindings::dm_rust_format_dev(text.as_mut_ptr().cast(), self.bdev().as_ptr());
-        }
-        text
+    /// Returns its number as tables show it, `major:minor` (`struct dm_dev`).
+    pub fn name(&self) -> &str {
+        // SAFETY: A string that device-mapper doesn't change while the device is open.
+        let name = unsafe { CStr::from_char_ptr(self.dev.as_ref().name.as_ptr()) };
+        // Digits and a colon.
+        name.to_str().unwrap_or_default()
     }
 }
 

@@ -143,43 +143,38 @@ impl PrivateBio {
         unsafe { Writer::new(bio.bi_io_vec, bio.bi_iter, first << PAGE_SHIFT) }
     }
 
-    /// Sends it to sector `sector` of its device. When it has ended `done` is called, in a kernel thread if it has a
-    /// queue, and then `bio` completes as it has.
-    ///
-    /// Gives the bio back if there is no memory; else calls `before` when it can't fail any more, and
-    /// when this has returned the target may be gone, unless something else keeps it.
+    /// Has it sent to sector `sector` of its device. When it has ended `done` is called, in a kernel thread if it has a
+    /// queue, and then `bio` completes as it has. Gives the bio back if there is no memory.
     pub(crate) fn send_for<'a, T: Target>(
         self,
         bio: Bio<'a, T>,
         target: &'a T,
         sector: u64,
         done: Done<T>,
-        before: impl FnOnce(),
     ) -> core::result::Result<Mapped, Bio<'a, T>> {
-        let own = self.bio.as_ptr();
-        let errand = PrivateIo::<T> {
+        let private = self.bio;
+        // SAFETY: A bio's pointer is not null.
+        let above = unsafe { NonNull::new_unchecked(bio.as_ptr()) };
+        let io = PrivateIo::<T> {
             work: Opaque::uninit(),
             status: 0,
             private: self,
-            // SAFETY: A bio's pointer is not null.
-            bio: unsafe { NonNull::new_unchecked(bio.as_ptr()) },
+            bio: above,
             target: NonNull::from(target),
             extent: bio.iter(),
             done,
         };
-        let Ok(errand) = KBox::new(errand, GFP_NOWAIT | __GFP_NOWARN) else {
+        let Ok(io) = KBox::new(io, GFP_NOWAIT | __GFP_NOWARN) else {
             return Err(bio);
         };
-        before();
-        // SAFETY: The bio is ours and complete; `ended` gets the box back.
+        // SAFETY: The private bio is ours and complete; `ended` gets the box back.
         unsafe {
-            (*own).bi_iter.bi_sector = sector;
-            (*own).bi_private = KBox::into_raw(errand).cast();
-            (*own).bi_end_io = Some(ended::<T>);
-            // Charged to whom the bio above is charged to.
-            bindings::dm_submit_bio_remap(bio.as_ptr(), own);
+            let private = private.as_ptr();
+            (*private).bi_iter.bi_sector = sector;
+            (*private).bi_private = KBox::into_raw(io).cast();
+            (*private).bi_end_io = Some(ended::<T>);
         }
-        Ok(Mapped::submitted())
+        Ok(Mapped::send(above, private))
     }
 }
 

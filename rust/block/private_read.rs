@@ -36,23 +36,19 @@ pub trait PrivateReads: Target {
 }
 
 /// Reads for `bio` from sector `sector` of `device`: into pages of our own, which are copied to the bio, and
-/// shown to the target ([`PrivateReads::page_read`]) before it completes.
-///
-/// Gives the bio back if there is no memory; else calls `before` when it can't fail any more, and when this has
-/// returned the target may be gone, unless something else keeps it.
+/// shown to the target ([`PrivateReads::page_read`]) before it completes. Gives the bio back if there is no memory.
 pub fn read_privately<'a, T: PrivateReads>(
     bio: Bio<'a, T>,
     target: &'a T,
     device: BlockDevice<'_>,
     sector: u64,
-    before: impl FnOnce(),
 ) -> core::result::Result<Mapped, Bio<'a, T>> {
     let size = bio.iter().bi_size;
     let Some(own) = PrivateBio::new(&bio, device, bio.read_flags(), size) else {
         return Err(bio);
     };
     let done = Done::in_task(|target: &T| &target.store().queue, has_come::<T>);
-    own.send_for(bio, target, sector, done, before)
+    own.send_for(bio, target, sector, done)
 }
 
 fn has_come<T: PrivateReads>(read: &mut PrivateIo<T>, ok: bool) {
@@ -75,7 +71,7 @@ fn show_pages<T: PrivateReads>(read: &PrivateIo<T>, pages: impl Iterator<Item = 
     // SAFETY: The bio is ours until the errand is done, and has been through `map`.
     let (ended, data) = unsafe {
         (
-            EndedBio::<T>::from_raw(bio),
+            EndedBio::<T>::from_raw(bio, true),
             &*per_bio_data::<T>(bio.as_ptr()),
         )
     };

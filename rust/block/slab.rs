@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! BioSlabs of clones that stay when the last target goes.
+//! Slabs of clones that stay when the last target goes.
 //!
 //! Device-mapper has two slabs of bios for each size of per-bio data. With the last device of a size it destroys them,
 //! which takes three RCU barriers each: 0.1 s, and more where there are few timer ticks. Where containers come and
@@ -21,6 +21,11 @@ use crate::bindings;
 /// The bio set is initialised, and there until the value is dropped.
 struct Slab(NonNull<bio_set>);
 
+// SAFETY: A bio set may be freed by any task.
+unsafe impl Send for Slab {}
+// SAFETY: Nothing is done with a shared one.
+unsafe impl Sync for Slab {}
+
 impl Slab {
     /// For a bio's first clone, or for those that follow.
     fn new(data_size: usize, first: bool) -> Result<Self> {
@@ -40,14 +45,14 @@ impl Drop for Slab {
 }
 
 /// Both slabs for a size of per-bio data.
-pub(crate) struct BioSlabs {
+pub struct BioSlabs {
     _first: Slab,
     _more: Slab,
 }
 
 impl BioSlabs {
     /// Makes or joins them. `data_size` is in bytes. Process context; fails with `ENOMEM`.
-    pub(crate) fn new(data_size: usize) -> Result<Self> {
+    pub fn new(data_size: usize) -> Result<Self> {
         Ok(Self {
             _first: Slab::new(data_size, true)?,
             _more: Slab::new(data_size, false)?,

@@ -7,7 +7,7 @@
 //! that until it has ended: [`BlockLocks::make_exclusive`]. Writes that come to the block meanwhile are parked. No
 //! task waits: a bio that is parked holds nothing but its own memory.
 //!
-//! BlockRange have a limited number of *cells*, many blocks the same. A cell counts those that share any of its
+//! The locks have a limited number of *cells*, many blocks the same. A cell counts those that share any of its
 //! blocks, and has a bit that says that one of the blocks is exclusive. So a write that wants to be alone is denied
 //! that by a write to another block of the cell; but no write waits for another block. One that finds the bit set looks
 //! under the cell's lock which block it is, and goes on if it isn't one of its own.
@@ -36,7 +36,7 @@ use kernel::{
 use crate::{
     block::bio::{Bio, Mapped},
     drr::rule::Rule,
-    io::in_flight::{Follow, InFlightBio, InFlightList},
+    io::in_flight::{BioLink, Follow, InFlightList},
     sync::index::hash,
 };
 
@@ -175,12 +175,8 @@ impl<const COUNT: usize> Taken<'_, COUNT> {
     pub fn park<T: Follow>(mut self, mut bio: Bio<'_, T>, target: &T) -> Mapped {
         bio.stop_polling();
         // SAFETY: The bio is ours, and nobody knows of its flight.
-        unsafe {
-            self.guarded
-                .waiting
-                .push(InFlightBio::deferred(&bio, target))
-        };
-        Mapped::submitted()
+        unsafe { self.guarded.waiting.push(BioLink::deferred(&bio, target)) };
+        Mapped::parked()
     }
 }
 

@@ -2,7 +2,7 @@
 
 //! Writes of whole blocks instead of smaller ones.
 //!
-//! LayerId keeps other writes to the block from coming in between is not decided here: see
+//! Nothing here keeps other writes to the block from coming in between: that is the task of
 //! [`crate::io::block_lock`].
 
 use core::result::Result;
@@ -64,11 +64,10 @@ impl FullBlockWrite {
         }
     }
 
-    /// Writes it to `sector` of the device; then `bio` completes, as that has ended.
+    /// Has it written to sector `sector` of the device; then `bio` completes, as that has ended.
     ///
     /// All of it must have been written, with [`Self::writer`] and [`Self::overlay`]. Gives the bio
-    /// back if there is no memory; when this has returned the target may be gone, unless something
-    /// else keeps it.
+    /// back if there is no memory.
     pub fn write_for<'a, T: Target>(
         self,
         bio: Bio<'a, T>,
@@ -76,6 +75,6 @@ impl FullBlockWrite {
         sector: u64,
     ) -> Result<Mapped, Bio<'a, T>> {
         self.0
-            .send_for(bio, target, sector, Done::at_once(|_, _| {}), || {})
+            .send_for(bio, target, sector, Done::at_once(|_, _| {}))
     }
 }

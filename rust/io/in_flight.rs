@@ -34,10 +34,10 @@ use kernel::{
 
 use crate::{
     bindings,
-    block::bio::{Bio, Mapped},
+    block::bio::{Bio, EndedBio, Mapped},
     sync::index::hash,
     sync::work_queue::WorkQueue,
-    target::{per_bio, Phase, Target},
+    target::{per_bio, Ended, PerBioExtension, Sealed, Target},
 };
 
 /// When nobody follows a leader any more, in milliseconds after it was sent: that is longer than any healthy disk
@@ -60,9 +60,8 @@ pub enum Wake {
 }
 
 /// A target whose bios can be parked.
-pub trait Follow: Target {
-    /// Goes on with a bio that was parked. Process context; when the bio was completed, the target may be
-    /// gone.
+pub trait Follow: Target<InFlight = InFlightBio> {
+    /// Goes on with a bio that was parked. Process context.
     fn resume_bio<'a>(&'a self, bio: Bio<'a, Self>, why: Wake) -> Mapped;
 
     /// What the target's parked bios go on in. Work there may wait for what lies below the target, so no other
@@ -107,72 +106,169 @@ enum Kind {
     Deferred,
 }
 
-/// Where a leader is found, which is all that its own bio needs to know: the flight is the bucket's.
+/// Where a leader is found.
 ///
 /// # Invariants
 ///
-/// `table` is an [`InFlight`] of the type that `land` is of.
+/// `table` is an [`InFlight`] of the type that `land` is of, and lives as long as there are bios of its target type.
 #[derive(Clone, Copy)]
-pub(crate) struct Lead {
+struct Lead {
     content: (u64, u64),
     table: NonNull<c_void>,
-    land: unsafe fn(&Self, NonNull<InFlightBio>, bool),
+    land: unsafe fn(&Self, NonNull<BioLink>, bool),
 }
 
-impl Lead {
-    /// The leader has ended: it is found no more, and its followers go on. Any context.
-    ///
-    /// # Safety
-    ///
-    /// `flight` is that of the bio that [`Vacant::lead`] made this for, which isn't completed yet; called once.
-    pub(crate) unsafe fn land(&self, flight: NonNull<InFlightBio>, ok: bool) {
-        // SAFETY: By the safety requirements; the table lives as long as targets.
-        unsafe { (self.land)(self, flight, ok) };
+/// What travels with each bio of a target whose bios can lead, follow, be deferred, or have their end put off.
+///
+/// A leader that has ended lets its followers go with [`EndedBio::wake_followers`], or when its per-bio data is dropped.
+pub struct InFlightBio {
+    link: Opaque<BioLink>,
+    /// There if the bio leads. Then `link` is in the table's bucket.
+    lead: Option<Lead>,
+    end: Opaque<EndWork>,
+    has_ended: bool,
+}
+
+// SAFETY: What is linked belongs to the bio, which may be handled by any task.
+unsafe impl Send for InFlightBio {}
+
+impl Default for InFlightBio {
+    fn default() -> Self {
+        Self {
+            link: Opaque::uninit(),
+            lead: None,
+            end: Opaque::uninit(),
+            has_ended: false,
+        }
     }
 }
 
-/// What travels with a bio that leads or is parked.
+impl Sealed for InFlightBio {}
+
+impl PerBioExtension for InFlightBio {
+    const SENDS_LATER: bool = true;
+
+    fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+}
+
+impl InFlightBio {
+    /// If the bio leads, it is found no more, and its followers go on. Any context.
+    fn wake_followers(&mut self, ok: bool) {
+        if let Some(lead) = self.lead.take() {
+            let link = NonNull::from(&self.link).cast();
+            // SAFETY: The link is in the bucket, and memory of a bio that isn't completed yet; done once.
+            unsafe { (lead.land)(&lead, link, ok) };
+        }
+    }
+}
+
+impl Drop for InFlightBio {
+    fn drop(&mut self) {
+        self.wake_followers(false);
+    }
+}
+
+impl<T: Follow> EndedBio<'_, T> {
+    /// If the bio leads, lets its followers go on, now that what it leaves behind is there. Any context.
+    pub fn wake_followers(&mut self) {
+        // SAFETY: Initialised in `map`, and only used by the bio's owner. Other CPUs use the link, which is opaque.
+        let in_flight = unsafe { &mut (*per_bio::<T>(self.as_ptr())).in_flight };
+        in_flight.wake_followers(self.ok());
+    }
+}
+
+/// A target that may put off the end of its bios.
+pub trait EndIoLater: Target<InFlight = InFlightBio> {
+    /// Does what [`Target::end_io`] has put off. The bio completes when this has returned. Context of the queue.
+    fn end_io_later(&self, bio: &mut EndedBio<'_, Self>);
+}
+
+/// The work of a bio whose end is put off.
 #[repr(C)]
-pub(crate) struct InFlightBio {
-    // First, so that its address is the flight's.
+struct EndWork {
+    // First, so that its address is the whole's.
+    work: Opaque<work_struct>,
+    bio: NonNull<bio>,
+    target: NonNull<c_void>,
+    ok: bool,
+}
+
+impl<T: EndIoLater> EndedBio<'_, T> {
+    /// Has `queue` call [`EndIoLater::end_io_later`] and then complete the bio.
+    pub fn end_later(self, target: &T, queue: &WorkQueue) -> Ended {
+        // SAFETY: A bio has one end, so the work is in no queue. It is the bio's memory, and so is valid until the bio
+        // completes. A queue that is dropped waits for its work.
+        unsafe {
+            let bio = NonNull::new_unchecked(self.as_ptr());
+            let end = Opaque::cast_into(&raw const (*per_bio::<T>(bio.as_ptr())).in_flight.end);
+            (&raw mut (*end).bio).write(bio);
+            (&raw mut (*end).target).write(NonNull::from(target).cast());
+            (&raw mut (*end).ok).write(self.ok());
+            queue.queue(Opaque::cast_into(&raw const (*end).work), end_later::<T>);
+        }
+        Ended::incomplete()
+    }
+}
+
+/// # Safety
+///
+/// Called by a queue, with the work that [`EndedBio::end_later`] has put there.
+unsafe extern "C" fn end_later<T: EndIoLater>(work: *mut work_struct) {
+    let end = work.cast::<EndWork>();
+    // SAFETY: `end_later` wrote them. The bio is ours until it completes, and keeps its target alive.
+    unsafe {
+        let bio = (*end).bio;
+        let mut ended = EndedBio::from_raw(bio, (*end).ok);
+        (*end).target.cast::<T>().as_ref().end_io_later(&mut ended);
+        (*per_bio::<T>(bio.as_ptr())).in_flight.has_ended = true;
+        kernel::bindings::bio_endio(bio.as_ptr());
+    }
+}
+
+/// A bio that leads or is parked, as lists have it.
+#[repr(C)]
+pub(crate) struct BioLink {
+    // First, so that its address is the link's.
     work: Opaque<work_struct>,
     bio: NonNull<bio>,
     begin: u64,
     target: NonNull<c_void>,
     /// The next in the list that it is in.
-    next: *mut InFlightBio,
+    next: *mut BioLink,
     /// [`InFlight::go_on`], of the target's type.
-    go_on: unsafe fn(NonNull<InFlightBio>),
+    go_on: unsafe fn(NonNull<BioLink>),
     kind: Kind,
 }
 
-/// A list of in_flight, each of which is in one list at most.
+/// A list of bios, each of which is in one list at most.
 ///
 /// # Invariants
 ///
 /// All that are in it are those of bios in flight, and nobody touches them but whoever has the list.
-pub(crate) struct InFlightList(*mut InFlightBio);
+pub(crate) struct InFlightList(*mut BioLink);
 
-// SAFETY: By the type invariant the in_flight go with the list, and bios may be handled by any task.
+// SAFETY: By the type invariant the bios go with the list, and bios may be handled by any task.
 unsafe impl Send for InFlightList {}
 
 impl InFlightList {
     pub(crate) const EMPTY: Self = Self(ptr::null_mut());
 
-    /// Adds a flight, as the first.
+    /// Adds a link, as the first.
     ///
     /// # Safety
     ///
     /// It is in no list, is the caller's, and its bio stays in flight until it is taken out.
-    pub(crate) unsafe fn push(&mut self, flight: NonNull<InFlightBio>) {
+    pub(crate) unsafe fn push(&mut self, link: NonNull<BioLink>) {
         // INVARIANT: By the safety requirements.
         // SAFETY: It is the caller's.
-        unsafe { (*flight.as_ptr()).next = self.0 };
-        self.0 = flight.as_ptr();
+        unsafe { (*link.as_ptr()).next = self.0 };
+        self.0 = link.as_ptr();
     }
 
     /// Takes the first out.
-    pub(crate) fn pop(&mut self) -> Option<NonNull<InFlightBio>> {
+    pub(crate) fn pop(&mut self) -> Option<NonNull<BioLink>> {
         let first = NonNull::new(self.0)?;
         // SAFETY: By the type invariant.
         self.0 = unsafe { first.as_ref().next };
@@ -186,24 +282,24 @@ impl InFlightList {
 
     /// Has all that were deferred go on, each in a worker of its target's. Any context.
     pub(crate) fn go_on(mut self) {
-        while let Some(flight) = self.pop() {
+        while let Some(link) = self.pop() {
             // SAFETY: Taken from the list, so it is ours; once it goes on it may be gone.
-            unsafe { (flight.as_ref().go_on)(flight) };
+            unsafe { (link.as_ref().go_on)(link) };
         }
     }
 
     /// Takes those out of which `goes` is true.
-    fn take_if(&mut self, mut goes: impl FnMut(&mut InFlightBio) -> bool) -> Self {
+    fn take_if(&mut self, mut goes: impl FnMut(&mut BioLink) -> bool) -> Self {
         let (mut stay, mut gone) = (Self::EMPTY, Self::EMPTY);
-        while let Some(mut flight) = self.pop() {
+        while let Some(mut link) = self.pop() {
             // SAFETY: By the type invariant it was ours, and is in no list now.
             unsafe {
-                let list = if goes(flight.as_mut()) {
+                let list = if goes(link.as_mut()) {
                     &mut gone
                 } else {
                     &mut stay
                 };
-                list.push(flight);
+                list.push(link);
             }
         }
         *self = stay;
@@ -211,12 +307,12 @@ impl InFlightList {
     }
 
     /// Calls `visit` for each.
-    fn for_each(&mut self, mut visit: impl FnMut(&mut InFlightBio)) {
+    fn for_each(&mut self, mut visit: impl FnMut(&mut BioLink)) {
         let mut next = self.0;
         // SAFETY: By the type invariant.
-        while let Some(flight) = unsafe { next.as_mut() } {
-            visit(flight);
-            next = flight.next;
+        while let Some(link) = unsafe { next.as_mut() } {
+            visit(link);
+            next = link.next;
         }
     }
 }
@@ -293,12 +389,12 @@ impl<T: Follow> InFlight<T> {
     pub fn entry(&self, range: PageRange) -> Entry<'_, T> {
         let mut leaders = self.bucket(range.content).lock();
         let now = Since::now();
-        let mut found: Option<NonNull<InFlightBio>> = None;
+        let mut found: Option<NonNull<BioLink>> = None;
         let mut limit = range.count;
-        leaders.for_each(|flight| {
+        leaders.for_each(|link| {
             let Kind::Leader {
                 range: its, since, ..
-            } = &flight.kind
+            } = &link.kind
             else {
                 return;
             };
@@ -308,7 +404,7 @@ impl<T: Follow> InFlight<T> {
             if (its.first..its.end()).contains(&range.first) {
                 // RANGE: `range` begins within `its`.
                 limit = range.count.min(its.end() - range.first);
-                found = Some(NonNull::from(flight));
+                found = Some(NonNull::from(link));
             } else if its.first > range.first {
                 // RANGE: `range` begins before `its`.
                 limit = limit.min(its.first - range.first);
@@ -336,40 +432,40 @@ impl<T: Follow> InFlight<T> {
     ///
     /// # Safety
     ///
-    /// Its flight is in no list, and the caller's; its target is a `T`.
-    unsafe fn go_on(flight: NonNull<InFlightBio>) {
-        // SAFETY: By the safety requirements the flight is nobody else's; it lives until `resumed` is
+    /// Its link is in no list, and the caller's; its target is a `T`.
+    unsafe fn go_on(link: NonNull<BioLink>) {
+        // SAFETY: By the safety requirements the link is nobody else's; it lives until `resumed` is
         // done with its bio, and so does its target.
         unsafe {
-            let queue = flight.as_ref().target.cast::<T>().as_ref().queue();
-            let work = Opaque::cast_into(&raw const (*flight.as_ptr()).work);
+            let queue = link.as_ref().target.cast::<T>().as_ref().queue();
+            let work = Opaque::cast_into(&raw const (*link.as_ptr()).work);
             queue.queue(work, Self::resumed);
         };
     }
 
     /// Has followers that were taken from their leaders go on.
     fn wake(&self, mut followers: InFlightList, why: Wake) {
-        while let Some(mut flight) = followers.pop() {
+        while let Some(mut link) = followers.pop() {
             self.parked.add(1u32.wrapping_neg(), Relaxed);
             // SAFETY: Taken from its list, so it is ours.
             unsafe {
-                if let Kind::Follower { why: its, .. } = &mut flight.as_mut().kind {
+                if let Kind::Follower { why: its, .. } = &mut link.as_mut().kind {
                     *its = why;
                 }
-                Self::go_on(flight);
+                Self::go_on(link);
             }
         }
     }
 
     /// Takes the followers of which `goes` is true from all leaders, and has them go their own way; it is told
     /// the leader's target, and the follower.
-    fn part_ways(&self, why: Wake, goes: impl Fn(NonNull<c_void>, &InFlightBio) -> bool) {
+    fn part_ways(&self, why: Wake, goes: impl Fn(NonNull<c_void>, &BioLink) -> bool) {
         for bucket in &self.buckets.locks {
             let mut gone = InFlightList::EMPTY;
             let mut leaders = bucket.lock();
-            leaders.for_each(|flight| {
-                let target = flight.target;
-                let Kind::Leader { followers, .. } = &mut flight.kind else {
+            leaders.for_each(|link| {
+                let target = link.target;
+                let Kind::Leader { followers, .. } = &mut link.kind else {
                     return;
                 };
                 let mut some = followers.take_if(|follower| goes(target, follower));
@@ -411,45 +507,36 @@ impl<T: Follow> InFlight<T> {
 
     /// # Safety
     ///
-    /// Called by the workqueue for a flight that was handed to [`Self::go_on`].
+    /// Called by the workqueue for a link that was handed to [`Self::go_on`].
     unsafe extern "C" fn resumed(work: *mut work_struct) {
-        // SAFETY: The flight is ours, and its target lives as long as its bio is in flight.
-        let (bio, begin, target, why) = unsafe {
-            let flight = &*work.cast::<InFlightBio>();
-            let why = match flight.kind {
+        let link = work.cast::<BioLink>();
+        // SAFETY: The link is ours, and its target lives as long as its bio is in flight.
+        unsafe {
+            let why = match (*link).kind {
                 Kind::Follower { why, .. } => why,
                 Kind::Leader { .. } | Kind::Deferred => Wake::Deferred,
             };
-            (
-                flight.bio,
-                flight.begin,
-                flight.target.cast::<T>().as_ref(),
-                why,
-            )
-        };
-        // SAFETY: The bio was parked, and is ours.
-        let mapped = target.resume_bio(unsafe { Bio::from_raw(bio, begin) }, why);
-        // If it was completed, its target may be gone.
-        if mapped.is_remapped() {
-            // SAFETY: Remapped, and ours still. Charged to whom the bio above is charged to, whoever's task this is.
-            unsafe { bindings::dm_submit_bio_remap(bio.as_ptr(), ptr::null_mut()) };
+            let bio = Bio::from_raw((*link).bio, (*link).begin);
+            let mapped = (*link).target.cast::<T>().as_ref().resume_bio(bio, why);
+            mapped.carry_out();
         }
     }
 
-    /// As [`Lead::land`].
+    /// A leader has ended: it is found no more, and its followers go on. Any context.
     ///
     /// # Safety
     ///
-    /// As for that, and the table is of this type.
-    unsafe fn land(lead: &Lead, flight: NonNull<InFlightBio>, ok: bool) {
+    /// The table is of this type. `link` is that of the bio that [`Vacant::lead`] made `lead` for, which isn't
+    /// completed yet; called once.
+    unsafe fn land(lead: &Lead, link: NonNull<BioLink>, ok: bool) {
         // SAFETY: By the safety requirements; the table lives as long as targets.
         let this = unsafe { lead.table.cast::<Self>().as_ref() };
         let mut leaders = this.bucket(lead.content).lock();
-        let mut gone = leaders.take_if(|other| ptr::eq(other, flight.as_ptr()));
+        let mut gone = leaders.take_if(|other| ptr::eq(other, link.as_ptr()));
         let mut followers = InFlightList::EMPTY;
-        if let Some(mut flight) = gone.pop() {
+        if let Some(mut link) = gone.pop() {
             // SAFETY: Taken from the list, so it is ours.
-            if let Kind::Leader { followers: its, .. } = unsafe { &mut flight.as_mut().kind } {
+            if let Kind::Leader { followers: its, .. } = unsafe { &mut link.as_mut().kind } {
                 followers = its.take();
             }
         }
@@ -513,7 +600,7 @@ pub enum Entry<'a, T: Follow> {
 pub struct Occupied<'a, T: Follow> {
     table: &'a InFlight<T>,
     _leaders: SpinLockIrqGuard<'a, InFlightList>,
-    leader: NonNull<InFlightBio>,
+    leader: NonNull<BioLink>,
     pages: u32,
 }
 
@@ -540,9 +627,9 @@ impl<T: Follow> Occupied<'_, T> {
                 since: Since::now(),
                 patience,
             };
-            let flight = InFlightBio::begin(&bio, target, kind);
+            let link = BioLink::begin(&bio, target, kind);
             if let Kind::Leader { followers, .. } = &mut self.leader.as_mut().kind {
-                followers.push(flight);
+                followers.push(link);
             }
         }
         // Before the lock is let go, so that it is counted before it goes on.
@@ -552,7 +639,7 @@ impl<T: Follow> Occupied<'_, T> {
             // SAFETY: Alive by the type invariant.
             unsafe { bindings::dm_rust_ticker_tick(table.raw(), false) };
         }
-        Mapped::submitted()
+        Mapped::parked()
     }
 }
 
@@ -587,15 +674,15 @@ impl<T: Follow> Vacant<'_, T> {
         };
         // SAFETY: The bio is ours, and the list locked.
         unsafe {
-            let flight = InFlightBio::begin(bio, target, kind);
-            self.leaders.push(flight);
-            (*per_bio::<T>(bio.as_ptr())).phase = Phase::Leading(lead);
+            let link = BioLink::begin(bio, target, kind);
+            self.leaders.push(link);
+            (*per_bio::<T>(bio.as_ptr())).in_flight.lead = Some(lead);
         }
     }
 }
 
-impl InFlightBio {
-    /// Fills in the flight of `bio`, which is deferred.
+impl BioLink {
+    /// Fills in the link of `bio`, which is deferred.
     ///
     /// # Safety
     ///
@@ -605,23 +692,25 @@ impl InFlightBio {
         unsafe { Self::begin(bio, target, Kind::Deferred) }
     }
 
-    /// Fills in the flight of `bio`.
+    /// Fills in the link of `bio`.
     ///
     /// # Safety
     ///
-    /// The bio is the caller's, and stays in flight, with its target, until the flight is done with.
+    /// The bio is the caller's, and stays in flight, with its target, until the link is done with.
     unsafe fn begin<T: Follow>(bio: &Bio<'_, T>, target: &T, kind: Kind) -> NonNull<Self> {
         // SAFETY: By the safety requirements.
-        let flight = unsafe { &mut (*per_bio::<T>(bio.as_ptr())).flight };
-        NonNull::from(flight.write(Self {
-            work: Opaque::uninit(),
-            // SAFETY: A bio's pointer is not null.
-            bio: unsafe { NonNull::new_unchecked(bio.as_ptr()) },
-            begin: bio.begin(),
-            target: NonNull::from(target).cast(),
-            next: ptr::null_mut(),
-            go_on: InFlight::<T>::go_on,
-            kind,
-        }))
+        unsafe {
+            let link = Opaque::cast_into(&raw const (*per_bio::<T>(bio.as_ptr())).in_flight.link);
+            link.write(Self {
+                work: Opaque::uninit(),
+                bio: NonNull::new_unchecked(bio.as_ptr()),
+                begin: bio.begin(),
+                target: NonNull::from(target).cast(),
+                next: ptr::null_mut(),
+                go_on: InFlight::<T>::go_on,
+                kind,
+            });
+            NonNull::new_unchecked(link)
+        }
     }
 }

@@ -27,27 +27,31 @@ pub enum Verdict {
     Failed,
 }
 
-/// Reads `device` from `sector` on into memory of our own, compares it with the data that `bio`
-/// already has, calls [`Target::verified`], and completes `bio` with what the disk has.
+/// A target some of whose reads are verified.
+pub trait Verify: Target {
+    /// Learns what the second read showed. Any context.
+    fn verified(&self, data: &mut Self::PerBio, verdict: Verdict);
+}
+
+/// Has `device` read from sector `sector` on into a private bio, compares that with the data that `bio`
+/// already has, calls [`Verify::verified`], and completes `bio` with what the disk has.
 ///
-/// Gives the bio back if there is no memory; else calls `before` when it can't fail any more, and
-/// when this has returned the target may be gone, unless something else keeps it.
-pub fn read_again<'a, T: Target>(
+/// Gives the bio back if there is no memory.
+pub fn read_again<'a, T: Verify>(
     bio: Bio<'a, T>,
     target: &'a T,
     device: BlockDevice<'_>,
     sector: u64,
-    before: impl FnOnce(),
 ) -> core::result::Result<Mapped, Bio<'a, T>> {
     let size = bio.iter().bi_size;
     let Some(own) = PrivateBio::new(&bio, device, bindings::DM_RUST_OP_READ, size) else {
         return Err(bio);
     };
-    own.send_for(bio, target, sector, Done::at_once(compared::<T>), before)
+    own.send_for(bio, target, sector, Done::at_once(compared::<T>))
 }
 
 /// Tells the target what the second read showed, and leaves the disk's data in the bio.
-fn compared<T: Target>(second: &mut PrivateIo<T>, ok: bool) {
+fn compared<T: Verify>(second: &mut PrivateIo<T>, ok: bool) {
     let verdict = if ok { compare(second) } else { Verdict::Failed };
     if let Verdict::Different(_) = verdict {
         take_disk(second);

@@ -41,7 +41,7 @@ impl PageBitmap {
 
     /// The pages that are known now.
     ///
-    /// Orders nothing. LayerId relies on a page being known has its folio locked: what ends that comes
+    /// Orders nothing. A caller that relies on a page being known has its folio locked: what ends that comes
     /// under the same lock. And who relies on its page cache being there holds RCU since before.
     #[inline]
     pub fn pages(&self) -> u32 {

@@ -27,7 +27,7 @@ unsafe impl Sync for WorkQueue {}
 
 impl WorkQueue {
     /// Makes a queue whose work is done in softirq context, on the same CPU. Process context; fails with `ENOMEM`.
-    pub(crate) fn in_softirq(name: &'static CStr) -> Result<Self> {
+    pub fn in_softirq(name: &'static CStr) -> Result<Self> {
         Self::new(name, bindings::DM_RUST_WQ_SOFTIRQ)
     }
 

@@ -26,7 +26,7 @@ pub struct Mapping {
     pub changing: bool,
 }
 
-/// A change of mappings. Epochs of one pool don't overlap.
+/// A change of mappings. Changes of one pool don't overlap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MappingChange {
     /// The pool.

@@ -25,6 +25,11 @@ pub(crate) unsafe fn dm_rust_preempt_enable() {}
 /// Pages of memory that the machine seems to have: 2 GiB at first.
 pub(crate) static RAM_PAGES: AtomicUsize = AtomicUsize::new(1 << 19);
 
+pub(crate) unsafe fn dm_rust_in_hardirq() -> bool {
+    false
+}
+
+/// As in the module.
 pub(crate) unsafe fn dm_rust_total_ram_pages() -> usize {
     RAM_PAGES.load(Relaxed)
 }

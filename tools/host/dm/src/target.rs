@@ -8,43 +8,51 @@ pub mod thin;
 #[path = "../../../../rust/target/thin_event.rs"]
 pub mod thin_event;
 
-use core::{mem::MaybeUninit, ptr::NonNull};
-
 use kernel::bindings::bio;
-
-use crate::io::in_flight::{InFlightBio, Lead};
 
 /// A device-mapper target.
 pub trait Target: Sized + Send + Sync + 'static {
     /// Data that travels with each bio.
     type PerBio: Default + Send;
+    /// What else does.
+    type InFlight: PerBioExtension;
 }
 
-/// How far a bio has come.
-#[derive(Clone, Copy)]
-pub(crate) enum Phase {
-    /// It is on its way.
-    Under,
-    /// It is, and others may follow it.
-    Leading(Lead),
-    /// It has ended, and been looked at.
-    Ended,
+mod sealed {
+    /// As in the module.
+    pub trait Sealed {}
+}
+pub(crate) use sealed::Sealed;
+
+/// Memory that travels with each bio and that this crate looks after.
+pub trait PerBioExtension: Default + Sealed {
+    /// As in the module.
+    const SENDS_LATER: bool;
+
+    /// As in the module.
+    fn has_ended(&self) -> bool;
+}
+
+/// What has become of a bio that has ended.
+pub struct Ended;
+
+impl Ended {
+    pub(crate) fn incomplete() -> Self {
+        Self
+    }
 }
 
 /// What travels with each bio of a `T`.
 pub(crate) struct PerBio<T: Target> {
-    pub(crate) phase: Phase,
+    pub(crate) in_flight: T::InFlight,
     pub(crate) data: T::PerBio,
-    pub(crate) flight: MaybeUninit<InFlightBio>,
 }
 
-impl<T: Target> PerBio<T> {
-    /// Of a bio that comes in.
-    pub(crate) fn new(data: T::PerBio) -> Self {
+impl<T: Target> Default for PerBio<T> {
+    fn default() -> Self {
         Self {
-            phase: Phase::Under,
-            data,
-            flight: MaybeUninit::uninit(),
+            in_flight: T::InFlight::default(),
+            data: T::PerBio::default(),
         }
     }
 }
@@ -53,21 +61,4 @@ impl<T: Target> PerBio<T> {
 pub(crate) fn per_bio<T: Target>(bio: *mut bio) -> *mut PerBio<T> {
     // SAFETY: Only called with bios that are there.
     unsafe { (*bio).per_bio }.cast()
-}
-
-/// A bio of a `T` ends, in the order of the module's `Callbacks::finish`.
-///
-/// # Safety
-///
-/// It went through `map`, and hasn't ended before.
-pub(crate) unsafe fn finish<T: Target>(bio: NonNull<bio>, end_io: impl FnOnce(), ok: bool) {
-    end_io();
-    let slot = per_bio::<T>(bio.as_ptr());
-    // SAFETY: The slot is the bio's, which is ours.
-    unsafe {
-        let phase = core::mem::replace(&mut (*slot).phase, Phase::Ended);
-        if let Phase::Leading(lead) = phase {
-            lead.land(NonNull::new_unchecked((*slot).flight.as_mut_ptr()), ok);
-        }
-    }
 }

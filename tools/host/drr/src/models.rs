@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Epochs of mappings and those who read meanwhile, in every order that the memory model allows.
+//! Changes of mappings and those who read meanwhile, in every order that the memory model allows.
 
 use std::sync::Arc;
 

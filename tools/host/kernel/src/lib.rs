@@ -157,6 +157,18 @@ pub mod bindings {
     #[repr(C)]
     pub struct page([u8; 0]);
 
+    /// Completes a bio, which here only counts.
+    ///
+    /// # Safety
+    ///
+    /// The bio is the caller's.
+    pub unsafe fn bio_endio(bio: *mut bio) {
+        // SAFETY: By the safety requirements.
+        unsafe { &*bio }
+            .completed
+            .fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+    }
+
     /// Work for a worker.
     #[repr(C)]
     pub struct work_struct([usize; 4]);

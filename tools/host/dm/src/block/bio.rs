@@ -12,18 +12,25 @@ use crate::target::{per_bio, Target};
 /// log2 of the bytes in a sector.
 pub const SECTOR_SHIFT: u32 = 9;
 
-/// What became of a bio.
+/// What becomes of a bio: one that was completed is, already.
+#[must_use]
 pub struct Mapped {
-    remapped: bool,
+    sent: Option<NonNull<bio>>,
 }
 
 impl Mapped {
-    pub(crate) fn submitted() -> Self {
-        Self { remapped: false }
+    pub(crate) fn parked() -> Self {
+        Self { sent: None }
     }
 
-    pub(crate) fn is_remapped(&self) -> bool {
-        self.remapped
+    /// # Safety
+    ///
+    /// Called once.
+    pub(crate) unsafe fn carry_out(self) {
+        if let Some(bio) = self.sent {
+            // SAFETY: Ours, as the `Bio` was.
+            unsafe { bio.as_ref() }.sent.fetch_add(1, Relaxed);
+        }
     }
 }
 
@@ -68,12 +75,43 @@ impl<T: Target> Bio<'_, T> {
         // SAFETY: Ours.
         let raw = unsafe { self.bio.as_ref() };
         raw.completed.fetch_add(1, Relaxed);
-        Mapped::submitted()
+        Mapped { sent: None }
     }
 
     /// Sends it down.
     pub fn remap(self) -> Mapped {
-        Mapped { remapped: true }
+        Mapped {
+            sent: Some(self.bio),
+        }
+    }
+}
+
+/// A bio that has ended.
+pub struct EndedBio<'a, T: Target> {
+    bio: NonNull<bio>,
+    ok: bool,
+    target: PhantomData<&'a T>,
+}
+
+impl<T: Target> EndedBio<'_, T> {
+    /// # Safety
+    ///
+    /// It went through a target, and isn't completed.
+    pub(crate) unsafe fn from_raw(bio: NonNull<bio>, ok: bool) -> Self {
+        Self {
+            bio,
+            ok,
+            target: PhantomData,
+        }
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut bio {
+        self.bio.as_ptr()
+    }
+
+    /// As in the module.
+    pub fn ok(&self) -> bool {
+        self.ok
     }
 }
 

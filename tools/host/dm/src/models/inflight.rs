@@ -18,11 +18,11 @@ use loom::thread;
 use super::{explore, join};
 use crate::{
     bindings::{self, JIFFIES},
-    block::bio::{Bio, Mapped},
+    block::bio::{Bio, EndedBio, Mapped},
     io::block_lock::{BlockLocks, BlockRange},
-    io::in_flight::{Entry, Follow, InFlight, PageRange, Wake, LATE_MS},
+    io::in_flight::{Entry, Follow, InFlight, InFlightBio, PageRange, Wake, LATE_MS},
     sync::work_queue::WorkQueue,
-    target::{finish, PerBio, Target},
+    target::{PerBio, Target},
 };
 
 /// A target.
@@ -33,6 +33,7 @@ struct Tester {
 impl Target for Tester {
     /// Why it goes on.
     type PerBio = Vec<Wake>;
+    type InFlight = InFlightBio;
 }
 
 impl Follow for Tester {
@@ -56,7 +57,7 @@ unsafe impl Sync for Request {}
 
 impl Request {
     fn new() -> Self {
-        let per_bio = Box::into_raw(Box::new(PerBio::<Tester>::new(Vec::new())));
+        let per_bio = Box::into_raw(Box::<PerBio<Tester>>::default());
         let bio = bio {
             per_bio: per_bio.cast(),
             sent: AtomicUsize::new(0),
@@ -142,7 +143,7 @@ impl World {
                 true
             }
             Entry::Occupied(leader) => {
-                leader.follow(request.bio(), target, LATE_MS.into());
+                let _ = leader.follow(request.bio(), target, LATE_MS.into());
                 false
             }
         }
@@ -158,10 +159,10 @@ impl World {
                     late || left,
                     "a leader is gone, and what it leaves isn't there"
                 );
-                self.requests[at].bio().complete();
+                let _ = self.requests[at].bio().complete();
             }
             Entry::Occupied(leader) => {
-                leader.follow(self.requests[at].bio(), &self.targets[1], LATE_MS.into());
+                let _ = leader.follow(self.requests[at].bio(), &self.targets[1], LATE_MS.into());
             }
         }
     }
@@ -169,9 +170,20 @@ impl World {
     /// A leader ends, and completes.
     fn land(&self, at: usize) {
         let request = &self.requests[at];
+        self.ended.store(true, Relaxed);
         // SAFETY: It leads, and ends once.
-        unsafe { finish::<Tester>(request.0, || self.ended.store(true, Relaxed), true) };
-        request.bio().complete();
+        unsafe { EndedBio::<Tester>::from_raw(request.0, true) }.wake_followers();
+        let _ = request.bio().complete();
+    }
+
+    /// A leader ends, and nobody tells its followers: what travels with it is dropped.
+    fn fall(&self, at: usize) {
+        let request = &self.requests[at];
+        self.ended.store(true, Relaxed);
+        let per_bio = request.raw().per_bio.cast::<PerBio<Tester>>();
+        // SAFETY: There as long as the request; it leads, and ends once.
+        unsafe { (*per_bio).in_flight = InFlightBio::default() };
+        let _ = request.bio().complete();
     }
 
     /// A bio comes that writes a part of a block, and completes when it has written that, or is parked; all of the
@@ -181,7 +193,7 @@ impl World {
         let mut locked = match self.locks.share(block()) {
             Ok(locked) => locked,
             Err(taken) => {
-                taken.park(bio, &self.targets[part]);
+                let _ = taken.park(bio, &self.targets[part]);
                 return;
             }
         };
@@ -191,7 +203,7 @@ impl World {
         }
         self.parts[part].store(1, Relaxed);
         self.locks.unlock(locked);
-        bio.complete();
+        let _ = bio.complete();
     }
 
     /// All bios of the list were completed, once.
@@ -244,6 +256,21 @@ fn a_leader_lands_while_followers_come() {
         world.check(0..3);
         for request in &world.requests[1..] {
             assert!(request.woken().is_empty() || request.woken() == [Wake::Landed]);
+        }
+    });
+}
+
+/// The same, but the leader's target does nothing for its followers.
+#[test]
+fn a_leader_falls_while_followers_come() {
+    explore(Some(3), || {
+        let world = World::with_leader();
+        let follow = |at: usize| spawn(&world, move |world| world.follow(at));
+        let threads = [follow(1), follow(2), spawn(&world, |world| world.fall(0))];
+        join(threads);
+        world.check(0..3);
+        for request in &world.requests[1..] {
+            assert!(request.woken().is_empty() || request.woken() == [Wake::Left]);
         }
     });
 }
