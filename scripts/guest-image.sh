@@ -98,7 +98,7 @@ ours=()
 if [[ -z $stock ]]; then
 	built=$("$scripts/modules.sh" "$kind")
 	variant=${built##*/}
-	ours=("$built"/{dm-thin-pool,dm-drr,drr-disk}.ko)
+	ours=("$built"/{dm-thin-pool,dm-drr,dm-passthrough,drr-disk}.ko)
 fi
 build=$DRR_TOP/build/guest-$variant${stock:+-stock}
 lock_build "guest-$variant"

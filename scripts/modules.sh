@@ -8,7 +8,7 @@
 #
 # dm-thin-pool.ko is the kernel's own dm-thin with scripts/patches applied, built as
 # an external module, with MUTANTS=1 those of the folder mutants as well; dm-drr.ko is
-# this project's; drr-disk.ko is the slow disk of the benchmarks.
+# this project's, and dm-passthrough.ko its sample; drr-disk.ko is the slow disk of the benchmarks.
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -54,9 +54,9 @@ build_thin() {
 build_drr() {
 	[[ -e $DRR_TOP/Kbuild ]] || { echo "no Kbuild"; return 1; }
 	mkdir -p "$build/drr"
-	kmake M="$DRR_TOP" MO="$build/drr" ${mutants:+MUTANTS=1} \
+	kmake M="$DRR_TOP" MO="$build/drr" ${mutants:+MUTANTS=1} SAMPLES=1 \
 		KBUILD_EXTRA_SYMBOLS="$build/dm-thin/drivers/md/Module.symvers" modules
-	cp "$build/drr/dm-drr.ko" "$build/"
+	cp "$build/drr/"dm-{drr,passthrough}.ko "$build/"
 }
 
 build_disk() {
@@ -82,6 +82,6 @@ lock_build "$variant"
 build_module dm-thin-pool.ko "dm-thin-pool.ko for $variant" build_thin "$patches" \
 	"$scripts/copy-thin.sh"
 build_module dm-drr.ko "dm-drr.ko for $variant" build_drr \
-	"$DRR_TOP/Kbuild" "$DRR_TOP/rust" "$DRR_TOP/drr" "$DRR_TOP/include" "$build/dm-thin-pool.ko"
+	"$DRR_TOP/Kbuild" "$DRR_TOP"/{rust,drr,samples,include} "$build/dm-thin-pool.ko"
 build_module drr-disk.ko "drr-disk.ko for $variant" build_disk "$DRR_TOP/tools/testing/disk"
 echo "$build"

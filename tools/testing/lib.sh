@@ -8,11 +8,13 @@
 # function that runs in a subshell of its own, so that `flunk` ends only it.
 #
 # DRR=none uses plain dm-linear in drr's place and skips what only drr can show: for
-# trying a suite's own logic, and for seeing that the data is right without DRR.
+# trying a suite's own logic, and for seeing that the data is right without DRR. LINEAR=passthrough
+# takes the target of samples/ for dm-linear.
 
 set -euo pipefail
 
 DRR=${DRR:-drr}
+LINEAR=${LINEAR:-linear}
 SUITE=$(basename "$0" .sh)
 WORK=/tmp/drr
 REF=$WORK/ref

@@ -145,7 +145,7 @@ drr_table() {
 	local name=$1
 	shift
 	if [ "$DRR" = none ]; then
-		echo "0 $(thin_sectors "$name") linear /dev/mapper/t-$name 0"
+		echo "0 $(thin_sectors "$name") $LINEAR /dev/mapper/t-$name 0"
 	elif [ $# -gt 0 ]; then
 		echo "0 $(thin_sectors "$name") drr /dev/mapper/t-$name $# $*"
 	else
