@@ -86,9 +86,11 @@ impl kernel::Module for Module {
         let events = PageCacheEvents::new(table.clone())?;
         let events = Hooks::new(Arc::new(events, GFP_KERNEL)?)?;
         let core = core::Core::new(table)?;
+        let slabs = BioSlabs::new(per_bio_bytes::<Drr>())?;
         Ok(Self {
+            // Last of what can fail: from then on there may be targets.
             _target: Registration::new(module, core)?,
-            _slabs: BioSlabs::new(per_bio_bytes::<Drr>())?,
+            _slabs: slabs,
             _events: events,
         })
     }
