@@ -34,12 +34,12 @@
  *   other.unclear	reads
  */
 #define _GNU_SOURCE
+#include <err.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/dm-ioctl.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -97,24 +97,12 @@ static uint64_t state;
 static struct sums single, runs;
 static unsigned long lost[REASONS], few, beyond, written, unclear;
 
-static void die(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	fprintf(stderr, "bench-hitrate: ");
-	vfprintf(stderr, format, args);
-	fprintf(stderr, ": %s\n", strerror(errno));
-	va_end(args);
-	exit(2);
-}
-
 static void *memory(size_t number, size_t size)
 {
 	void *it = calloc(number, size);
 
 	if (!it)
-		die("memory");
+		err(2, "memory");
 	return it;
 }
 
@@ -138,7 +126,7 @@ static unsigned long value_of(const char *status, const char *prefix, const char
 	snprintf(word, sizeof(word), " %s%s=", prefix, name);
 	at = strstr(status, word);
 	if (!at)
-		die("no%s in a device's status", word);
+		err(2, "no%s in a device's status", word);
 	return strtoul(at + strlen(word), NULL, 10);
 }
 
@@ -157,7 +145,7 @@ static void look(const struct device *device, struct counters *counters)
 	io.head.flags = DM_NOFLUSH_FLAG;
 	strncpy(io.head.name, device->name, sizeof(io.head.name) - 1);
 	if (ioctl(control, DM_TABLE_STATUS, &io))
-		die("status of %s", device->name);
+		err(2, "status of %s", device->name);
 	status = io.room + io.head.data_start + sizeof(struct dm_target_spec);
 	counters->read_sectors = value_of(status, "", "read_sectors");
 	counters->hit_sectors = value_of(status, "", "hit_sectors");
@@ -174,14 +162,14 @@ static void open_device(struct device *device, const char *name)
 	device->name = name;
 	device->fd = open(path, O_RDWR);
 	if (device->fd < 0 || fstat(device->fd, &st))
-		die("%s", path);
+		err(2, "%s", path);
 	pages = st.st_size / PAGE;
 	errno = posix_fadvise(device->fd, 0, 0, POSIX_FADV_RANDOM);
 	if (errno)
-		die("fadvise");
+		err(2, "fadvise");
 	device->map = mmap(NULL, pages * PAGE, PROT_READ, MAP_SHARED, device->fd, 0);
 	if (device->map == MAP_FAILED)
-		die("mmap %s", path);
+		err(2, "mmap %s", path);
 }
 
 /* The data block of each page, numbered from 0; the same for all, as they are of one image. */
@@ -194,7 +182,7 @@ static void find_blocks(int fd)
 	map->fm_length = FIEMAP_MAX_OFFSET;
 	map->fm_extent_count = most;
 	if (ioctl(fd, FS_IOC_FIEMAP, map))
-		die("fiemap");
+		err(2, "fiemap");
 	for (size_t page = 0; page < pages; page++)
 		page_block[page] = NO_BLOCK;
 	for (unsigned int i = 0; i < map->fm_mapped_extents; i++) {
@@ -242,10 +230,10 @@ static void write_page(struct device *device, size_t page)
 		data[i] = below(UINT64_MAX);
 	device->written[page_block[page]] = true;
 	if (pwrite(device->fd, data, PAGE, page * PAGE) != (ssize_t)PAGE)
-		die("write");
+		err(2, "write");
 	written++;
 	if (++device->dirty % WRITES_BACK == 0 && fdatasync(device->fd))
-		die("fdatasync");
+		err(2, "fdatasync");
 }
 
 static void read_pages(const struct device *device, size_t page, unsigned int number)
@@ -257,7 +245,7 @@ static void read_pages(const struct device *device, size_t page, unsigned int nu
 		ssize_t bytes = pread(device->fd, buffer, all - done, page * PAGE + done);
 
 		if (bytes <= 0)
-			die("read of %s", device->name);
+			err(2, "read of %s", device->name);
 		done += bytes;
 	}
 }
@@ -265,7 +253,7 @@ static void read_pages(const struct device *device, size_t page, unsigned int nu
 static void ask(struct device *device, size_t page, unsigned int number)
 {
 	if (mincore(device->map + page * PAGE, number * PAGE, device->cached))
-		die("mincore");
+		err(2, "mincore");
 }
 
 /* Does somebody have a clean copy of what the reader would read from the shared block? */
@@ -375,7 +363,7 @@ int main(int argc, char **argv)
 	count = argc - 3;
 	control = open("/dev/mapper/control", O_RDWR);
 	if (control < 0)
-		die("/dev/mapper/control");
+		err(2, "/dev/mapper/control");
 	for (int nr = 0; nr < count; nr++)
 		open_device(&devices[nr], argv[3 + nr]);
 	page_block = memory(pages, sizeof(*page_block));

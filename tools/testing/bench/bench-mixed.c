@@ -8,6 +8,7 @@
  * and meanwhile all of the latter.  They take turns, a step of 256 KiB each, so
  * that every run is the same.
  */
+#include <err.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,20 +25,13 @@ struct file {
 
 static char buffer[STEP];
 
-static void die(const char *path)
-{
-	fprintf(stderr, "bench-mixed: ");
-	perror(path);
-	exit(2);
-}
-
 static struct file open_file(const char *path)
 {
 	struct file file = { .path = path, .fd = open(path, O_RDONLY) };
 	struct stat st;
 
 	if (file.fd < 0 || fstat(file.fd, &st))
-		die(path);
+		err(2, "%s", path);
 	file.size = st.st_size;
 	return file;
 }
@@ -49,7 +43,7 @@ static void read_at(const struct file *file, off_t at, off_t end)
 		ssize_t bytes = pread(file->fd, buffer, left, at);
 
 		if (bytes <= 0)
-			die(file->path);
+			err(2, "%s", file->path);
 		at += bytes;
 	}
 }

@@ -18,6 +18,7 @@
  * file `state` replaced by rename. Old new files are removed.
  */
 #define _GNU_SOURCE
+#include <err.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdalign.h>
@@ -94,7 +95,7 @@ static void write_pages(int fd, unsigned int writer, unsigned int file, unsigned
 	for (unsigned int i = 0; i < count; i++)
 		page_fill(buffer + i * PAGE, writer, file, page + i, generation);
 	if (pwrite(fd, buffer, count * PAGE, page * PAGE) != (ssize_t)(count * PAGE))
-		die("write %s", path);
+		err(2, "write %s", path);
 }
 
 static int make_file(const char *path)
@@ -102,14 +103,14 @@ static int make_file(const char *path)
 	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
 
 	if (fd < 0)
-		die("create %s", path);
+		err(2, "create %s", path);
 	return fd;
 }
 
 static void sync_close(int fd, bool datasync, const char *path)
 {
 	if (datasync ? fdatasync(fd) : fsync(fd))
-		die("sync %s", path);
+		err(2, "sync %s", path);
 	close(fd);
 }
 
@@ -118,7 +119,7 @@ static void sync_dir(const char *dir)
 	int fd = open(dir, O_RDONLY | O_DIRECTORY);
 
 	if (fd < 0)
-		die("open %s", dir);
+		err(2, "open %s", dir);
 	sync_close(fd, false, dir);
 }
 
@@ -147,10 +148,10 @@ static bool check_image(const struct side *side, unsigned int file)
 	int fd = open(path_of(path, side, "image", file), O_RDONLY);
 
 	if (fd < 0)
-		die("open %s", path);
+		err(2, "open %s", path);
 	for (unsigned int page = 0; page < IMAGE_PAGES; page += MAX_PAGES) {
 		if (pread(fd, buffer, sizeof(buffer), page * PAGE) != sizeof(buffer))
-			die("read %s", path);
+			err(2, "read %s", path);
 		for (unsigned int i = 0; i < MAX_PAGES; i++) {
 			if (page_generation(buffer + i * PAGE, 0, file, page + i) == 1)
 				continue;
@@ -198,7 +199,7 @@ static void take_step(const struct side *side, unsigned int n)
 	case OVERWRITE:
 		fd = open(path_of(path, side, "hot", step.file), O_RDWR);
 		if (fd < 0)
-			die("open %s", path);
+			err(2, "open %s", path);
 		write_pages(fd, side->number + 1, step.file, step.page, step.count, n, path);
 		sync_close(fd, step.datasync, path);
 		break;
@@ -213,7 +214,7 @@ static void take_step(const struct side *side, unsigned int n)
 		write_pages(fd, side->number + 1, step.file, 0, step.count, n, path);
 		sync_close(fd, step.datasync, path);
 		if (rename(path, path_of(other, side, "state", 0)))
-			die("rename %s", path);
+			err(2, "rename %s", path);
 		sync_dir(side->dir);
 		break;
 	}
@@ -230,7 +231,7 @@ static void *writer(void *arg)
 		int fd = make_file(path_of(path, side, "hot", file));
 
 		if (ftruncate(fd, HOT_PAGES * PAGE))
-			die("extend %s", path);
+			err(2, "extend %s", path);
 		sync_close(fd, false, path);
 	}
 	sync_dir(side->dir);
@@ -249,7 +250,7 @@ static int run(void)
 	for (int i = 0; i < side_count; i++)
 		if (pthread_create(&thread, NULL, writer, &sides[i]) ||
 		    pthread_create(&thread, NULL, reader, &sides[i]))
-			die("threads");
+			err(2, "threads");
 	pause();
 	return 0;
 }
@@ -263,7 +264,7 @@ static void read_log(const char *path)
 	char line[256];
 
 	if (!file)
-		die("open %s", path);
+		err(2, "open %s", path);
 	for (int i = 0; i < side_count; i++)
 		sides[i].durable = -1;
 	/* A last line that was cut short has no end. */
@@ -298,7 +299,7 @@ static bool check_hot(const struct side *side, unsigned int file)
 	int fd = open(path_of(path, side, "hot", file), O_RDONLY);
 
 	if (fd < 0)
-		die("open %s", path);
+		err(2, "open %s", path);
 	for (unsigned int n = 1; n <= side->durable; n++) {
 		struct step step = step_of(side->number, n);
 
@@ -311,7 +312,7 @@ static bool check_hot(const struct side *side, unsigned int file)
 			       page >= next.page && page < next.page + next.count;
 
 		if (pread(fd, buffer, PAGE, page * PAGE) != (ssize_t)PAGE)
-			die("read %s", path);
+			err(2, "read %s", path);
 		wrong |= check_page(side, path, file, page, buffer, wanted[page], or_next);
 	}
 	close(fd);
@@ -337,7 +338,7 @@ static bool check_whole(const struct side *side, const char *path, unsigned int 
 	}
 	for (unsigned int page = 0; page < step.count && !wrong; page++) {
 		if (pread(fd, buffer, PAGE, page * PAGE) != (ssize_t)PAGE)
-			die("read %s", path);
+			err(2, "read %s", path);
 		wrong = check_page(side, path, step.file, page, buffer, n, false);
 	}
 	close(fd);
@@ -407,7 +408,7 @@ static void take_dirs(char **dirs, int count)
 {
 	if (count > MAX_DIRS) {
 		errno = E2BIG;
-		die("%d directories", count);
+		err(2, "%d directories", count);
 	}
 	side_count = count;
 	for (int i = 0; i < count; i++) {

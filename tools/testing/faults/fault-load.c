@@ -20,6 +20,7 @@
  * Exit status 1: a wrong byte. 3: no progress.
  */
 #define _GNU_SOURCE
+#include <err.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -88,7 +89,7 @@ static void announce(const char *name)
 	snprintf(path, sizeof(path), "%s.%s", state, name);
 	fd = open(path, O_WRONLY | O_CREAT, 0600);
 	if (fd < 0)
-		die("create %s", path);
+		err(2, "create %s", path);
 	close(fd);
 }
 
@@ -111,27 +112,27 @@ static void load_references(const char *dir)
 	char path[512];
 
 	if (!stream)
-		die("open %s", dir);
+		err(2, "open %s", dir);
 	while ((entry = readdir(stream)) && reference_count < MAX_FILES) {
 		struct reference *ref = &references[reference_count];
 		int fd = open(path_of(path, dir, entry->d_name), O_RDONLY);
 		struct stat st;
 
 		if (fd < 0 || fstat(fd, &st))
-			die("open %s", path);
+			err(2, "open %s", path);
 		if (S_ISREG(st.st_mode) && st.st_size) {
 			snprintf(ref->name, sizeof(ref->name), "%.63s", entry->d_name);
 			ref->size = st.st_size;
 			ref->data = mmap(NULL, st.st_size, PROT_READ, MAP_SHARED, fd, 0);
 			if (ref->data == MAP_FAILED)
-				die("map %s", path);
+				err(2, "map %s", path);
 			reference_count++;
 		}
 		close(fd);
 	}
 	closedir(stream);
 	if (!reference_count)
-		die("no files in %s", dir);
+		err(2, "no files in %s", dir);
 }
 
 /* ----------------------------------------------------------------- the shared files */
@@ -268,17 +269,17 @@ static void prepare_own(struct side *side)
 	for (int file = 0; file < OWN_FILES; file++) {
 		fd = open(own_path(path, side, file), O_RDWR | O_CREAT | O_TRUNC, 0600);
 		if (fd < 0)
-			die("create %s", path);
+			err(2, "create %s", path);
 		/* The last file is left empty: it is all allocated during the faults. */
 		for (size_t page = 0; file < OWN_FILES - 1 && page < OWN_PAGES; page += 32)
 			if (!write_own(side, file, fd, page, 32, 1))
-				die("write %s", path);
+				err(2, "write %s", path);
 		if (ftruncate(fd, OWN_PAGES * PAGE) || !sync_own(side, file, fd))
-			die("sync %s", path);
+			err(2, "sync %s", path);
 		close(fd);
 	}
 	if (dir < 0 || fsync(dir))
-		die("sync %s", side->dir);
+		err(2, "sync %s", side->dir);
 	close(dir);
 }
 
@@ -382,12 +383,12 @@ static void save(void)
 	FILE *file = fopen(state, "w");
 
 	if (!file)
-		die("create %s", state);
+		err(2, "create %s", state);
 	for (int i = 0; i < side_count; i++)
 		if (fwrite(sides[i].model, sizeof(sides[i].model), 1, file) != 1)
-			die("write %s", state);
+			err(2, "write %s", state);
 	if (fclose(file))
-		die("write %s", state);
+		err(2, "write %s", state);
 }
 
 static int run(unsigned int seed, const char *reference_dir)
@@ -404,7 +405,7 @@ static int run(unsigned int seed, const char *reference_dir)
 		sides[i].seed = seed * 31 + i;
 		if (pthread_create(&threads[2 * i], NULL, reader, &sides[i]) ||
 		    pthread_create(&threads[2 * i + 1], NULL, writer, &sides[i]))
-			die("threads");
+			err(2, "threads");
 	}
 	pthread_barrier_wait(&ready);
 	announce("ready");
@@ -413,7 +414,7 @@ static int run(unsigned int seed, const char *reference_dir)
 		_exit(3);
 	}
 	if (pthread_create(&watcher, NULL, end_watch, NULL))
-		die("threads");
+		err(2, "threads");
 	for (int i = 0; i < 2 * side_count; i++)
 		pthread_join(threads[i], NULL);
 	save();
@@ -438,20 +439,20 @@ static int verify(void)
 	char path[512];
 
 	if (!file)
-		die("open %s", state);
+		err(2, "open %s", state);
 	for (int i = 0; i < side_count; i++) {
 		struct side *side = &sides[i];
 
 		if (fread(side->model, sizeof(side->model), 1, file) != 1)
-			die("read %s", state);
+			err(2, "read %s", state);
 		for (int own = 0; own < OWN_FILES; own++) {
 			int fd = open(own_path(path, side, own), O_RDONLY);
 
 			if (fd < 0)
-				die("open %s", path);
+				err(2, "open %s", path);
 			for (size_t page = 0; page < OWN_PAGES; page += 32)
 				if (!read_own(side, own, fd, page, 32))
-					die("read %s", path);
+					err(2, "read %s", path);
 			close(fd);
 		}
 		printf("%s: %lu pages verified\n", side->dir, side->pages_checked);
@@ -465,7 +466,7 @@ static void take_dirs(char **dirs, int count)
 {
 	if (count > MAX_DIRS) {
 		errno = E2BIG;
-		die("%d directories", count);
+		err(2, "%d directories", count);
 	}
 	side_count = count;
 	for (int i = 0; i < count; i++) {

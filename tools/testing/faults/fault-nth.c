@@ -27,6 +27,7 @@
  * fails without a fault.
  */
 #define _GNU_SOURCE
+#include <err.h>
 #include <fcntl.h>
 #include <linux/dm-ioctl.h>
 #include <sys/ioctl.h>
@@ -50,7 +51,7 @@ static void set_nth(int nth)
 	int len = snprintf(text, sizeof(text), "%d", nth);
 
 	if (pwrite(nth_file, text, len, 0) != len)
-		die("write /proc/self/fail-nth");
+		err(2, "write /proc/self/fail-nth");
 }
 
 /* How many allocations would still have gone well: 0 if one has failed. */
@@ -59,7 +60,7 @@ static int rest_of_nth(void)
 	char text[16] = {};
 
 	if (pread(nth_file, text, sizeof(text) - 1, 0) <= 0)
-		die("read /proc/self/fail-nth");
+		err(2, "read /proc/self/fail-nth");
 	return atoi(text);
 }
 
@@ -102,25 +103,25 @@ static int load(void)
 static void create_device(void)
 {
 	if (simple(DM_DEV_CREATE, 0))
-		die("create %s", args[0]);
+		err(2, "create %s", args[0]);
 }
 
 static void remove_device(void)
 {
 	if (simple(DM_DEV_REMOVE, 0))
-		die("remove %s", args[0]);
+		err(2, "remove %s", args[0]);
 }
 
 static void clear_table(void)
 {
 	if (simple(DM_TABLE_CLEAR, 0))
-		die("clear %s", args[0]);
+		err(2, "clear %s", args[0]);
 }
 
 static void suspend_device(void)
 {
 	if (simple(DM_DEV_SUSPEND, DM_SUSPEND_FLAG))
-		die("suspend %s", args[0]);
+		err(2, "suspend %s", args[0]);
 }
 
 static int resume(void)
@@ -131,7 +132,7 @@ static int resume(void)
 static void resume_for_good(void)
 {
 	if (resume())
-		die("resume %s", args[0]);
+		err(2, "resume %s", args[0]);
 }
 
 static int status(void)
@@ -160,7 +161,7 @@ static int insert(void)
 static void insert_for_good(void)
 {
 	if (insert() && errno != EEXIST)
-		die("load %s", args[0]);
+		err(2, "load %s", args[0]);
 }
 
 static int take_out(void)
@@ -171,7 +172,7 @@ static int take_out(void)
 static void take_out_for_good(void)
 {
 	if (take_out() && errno != ENOENT)
-		die("unload %s", args[1]);
+		err(2, "unload %s", args[1]);
 }
 
 /* -------------------------------------------------------------------------- reads */
@@ -272,21 +273,21 @@ static void open_all(const char *name)
 
 	nth_file = open("/proc/self/fail-nth", O_RDWR);
 	if (nth_file < 0)
-		die("open /proc/self/fail-nth");
+		err(2, "open /proc/self/fail-nth");
 	control = open("/dev/mapper/control", O_RDWR);
 	if (control < 0)
-		die("open /dev/mapper/control");
+		err(2, "open /dev/mapper/control");
 	if (strstr(name, "mod")) {
 		module_file = open(args[0], O_RDONLY | O_CLOEXEC);
 		if (module_file < 0)
-			die("open %s", args[0]);
+			err(2, "open %s", args[0]);
 	}
 	if (!strcmp(name, "read")) {
 		read_file = open(args[0], O_RDONLY);
 		reference = open(args[1], O_RDONLY);
 		if (read_file < 0 || reference < 0 ||
 		    read(reference, wanted, READ_BYTES) != (ssize_t)READ_BYTES)
-			die("read %s", args[1]);
+			err(2, "read %s", args[1]);
 	}
 }
 

@@ -7,8 +7,8 @@
 #ifndef FAULT_PAGE_H
 #define FAULT_PAGE_H
 
+#include <err.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,19 +23,6 @@
 struct page_name {
 	uint64_t magic, writer, file, page, generation;
 };
-
-static inline void die(const char *format, ...)
-{
-	int error = errno;
-	va_list args;
-
-	va_start(args, format);
-	fprintf(stderr, "dm-drr: ");
-	vfprintf(stderr, format, args);
-	fprintf(stderr, ": %s\n", strerror(error));
-	va_end(args);
-	exit(2);
-}
 
 static inline uint64_t mix(uint64_t x)
 {

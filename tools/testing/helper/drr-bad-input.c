@@ -21,10 +21,10 @@
  * status is 1 if any request was refused or accepted wrongly.
  */
 #define _GNU_SOURCE
+#include <err.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/dm-ioctl.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -59,18 +59,6 @@ static const char *const devices[] = {
 
 static int control;
 static unsigned long accepted, refused, wrong, by_errno[256];
-
-static void die(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	fprintf(stderr, "drr-bad-input: ");
-	vfprintf(stderr, format, args);
-	fprintf(stderr, ": %s\n", strerror(errno));
-	va_end(args);
-	exit(2);
-}
 
 /* --- what must become of it --- */
 
@@ -389,7 +377,7 @@ static void check_shown(const char *device, const char *want, unsigned long numb
 	start_request(device);
 	request.head.flags = DM_STATUS_TABLE_FLAG | DM_QUERY_INACTIVE_TABLE_FLAG;
 	if (send_request(DM_TABLE_STATUS))
-		die("status of %s", device);
+		err(2, "status of %s", device);
 	spec = (void *)(request.room + request.head.data_start);
 	got = (char *)(spec + 1);
 	if (request.head.target_count && !strcmp(got, want))
@@ -408,7 +396,7 @@ static int tables(unsigned long count, const char *thin, char **names, size_t na
 	int fd = open(thin, O_RDONLY), error;
 
 	if (fd < 0 || fstat(fd, &st) || lseek(fd, 0, SEEK_END) < 0)
-		die("%s", thin);
+		err(2, "%s", thin);
 	sectors = lseek(fd, 0, SEEK_END) / 512;
 	close(fd);
 	for (unsigned long i = 0; i < count; i++) {
@@ -449,7 +437,7 @@ static int tables(unsigned long count, const char *thin, char **names, size_t na
 			check_shown(device, shown, i);
 		start_request(device);
 		if (send_request(DM_TABLE_CLEAR))
-			die("clear the table of %s", device);
+			err(2, "clear the table of %s", device);
 	}
 	return end("tables");
 }
@@ -549,7 +537,7 @@ int main(int argc, char **argv)
 
 	control = open("/dev/mapper/control", O_RDWR);
 	if (control < 0)
-		die("open /dev/mapper/control");
+		err(2, "open /dev/mapper/control");
 	if (argc == 5 && !strcmp(kind, "many-words"))
 		return many_words(strtoul(argv[2], NULL, 0), argv[3], argv[4]);
 	if (argc < 5) {
