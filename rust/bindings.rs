@@ -2,7 +2,7 @@
 
 //! Bindings that `kernel::bindings` lacks, generated from `rust/bindings_helper.h`.
 //!
-//! The glob import makes shared types the same types as the kernel crate's.
+//! Types that both have are those of the kernel crate, by the glob import.
 
 #![allow(
     clippy::all,
@@ -26,7 +26,7 @@ pub(crate) use kernel::bindings::*;
 
 include!(env!("DM_BINDINGS"));
 
-// Hand-written as bindgen's options for these would pull in their whole headers.
+// Written by hand, as bindgen's options for these functions would pull in their whole headers.
 extern "C" {
     pub(crate) fn for_each_kernel_tracepoint(
         fct: Option<unsafe extern "C" fn(tp: *mut tracepoint, data: *mut kernel::ffi::c_void)>,

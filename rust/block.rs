@@ -2,8 +2,8 @@
 
 //! Bios and block devices.
 //!
-//! A target's own bios ([`bio`]) belong to it until it sends them down or completes them. Private bios ([`private_read`])
-//! are ours alone: nobody else sees the pages they transfer to or from.
+//! A target owns a bio ([`bio`]) from `map` until it sends the bio down or completes it. Private
+//! bios ([`private_read`]) and their pages belong to this crate alone.
 
 pub mod bio;
 pub mod device;

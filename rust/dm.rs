@@ -2,15 +2,16 @@
 
 //! Safe abstractions for device-mapper targets that look at the page cache.
 //!
-//! Nothing here but [`drr`] knows of a particular target. All `unsafe` code of the module is in this crate:
+//! Only [`mod@drr`] depends on a particular target. This crate has all `unsafe` code of the module:
 //!
-//! - [`target`]: a device-mapper target, and dm-thin's interface for targets that are stacked on it,
+//! - [`target`]: device-mapper targets, and dm-thin's interface for targets stacked on thin
+//!   devices,
 //! - [`block`]: bios and block devices,
-//! - [`io`]: what else a target may do with a bio than send it down,
+//! - [`io`]: other ways to handle a bio than sending it down,
 //! - [`pagecache`]: folios, and a directory of cached pages by their content,
-//! - [`sync`]: data that several CPUs use at once,
-//! - [`random`], [`sched`]: numbers that nobody can guess, and what the scheduler knows,
-//! - [`mod@drr`]: tracepoints and test builds of the target `drr`.
+//! - [`sync`]: data shared by several CPUs, and deferred work,
+//! - [`random`], [`sched`]: random numbers, and the state of the scheduler and the machine,
+//! - [`mod@drr`]: tracepoints and test switches of the target `drr`.
 
 #![warn(missing_docs)]
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What only the target `drr` has use for, and is here since it takes `unsafe` code: its tracepoints, and the switches of
-//! its test builds.
+//! Parts of the target `drr` that need `unsafe` code: its tracepoints, and the switches of its test
+//! builds.
 
 pub mod hold_point;
 pub mod rule;

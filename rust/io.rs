@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a target may do with a bio besides sending it down: have it wait for another, write a full block in its place,
-//! or read its data again.
+//! Ways to handle a bio other than sending it down: parking it until another I/O ends, writing a
+//! full block instead, or verifying its data by a second read.
 
 pub mod block_lock;
 pub mod full_block;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The page cache: folios, the event that ends what is known of them, and a directory of pages by their content.
+//! The page cache: folios, the event of a folio's removal, and a directory of pages by their
+//! content.
 //!
-//! Nothing here takes a reference on an inode. A page that is found may be gone or modified a moment later: only a copy
-//! that has the content's digest counts.
+//! Nothing here takes a reference on an inode. A page that was found may be removed or modified a
+//! moment later: a copy is valid only if it has the content's digest.
 
 pub mod content;
 pub mod directory;

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Scheduling points and contexts, the size of the machine, and the rate of warnings.
+//! Scheduling points, execution contexts, the size of memory, and a rate limit for warnings.
 
 use crate::bindings;
 
-/// Lets others run if they want to. Process context only.
+/// Yields the CPU if a reschedule is due. Process context only.
 ///
 /// C header: [`include/linux/sched.h`](srctree/include/linux/sched.h)
 pub fn cond_resched() {
-    // SAFETY: May be called from any process context; the bindings' users hold no locks here.
+    // SAFETY: May be called from any process context; callers hold no locks here.
     unsafe { bindings::dm_rust_cond_resched() }
 }
 
-/// Pages of memory that the kernel manages.
+/// Returns the number of memory pages that the kernel manages.
 ///
 /// C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
 pub fn total_ram_pages() -> usize {
@@ -20,8 +20,10 @@ pub fn total_ram_pages() -> usize {
     unsafe { bindings::dm_rust_total_ram_pages() }
 }
 
-/// Whether a warning that I/O can provoke may be logged now: ten in five seconds, of all kinds
-/// together. The log says how many were left out.
+/// Returns whether a warning that I/O can provoke may be logged now. Any context.
+///
+/// All callers share one limit of ten warnings in five seconds. The log says how many were
+/// suppressed.
 ///
 /// C header: [`include/linux/ratelimit.h`](srctree/include/linux/ratelimit.h)
 pub fn may_warn() -> bool {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Data that several CPUs use at once, and work that is done later.
+//! Data shared by several CPUs, and deferred work.
 
 pub mod cells;
 pub mod counters;

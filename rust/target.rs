@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device-mapper target.
+//! Device-mapper targets.
 //!
 //! C header: [`include/linux/device-mapper.h`](srctree/include/linux/device-mapper.h)
 
@@ -27,28 +27,29 @@ use crate::{
     target::status_buffer::StatusBuffer,
 };
 
-/// What `status` is to print.
+/// What [`Target::status`] prints (`status_type_t`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StatusType {
-    /// Figures (`STATUSTYPE_INFO`).
+    /// The target's state and counters (`STATUSTYPE_INFO`).
     Info,
-    /// The table line's arguments, canonical (`STATUSTYPE_TABLE`).
+    /// The arguments of the table line, in canonical form (`STATUSTYPE_TABLE`).
     Table,
-    /// What the integrity measurement architecture records (`STATUSTYPE_IMA`).
+    /// The text that the integrity measurement architecture records (`STATUSTYPE_IMA`).
     Ima,
 }
 
 /// A device-mapper target (`struct target_type`).
 ///
-/// Device-mapper calls several functions at once, from several tasks: they take `&self`. What only some targets want
-/// is in traits of its own, beside the code that calls them: bios that wait ([`Follow`](crate::io::in_flight::Follow)),
-/// an end that is put off ([`EndIoLater`](crate::io::in_flight::EndIoLater)), private reads
-/// ([`PrivateReads`](crate::block::private_read::PrivateReads)), and reads that are verified
+/// Device-mapper may call several functions at once, from several tasks, so all take `&self`. Features
+/// that only some targets need are in traits of their own, beside the code that uses them: parked
+/// bios ([`Follow`](crate::io::in_flight::Follow)), deferred completion
+/// ([`EndIoLater`](crate::io::in_flight::EndIoLater)), private reads
+/// ([`PrivateReads`](crate::block::private_read::PrivateReads)), and verified reads
 /// ([`Verify`](crate::io::verify::Verify)).
 ///
 /// # Examples
 ///
-/// A target that hands all bios on; `samples/passthrough.rs` is a whole module.
+/// A target that passes all bios on. `samples/passthrough.rs` is the whole module.
 ///
 /// ```ignore
 /// struct PassThrough(Device);
@@ -82,47 +83,49 @@ pub enum StatusType {
 /// ```
 #[vtable]
 pub trait Target: Sized + Send + Sync + 'static {
-    /// Data of the target's own that travels with each bio. Made before [`Self::map`], and dropped after the last
-    /// [`Self::end_io`].
+    /// Private data of the target for each bio. Created before [`Self::map`], and dropped after the
+    /// last [`Self::end_io`], or when `map` gives the bio back.
     type PerBio: Default + Send;
-    /// What else travels with each bio: `()`, or [`InFlightBio`] if bios wait or have their end put off.
+    /// Private data of this crate for each bio: `()`, or [`InFlightBio`] if the target parks bios
+    /// or defers their completion.
     ///
     /// [`InFlightBio`]: crate::io::in_flight::InFlightBio
     type InFlight: PerBioExtension;
-    /// What all targets of the type share.
+    /// Data that all targets of the type share.
     type Shared: Send + Sync;
-    /// What a message is answered with; [`Infallible`](core::convert::Infallible) if none is.
+    /// The result of a message that has an answer; [`Infallible`](core::convert::Infallible) if no
+    /// message has one.
     type Reply;
 
-    /// The name in tables.
+    /// The target type's name in tables.
     const NAME: &'static CStr;
-    /// Version of the interface.
+    /// The version of the target type: major, minor, patch level.
     const VERSION: [u32; 3];
 
-    /// Makes a target from a table line. Process context.
+    /// Creates a target from the arguments of a table line. Process context.
     fn new(
         ctor: &Constructor<'_>,
         shared: &Arc<Self::Shared>,
         args: &[&CStr],
     ) -> Result<KBox<Self>>;
 
-    /// Decides what becomes of a bio. May sleep.
+    /// Maps a bio, and returns what is to be done with it. May sleep.
     fn map<'a>(&'a self, bio: Bio<'a, Self>) -> Mapped;
 
-    /// Looks at a bio that has ended. Any context.
+    /// Called when a bio has ended. Any context.
     fn end_io(&self, _bio: EndedBio<'_, Self>) -> Ended {
         kernel::build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Returns the parts of devices that the target's `sectors` sectors are on.
+    /// Returns the ranges of the devices below on which the target's `sectors` sectors are.
     fn devices(&self, sectors: u64) -> impl Iterator<Item = DeviceRange<'_>>;
 
-    /// Prints its status. May sleep.
+    /// Prints the target's status of the given kind. May sleep.
     fn status(&self, _kind: StatusType, _out: &mut StatusBuffer<'_>) -> Result {
         kernel::build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Obeys a message. Returns how it is to be answered, if it is. May sleep.
+    /// Handles a message, and returns the answer to print if the message has one. May sleep.
     fn message(&self, _args: &[&CStr]) -> Result<Option<Self::Reply>> {
         kernel::build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -132,33 +135,33 @@ pub trait Target: Sized + Send + Sync + 'static {
         kernel::build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Adds to the limits of the device that the table makes up.
+    /// Adjusts the limits of the mapped device.
     fn io_hints(&self, _limits: &mut Limits<'_>) {
         kernel::build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The device is about to be suspended.
+    /// Called before the device is suspended.
     fn presuspend(&self) {
         kernel::build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The device has been suspended: no I/O is in flight.
+    /// Called when the device has been suspended and no I/O is in flight.
     fn postsuspend(&self) {
         kernel::build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The device is about to be resumed; an error keeps it suspended.
+    /// Called before the device is resumed. On an error the device stays suspended.
     fn preresume(&self) -> Result {
         kernel::build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The device has been resumed.
+    /// Called when the device has been resumed.
     fn resume(&self) {
         kernel::build_error!(VTABLE_DEFAULT_ERROR)
     }
 }
 
-/// A part of a device below a target.
+/// A range of a device below a target.
 pub struct DeviceRange<'a> {
     device: &'a Device,
     start: u64,
@@ -166,7 +169,7 @@ pub struct DeviceRange<'a> {
 }
 
 impl Device {
-    /// Returns the part that is `sectors` long and begins at sector `start`.
+    /// Returns the range of `sectors` sectors that begins at sector `start`.
     pub fn range(&self, start: u64, sectors: u64) -> DeviceRange<'_> {
         DeviceRange {
             device: self,
@@ -176,27 +179,29 @@ impl Device {
     }
 }
 
-/// Limits of a device under construction (`struct queue_limits`), when those of the devices below have been stacked.
+/// Limits of a mapped device (`struct queue_limits`), after those of the devices below were
+/// stacked.
 pub struct Limits<'a>(&'a mut queue_limits);
 
 impl Limits<'_> {
-    /// Makes `bytes` the size that I/O had best have (`io_opt`), unless it is more.
+    /// Raises the optimal I/O size (`io_opt`) to `bytes` if it is less.
     pub fn raise_io_opt(&mut self, bytes: u32) {
         self.0.io_opt = self.0.io_opt.max(bytes);
     }
 
-    /// Has I/O that is too long split at a multiple of `sectors`, a power of two, if the limit allows as much.
+    /// Rounds the limits on the size of I/O down to a multiple of `sectors`, except limits below
+    /// `sectors`. `sectors` must be a power of two.
     pub fn round_max_sectors(&mut self, sectors: u32) {
         for max in [&mut self.0.max_hw_sectors, &mut self.0.max_sectors] {
             if *max > sectors {
-                // RANGE: A power of two is one at least.
+                // RANGE: A power of two is at least 1.
                 *max &= !(sectors - 1);
             }
         }
     }
 }
 
-/// What [`Target::end_io`] has done with a bio (`DM_ENDIO_*`). Only made from an [`EndedBio`], which it takes.
+/// The outcome of [`Target::end_io`] (`DM_ENDIO_*`). Created only by consuming an [`EndedBio`].
 #[must_use]
 pub struct Ended(u32);
 
@@ -207,29 +212,31 @@ impl Ended {
 }
 
 impl<T: Target> EndedBio<'_, T> {
-    /// Completes the bio as it has ended.
+    /// Completes the bio with its status (`DM_ENDIO_DONE`).
     pub fn done(self) -> Ended {
         Ended(bindings::DM_RUST_ENDIO_DONE)
     }
 
-    /// Has the bio mapped again when the device has been suspended and resumed (`DM_ENDIO_REQUEUE`).
+    /// Has the bio mapped again after the device was suspended and resumed (`DM_ENDIO_REQUEUE`).
     pub fn requeue(self) -> Ended {
         Ended(bindings::DM_RUST_ENDIO_REQUEUE)
     }
 }
 
 mod sealed {
-    /// Only this crate extends per-bio data: other memory moves or is freed while the kernel links it.
+    /// Restricts [`PerBioExtension`](super::PerBioExtension) to this crate: the kernel links this
+    /// memory into its lists, so it must neither move nor be freed meanwhile.
     pub trait Sealed {}
 }
 pub(crate) use sealed::Sealed;
 
-/// Memory that travels with each bio and that this crate looks after.
+/// Private data of this crate for each bio.
 pub trait PerBioExtension: Default + Sealed {
     /// Whether bios may be sent down after [`Target::map`] has returned.
     const SENDS_LATER: bool;
 
-    /// Returns whether [`Target::end_io`] has put off the bio's end before, and that is over.
+    /// Returns whether [`Target::end_io`] has already run for the bio, and the completion that it
+    /// deferred is due.
     fn has_ended(&self) -> bool;
 }
 
@@ -247,7 +254,7 @@ impl PerBioExtension for () {
 ///
 /// # Invariants
 ///
-/// Valid for `'a`, in its constructor.
+/// `ti` is valid for `'a`, and its constructor runs.
 pub struct Constructor<'a> {
     ti: NonNull<bindings::dm_target>,
     live: PhantomData<&'a ()>,
@@ -259,22 +266,25 @@ impl Constructor<'_> {
         unsafe { self.ti.as_ref() }
     }
 
-    /// Sets the text that device-mapper logs for the error, and returns the error.
+    /// Sets the message that device-mapper logs for a failed constructor, and returns `error`.
     pub fn fail(&self, text: &'static CStr, error: Error) -> Error {
         // SAFETY: Valid by the type invariant; the text is static and only read.
         unsafe { (*self.ti.as_ptr()).error = text.as_char_ptr().cast_mut() };
         error
     }
 
-    /// Length of the target in sectors.
+    /// Returns the length of the target in sectors.
     pub fn sectors(&self) -> u64 {
         self.raw().len
     }
 
-    /// Opens a device by path or number, in the table's mode. Several may be opened, and one several times.
+    /// Opens a device by path or number, with the mode of the table. Fails as `dm_get_device()`
+    /// does.
+    ///
+    /// A target may open several devices, and one device several times.
     pub fn open(&self, path: &CStr) -> Result<Device> {
         let mut dev = core::ptr::null_mut();
-        // SAFETY: The target is under construction, as the function wants it.
+        // SAFETY: `dm_get_device()` may be called in the constructor, where we are.
         kernel::error::to_result(unsafe {
             bindings::dm_get_device(
                 self.ti.as_ptr(),
@@ -285,11 +295,12 @@ impl Constructor<'_> {
         })
         .map_err(|error| self.fail(c"Cannot open device", error))?;
         let dev = NonNull::new(dev).ok_or(ENODEV)?;
-        // SAFETY: Just got for this target, which drops its private data in its destructor.
+        // SAFETY: The device was just opened for this target, which drops its private data in its
+        // destructor.
         Ok(unsafe { Device::from_raw(self.ti, dev) })
     }
 
-    /// Has I/O split at multiples of `sectors`, counted from the target's start.
+    /// Has I/O split at multiples of `sectors` from the start of the target.
     pub fn split_at(&self, sectors: u32) -> Result {
         // SAFETY: Valid by the type invariant.
         kernel::error::to_result(unsafe {
@@ -297,27 +308,29 @@ impl Constructor<'_> {
         })
     }
 
-    /// Has each flush sent to the target `count` times, once for each device below, say; never without this call.
+    /// Has each flush sent to the target `count` times, for example once for each device below.
+    /// Without this call, the target gets no flushes.
     pub fn set_flush_bios(&self, count: u32) {
-        // SAFETY: Valid by the type invariant, and nobody else's in the constructor.
+        // SAFETY: Valid by the type invariant, and not shared yet in the constructor.
         unsafe { (*self.ti.as_ptr()).num_flush_bios = count };
     }
 
-    /// Has each discard sent to the target `count` times; never without this call.
+    /// Has each discard sent to the target `count` times. Without this call, the target gets none.
     pub fn set_discard_bios(&self, count: u32) {
         // SAFETY: As above.
         unsafe { (*self.ti.as_ptr()).num_discard_bios = count };
     }
 
-    /// Has each write of zeroes sent to the target `count` times, or written as data without this call.
+    /// Has each write of zeroes sent to the target `count` times. Without this call, zeroes are
+    /// written as data.
     pub fn set_write_zeroes_bios(&self, count: u32) {
         // SAFETY: As above.
         unsafe { (*self.ti.as_ptr()).num_write_zeroes_bios = count };
     }
 
-    /// The block device that the target's table is going to make up.
+    /// Returns the mapped device that the target's table is for.
     pub fn mapped_device(&self) -> MappedDevice {
-        // SAFETY: The table has a device, which outlives it.
+        // SAFETY: The table belongs to a mapped device, which outlives it.
         MappedDevice(unsafe { bindings::dm_table_get_md(self.raw().table) })
     }
 }
@@ -326,7 +339,7 @@ impl Constructor<'_> {
 ///
 /// # Invariants
 ///
-/// The pointer is valid while the target is: device-mapper destroys the tables first.
+/// The pointer is valid while the target exists: device-mapper destroys the tables first.
 pub struct MappedDevice(*mut bindings::mapped_device);
 
 // SAFETY: Only used for reading.
@@ -335,13 +348,13 @@ unsafe impl Send for MappedDevice {}
 unsafe impl Sync for MappedDevice {}
 
 impl MappedDevice {
-    /// The block device.
+    /// Returns the block device.
     pub fn bdev(&self) -> BlockDevice<'_> {
         // SAFETY: Valid by the type invariant, and so is its disk.
         unsafe { BlockDevice::from_raw(NonNull::new_unchecked(bindings::dm_rust_md_bdev(self.0))) }
     }
 
-    /// Its number, as `major:minor`.
+    /// Returns the device number, as `major:minor`.
     pub fn name(&self) -> &CStr {
         // SAFETY: The name lives as long as the device.
         unsafe { CStr::from_char_ptr(bindings::dm_device_name(self.0)) }
@@ -350,46 +363,46 @@ impl MappedDevice {
 
 #[repr(C)]
 struct Type<T: Target> {
-    // First, so that its address is the type's.
+    // First, so that the address of this field is that of the structure.
     raw: Opaque<bindings::target_type>,
     shared: Arc<T::Shared>,
 }
 
-/// What travels with each bio of a `T`.
+/// Private data for each bio of a `T`: that of this crate and that of the target.
 pub(crate) struct PerBio<T: Target> {
     pub(crate) in_flight: T::InFlight,
     pub(crate) data: T::PerBio,
 }
 
-/// Returns the size of what travels with a bio of a `T`, in bytes.
+/// Returns the size of the private data for each bio of a `T`, in bytes.
 pub fn per_bio_bytes<T: Target>() -> usize {
-    // What device-mapper aligns it to.
+    // Device-mapper aligns per-bio data to this.
     const {
         assert!(align_of::<PerBio<T>>() <= align_of::<u64>());
     }
     size_of::<PerBio<T>>()
 }
 
-/// What travels with a clone.
+/// Returns the private data of a clone.
 pub(crate) fn per_bio<T: Target>(bio: *mut bio) -> *mut PerBio<T> {
-    // SAFETY: Only calculates: device-mapper puts it before the clone.
+    // SAFETY: Only computes an address: device-mapper places per-bio data before the clone.
     unsafe { bindings::dm_per_bio_data(bio, per_bio_bytes::<T>()) }.cast()
 }
 
-/// A registered target type; unregistered when dropped.
+/// A registered target type. Dropping it unregisters the type.
 ///
 /// # Invariants
 ///
 /// The type is registered, and all its functions expect a `T`.
 pub struct Registration<T: Target>(KBox<Type<T>>);
 
-// SAFETY: Device-mapper guards its list of types itself.
+// SAFETY: Device-mapper protects its list of types with a lock of its own.
 unsafe impl<T: Target> Send for Registration<T> {}
 // SAFETY: As above.
 unsafe impl<T: Target> Sync for Registration<T> {}
 
 impl<T: Target> Registration<T> {
-    /// Registers the type. Fails with `EEXIST` if there is one of that name, and `ENOMEM`.
+    /// Registers the type. Fails with `EEXIST` if a type of this name exists, and with `ENOMEM`.
     pub fn new(module: &'static ThisModule, shared: Arc<T::Shared>) -> Result<Self> {
         let raw = Opaque::new(bindings::target_type {
             name: T::NAME.as_char_ptr(),
@@ -398,7 +411,7 @@ impl<T: Target> Registration<T> {
             ctr: Some(Callbacks::<T>::ctr),
             dtr: Some(Callbacks::<T>::dtr),
             map: Some(Callbacks::<T>::map),
-            // Always: per-bio data is dropped there.
+            // Set even if the target has no `end_io`: per-bio data is dropped here.
             end_io: Some(Callbacks::<T>::end_io),
             presuspend: if T::HAS_PRESUSPEND {
                 Some(Callbacks::<T>::presuspend)
@@ -439,7 +452,7 @@ impl<T: Target> Registration<T> {
             ..Default::default()
         });
         let this = KBox::new(Type { raw, shared }, GFP_KERNEL)?;
-        // SAFETY: The type is complete, and stays where it is until it is unregistered.
+        // SAFETY: The type is complete, and does not move before it is unregistered.
         kernel::error::to_result(unsafe { bindings::dm_register_target(this.raw.get()) })?;
         // INVARIANT: Just registered.
         Ok(Self(this))
@@ -448,8 +461,8 @@ impl<T: Target> Registration<T> {
 
 impl<T: Target> Drop for Registration<T> {
     fn drop(&mut self) {
-        // SAFETY: Registered by the type invariant. Targets hold a reference on the module, so
-        // none is left.
+        // SAFETY: Registered by the type invariant. Each target holds a reference on the module, so
+        // no target is left.
         unsafe { bindings::dm_unregister_target(self.0.raw.get()) };
     }
 }
@@ -481,10 +494,12 @@ macro_rules! module_target {
     };
 }
 
-/// The functions that device-mapper calls.
+/// The callbacks that device-mapper invokes.
 struct Callbacks<T>(PhantomData<T>);
 
 impl<T: Target> Callbacks<T> {
+    /// Returns the `T` of a target.
+    ///
     /// # Safety
     ///
     /// `ti` is a target of this type between its constructor and its destructor, for `'a`.
@@ -493,12 +508,14 @@ impl<T: Target> Callbacks<T> {
         unsafe { &*(*ti).private.cast::<T>() }
     }
 
+    /// Collects the arguments of a table line or a message. Fails with `ENOMEM`.
+    ///
     /// # Safety
     ///
     /// `argv` holds `argc` strings that live for `'a`.
     // CAST: A `u32` fits.
     unsafe fn args<'a>(argc: c_uint, argv: *mut *mut c_char) -> Result<KVVec<&'a CStr>> {
-        // A table line may have hundreds of thousands of words.
+        // `KVVec`, as a table line may have hundreds of thousands of words.
         let mut args = KVVec::with_capacity(argc as usize, GFP_KERNEL)?;
         for at in 0..argc as usize {
             // SAFETY: By the safety requirements.
@@ -509,7 +526,7 @@ impl<T: Target> Callbacks<T> {
 
     /// # Safety
     ///
-    /// Called by device-mapper, as are all below, with a target of this type.
+    /// Called by device-mapper, as all functions below, with a target of this type.
     unsafe extern "C" fn ctr(
         ti: *mut bindings::dm_target,
         argc: c_uint,
@@ -520,18 +537,18 @@ impl<T: Target> Callbacks<T> {
                 ti: NonNull::new(ti).ok_or(EINVAL)?,
                 live: PhantomData,
             };
-            // SAFETY: Device-mapper's promise.
+            // SAFETY: Device-mapper passes `argc` valid strings.
             let args = unsafe { Self::args(argc, argv) }
                 .map_err(|error| ctor.fail(c"Out of memory", error))?;
             // SAFETY: The type is the first field of a `Type<T>`, which is registered.
             let shared = unsafe { &(*(*ti).type_.cast::<Type<T>>()).shared };
             let target = T::new(&ctor, shared, &args)?;
-            // SAFETY: In the constructor the target is nobody else's.
+            // SAFETY: Nothing else uses the target while it is being constructed.
             unsafe {
                 (*ti).private = KBox::into_raw(target).cast();
-                // CAST: A few hundred bytes.
+                // CAST: Per-bio data has a few hundred bytes.
                 (*ti).per_io_data_size = per_bio_bytes::<T>() as u32;
-                // They are sent with `dm_submit_bio_remap()`.
+                // Parked bios are sent with `dm_submit_bio_remap()`.
                 (*ti).set_accounts_remapped_io(T::InFlight::SENDS_LATER);
             }
             Ok(0)
@@ -542,7 +559,7 @@ impl<T: Target> Callbacks<T> {
     ///
     /// As for `ctr`.
     unsafe extern "C" fn dtr(ti: *mut bindings::dm_target) {
-        // SAFETY: `ctr` put it there; nothing uses the target any more.
+        // SAFETY: `ctr` stored the box there, and nothing uses the target any more.
         drop(unsafe { KBox::from_raw((*ti).private.cast::<T>()) });
     }
 
@@ -551,24 +568,24 @@ impl<T: Target> Callbacks<T> {
     /// As for `ctr`.
     unsafe extern "C" fn map(ti: *mut bindings::dm_target, bio: *mut bio) -> c_int {
         let slot = per_bio::<T>(bio);
-        // SAFETY: There is room for a `PerBio<T>`, and nobody has looked at it.
+        // SAFETY: Device-mapper reserved room for a `PerBio<T>`, which nothing has used yet.
         unsafe {
             slot.write(PerBio {
                 in_flight: T::InFlight::default(),
                 data: T::PerBio::default(),
             });
         }
-        // SAFETY: The bio is a clone that is now ours, and its data initialised.
+        // SAFETY: We own the clone, and its per-bio data is initialised.
         let bio = unsafe { Bio::from_raw(NonNull::new_unchecked(bio), (*ti).begin) };
-        // SAFETY: Device-mapper's promise.
+        // SAFETY: Device-mapper passes a constructed target.
         let mapped = unsafe { Self::target(ti) }.map(bio);
-        // SAFETY: This is the bio's map function.
+        // SAFETY: This is the map function of the bio.
         let (code, given_back) = unsafe { mapped.carry_out_in_map() };
         if given_back {
-            // SAFETY: Device-mapper frees the clone without `end_io`.
+            // SAFETY: Device-mapper frees the clone without calling `end_io`.
             unsafe { slot.drop_in_place() };
         }
-        // CAST: A small number.
+        // CAST: The codes are small numbers.
         code as c_int
     }
 
@@ -584,12 +601,13 @@ impl<T: Target> Callbacks<T> {
         // SAFETY: Initialised in `map`.
         let again = unsafe { (*slot).in_flight.has_ended() };
         let ended = if T::HAS_END_IO && !again {
-            // SAFETY: A clone that went through `map`, and completes when this has returned. The status is device-mapper's.
+            // SAFETY: The clone went through `map`, and completes when this function has returned.
+            // The status is device-mapper's.
             let bio = unsafe {
                 let ok = u32::from(*error) == bindings::DM_RUST_STS_OK;
                 EndedBio::from_raw(NonNull::new_unchecked(bio), ok)
             };
-            // SAFETY: Device-mapper's promise.
+            // SAFETY: Device-mapper passes a constructed target.
             unsafe { Self::target(ti) }.end_io(bio).0
         } else {
             bindings::DM_RUST_ENDIO_DONE
@@ -598,7 +616,7 @@ impl<T: Target> Callbacks<T> {
             // SAFETY: Initialised in `map`, and not used after this.
             unsafe { slot.drop_in_place() };
         }
-        // CAST: A small number.
+        // CAST: The codes are small numbers.
         ended as c_int
     }
 
@@ -606,7 +624,7 @@ impl<T: Target> Callbacks<T> {
     ///
     /// As for `ctr`.
     unsafe extern "C" fn presuspend(ti: *mut bindings::dm_target) {
-        // SAFETY: Device-mapper's promise.
+        // SAFETY: Device-mapper passes a constructed target.
         unsafe { Self::target(ti) }.presuspend();
     }
 
@@ -614,7 +632,7 @@ impl<T: Target> Callbacks<T> {
     ///
     /// As for `ctr`.
     unsafe extern "C" fn postsuspend(ti: *mut bindings::dm_target) {
-        // SAFETY: Device-mapper's promise.
+        // SAFETY: Device-mapper passes a constructed target.
         unsafe { Self::target(ti) }.postsuspend();
     }
 
@@ -622,7 +640,7 @@ impl<T: Target> Callbacks<T> {
     ///
     /// As for `ctr`.
     unsafe extern "C" fn preresume(ti: *mut bindings::dm_target) -> c_int {
-        // SAFETY: Device-mapper's promise.
+        // SAFETY: Device-mapper passes a constructed target.
         from_result(|| unsafe { Self::target(ti) }.preresume().map(|()| 0))
     }
 
@@ -630,7 +648,7 @@ impl<T: Target> Callbacks<T> {
     ///
     /// As for `ctr`.
     unsafe extern "C" fn resume(ti: *mut bindings::dm_target) {
-        // SAFETY: Device-mapper's promise.
+        // SAFETY: Device-mapper passes a constructed target.
         unsafe { Self::target(ti) }.resume();
     }
 
@@ -644,7 +662,7 @@ impl<T: Target> Callbacks<T> {
         result: *mut c_char,
         maxlen: c_uint,
     ) {
-        // SAFETY: Device-mapper's buffer of `maxlen` bytes, which is ours for now.
+        // SAFETY: Device-mapper passes a buffer of `maxlen` bytes that only we use during the call.
         // CAST: A `u32` fits.
         let buffer = unsafe { core::slice::from_raw_parts_mut(result.cast(), maxlen as usize) };
         let mut out = StatusBuffer::new(buffer);
@@ -653,9 +671,9 @@ impl<T: Target> Callbacks<T> {
             bindings::DM_RUST_STATUS_IMA => StatusType::Ima,
             _ => StatusType::Info,
         };
-        // SAFETY: Device-mapper's promise.
+        // SAFETY: Device-mapper passes a constructed target.
         if unsafe { Self::target(ti) }.status(kind, &mut out).is_err() {
-            // As dm-thin does; the cause is in the log.
+            // As dm-thin does. The log has the cause.
             let _ = out.write_str("Error");
         }
     }
@@ -671,20 +689,21 @@ impl<T: Target> Callbacks<T> {
         maxlen: c_uint,
     ) -> c_int {
         from_result(|| {
-            // SAFETY: Device-mapper's promise.
+            // SAFETY: Device-mapper passes `argc` valid strings.
             let args = unsafe { Self::args(argc, argv) }?;
-            // SAFETY: Device-mapper's promise.
+            // SAFETY: Device-mapper passes a constructed target.
             let target = unsafe { Self::target(ti) };
             let Some(answer) = target.message(&args)? else {
                 return Ok(0);
             };
-            // The answer goes where the words of the message are.
+            // The answer overwrites the buffer that holds the words of the message.
             drop(args);
-            // SAFETY: Device-mapper's buffer of `maxlen` bytes, which is ours for now.
+            // SAFETY: Device-mapper passes a buffer of `maxlen` bytes that only we use during the
+            // call.
             // CAST: A `u32` fits.
             let buffer = unsafe { core::slice::from_raw_parts_mut(result.cast(), maxlen as usize) };
             target.reply(answer, &mut StatusBuffer::new(buffer))?;
-            // 1 says that there is an answer.
+            // 1 tells device-mapper that the buffer has an answer.
             Ok(1)
         })
     }
@@ -700,9 +719,9 @@ impl<T: Target> Callbacks<T> {
         let Some(callout) = callout else {
             return 0;
         };
-        // SAFETY: Device-mapper's promise.
+        // SAFETY: Device-mapper passes a constructed target.
         for it in unsafe { Self::target(ti).devices((*ti).len) } {
-            // SAFETY: The device is open, and the callout's arguments are device-mapper's own.
+            // SAFETY: The device is open, and the arguments are those that device-mapper passed.
             let result = unsafe { callout(ti, it.device.as_ptr(), it.start, it.sectors, data) };
             if result != 0 {
                 return result;
@@ -715,7 +734,8 @@ impl<T: Target> Callbacks<T> {
     ///
     /// As for `ctr`.
     unsafe extern "C" fn io_hints(ti: *mut bindings::dm_target, limits: *mut queue_limits) {
-        // SAFETY: Device-mapper's promise, and its limits, which nobody else uses meanwhile.
+        // SAFETY: Device-mapper passes a constructed target, and limits that only we use during the
+        // call.
         unsafe { Self::target(ti).io_hints(&mut Limits(&mut *limits)) };
     }
 }
