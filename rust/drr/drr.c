@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What only C can say of the module: its tracepoints, and what is loaded first. */
+/* The parts of the module that need C: its tracepoints, and its load order. */
 
 #include <linux/module.h>
 #include <linux/types.h>
@@ -9,7 +9,8 @@
 #include <trace/events/drr.h>
 
 /*
- * Its symbols are only looked up (rust/target/thin.rs), so depmod sees no need of
- * it; but the layer tree misses what happens in a pool before it is there.
+ * The module looks dm-thin-pool's symbols up at run time (rust/target/thin.rs),
+ * so depmod sees no dependency; but the layer tree must not miss what happens
+ * in a pool before the module is loaded.
  */
 MODULE_SOFTDEP("pre: dm-thin-pool");

@@ -1,34 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Places at which a test build can hold a thread up.
+//! Points at which a test build can hold a thread.
 //!
-//! Some races are a few instructions wide. A build with `MUTANTS=1` can stop the next thread that
-//! gets to such a place, let a test do what would have to happen then by chance, and let the
-//! thread go on. In a normal build [`HoldPoint::pass`] is nothing.
+//! Some race windows are a few instructions wide. A build with `MUTANTS=1` can hold the next thread
+//! that reaches such a point while the test runs the other side of the race. In a normal build,
+//! [`HoldPoint::pass`] does nothing.
 //!
-//! The test arms a place, perhaps for a later passage than the next one, waits until a thread is held
-//! there, and releases it. If nobody does, it goes on after 15 seconds.
+//! The test arms a point, for the next or the second passage, waits until a thread is held there,
+//! and releases the thread. A thread that is not released continues after 15 seconds.
 
-/// A place that reads and events pass.
+/// A point in the code at which reads and events can be held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum HoldPoint {
-    /// The mapping of the read's block is known; nothing else has been done.
+    /// The mapping of the read's block is known, and nothing else has been done.
     MappingKnown = 1,
-    /// A record was found, and its page isn't copied yet. Under RCU.
+    /// A record was found, and its page is not copied yet. Under RCU.
     RecordFound = 2,
-    /// The pool has a new layer, and hasn't committed it yet.
+    /// The pool has created a new layer and not committed it yet.
     LayerCreated = 3,
-    /// A write has become one of its whole block, which hasn't been sent yet.
+    /// A write was extended to its whole block, and the block has not been sent yet.
     BlockFilled = 4,
-    /// Copies that are one too many were found, and none has been dropped yet.
+    /// Redundant copies were found, and none has been dropped yet.
     CopiesFound = 5,
-    /// A copy that isn't proven is in the reader's memory, as it must never be.
+    /// An unproven copy is in the reader's memory. Reached only if [`ProofFirst`] is off.
+    ///
+    /// [`ProofFirst`]: crate::drr::rule::Rule::ProofFirst
     Unproven = 6,
 }
 
 impl HoldPoint {
-    /// Waits here if a test has armed the place.
+    /// Holds the thread here if a test has armed the point.
     #[inline(always)]
     pub fn pass(self) {
         #[cfg(DRR_MUTANTS)]
@@ -48,19 +50,19 @@ mod test_build {
         time::{delay, Delta},
     };
 
-    /// Milliseconds until a thread goes on by itself.
+    /// How long a thread is held if the test does not release it, in milliseconds.
     const PATIENCE_MS: u32 = 15_000;
 
     const NONE: u32 = 0;
     const HELD: u32 = 1 << 31;
 
-    /// [`NONE`], or the place that is armed, with [`HELD`] once a thread is there.
+    /// [`NONE`], or the number of the armed point, with [`HELD`] once a thread is held there.
     static ARMED: Atomic<u32> = Atomic::new(NONE);
-    /// So many pass the place that is armed before one is held.
+    /// Number of threads that still pass the armed point before one is held.
     static PASS: Atomic<u32> = Atomic::new(0);
 
     pub(super) fn hold(place: HoldPoint) {
-        // CAST: A place's number is small.
+        // CAST: The number of a point is small.
         let number = place as u32;
         if ARMED.load(Acquire) == number && PASS.load(Acquire) != 0 {
             PASS.fetch_add(1u32.wrapping_neg(), Full);
@@ -74,7 +76,7 @@ mod test_build {
                 return;
             }
             match place {
-                // Others may have to wait for a grace period meanwhile.
+                // Spins, as the thread is in an RCU critical section and can't sleep.
                 HoldPoint::RecordFound | HoldPoint::Unproven => {
                     delay::udelay(Delta::from_millis(1))
                 }
@@ -84,7 +86,8 @@ mod test_build {
         pr_warn!("held at {place:?} for {PATIENCE_MS} ms: gone on\n");
     }
 
-    /// Messages of a test build: `hold <place> [second]`, `held` (fails until a thread is), `release`.
+    /// Handles the messages of a test build: `hold <point> [second]`, `held`, which fails with
+    /// `EAGAIN` until a thread is held, and `release`. Returns `None` for other messages.
     pub fn message(args: &[&CStr]) -> Option<Result> {
         match args {
             [name, place, rest @ ..] if *name == c"hold" => {
@@ -98,7 +101,7 @@ mod test_build {
                     _ => return Some(Err(EINVAL)),
                 };
                 PASS.store(u32::from(rest == [c"second"]), Release);
-                // CAST: A place's number is small.
+                // CAST: The number of a point is small.
                 ARMED.store(place as u32, Release);
                 Some(Ok(()))
             }

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module's own tracepoints.
+//! The module's tracepoints. They may be called in any context but NMI.
 //!
-//! By [`trace!`](crate::trace!), each costs one branch while nobody listens, which is a no-op where
-//! the architecture can patch code; what it tells is put together only after that. Not by a closure:
-//! its captures would be stored before the branch. Any context but NMI.
+//! While a tracepoint is disabled, [`trace!`](crate::trace!) costs one branch, which is a no-op
+//! where the architecture can patch code. The arguments are evaluated only after that branch. The
+//! macro takes expressions, as the captures of a closure would be stored before the branch.
 //!
-//! C header: `include/trace/events/drr.h`; the kernel crate's [`kernel::tracepoint`] is for
+//! C header: `include/trace/events/drr.h`. The kernel crate's [`kernel::tracepoint`] supports only
 //! tracepoints of its own bindings.
 
 use crate::bindings;
 
-/// Tells a tracepoint, whose name is the first, what the other expressions say, if somebody listens.
+/// Emits the tracepoint `$event` with the given arguments if it is enabled.
 #[macro_export]
 macro_rules! trace {
     ($event:ident, $($what:expr),+ $(,)?) => {
@@ -21,17 +21,17 @@ macro_rules! trace {
     };
 }
 
-/// Whether somebody listens to a tracepoint.
+/// Checks of whether tracepoints are enabled.
 pub mod on {
     use crate::bindings;
 
     #[cfg(CONFIG_JUMP_LABEL)]
     macro_rules! on {
         ($event:ident, $tracepoint:ident) => {
-            /// Somebody does.
+            /// Returns whether the tracepoint is enabled.
             #[inline(always)]
             pub fn $event() -> bool {
-                // SAFETY: It is a tracepoint, whose key may always be looked at.
+                // SAFETY: The symbol is a tracepoint, whose key may be read at any time.
                 unsafe {
                     kernel::jump_label::static_branch_unlikely!(
                         bindings::$tracepoint,
@@ -43,17 +43,17 @@ pub mod on {
         };
     }
 
-    // Not by a function call, as the kernel crate would.
+    // Reads the key directly: the kernel crate would call a function.
     #[cfg(not(CONFIG_JUMP_LABEL))]
     macro_rules! on {
         ($event:ident, $tracepoint:ident) => {
-            /// Somebody does.
+            /// Returns whether the tracepoint is enabled.
             #[inline(always)]
             pub fn $event() -> bool {
                 let tracepoint = &raw const bindings::$tracepoint;
-                // SAFETY: It is a tracepoint.
+                // SAFETY: The symbol is a tracepoint.
                 let enabled = unsafe { &raw const (*tracepoint).key.key.enabled.counter };
-                // SAFETY: An integer that is written atomically.
+                // SAFETY: The counter is an integer that is written atomically.
                 unsafe { enabled.read_volatile() > 0 }
             }
         };
@@ -67,12 +67,12 @@ pub mod on {
     on!(record_end, __tracepoint_drr_record_end);
 }
 
-/// What a bio is for: a part of a device.
+/// The range of a device that a bio is for.
 #[derive(Clone, Copy)]
 pub struct Part {
-    /// [`dev_t`](crate::block::device::BlockDevice::dev_t) of the device.
+    /// Number of the device ([`dev_t`](crate::block::device::BlockDevice::dev_t)).
     pub dev: u32,
-    /// Id of the thin device below it.
+    /// Id of the thin device below.
     pub thin_id: u32,
     /// First sector.
     pub sector: u64,
@@ -80,45 +80,45 @@ pub struct Part {
     pub sectors: u32,
 }
 
-/// Whose page cache a read was served from.
+/// The donor of a read.
 #[derive(Clone, Copy, Default)]
 pub struct Donor {
-    /// As in [`Part`]; 0 if it is gone.
+    /// Number of the device as in [`Part`]; 0 if the device is gone.
     pub dev: u32,
-    /// Id of the thin device that it was read from.
+    /// Id of the thin device that the donor's pages were read from.
     pub thin_id: u32,
-    /// How many there were; this is the first.
+    /// Number of donors that served the read; this is the first.
     pub donors: u32,
 }
 
 /// Pages of a data block.
 #[derive(Clone, Copy)]
 pub struct Pages {
-    /// Number of the device whose page cache has them.
+    /// Number of the device in whose page cache the pages are.
     pub dev: u32,
-    /// Id of the thin device that they were read from.
+    /// Id of the thin device that the pages were read from.
     pub thin_id: u32,
     /// Number of the pool.
     pub pool: u64,
-    /// The block.
+    /// Number of the data block.
     pub block: u64,
-    /// First page.
+    /// First page in the block.
     pub page: u32,
-    /// How many; or which, bit *n* for the *n*th after the first.
+    /// The number of pages, or a bitmap with bit *n* for the *n*th page after the first.
     pub pages: u32,
 }
 
-/// A reason as the tracepoints take it.
+/// Returns a reason in the form that the tracepoints take.
 fn text(reason: &str) -> (*const kernel::ffi::c_char, u32) {
-    // CAST: A word.
+    // CAST: A reason is one word.
     (reason.as_ptr().cast(), reason.len() as u32)
 }
 
-/// A read is served.
+/// Traces that a read is served.
 #[cold]
 #[inline(never)]
 pub fn hit(at: Part, donor: Donor) {
-    // SAFETY: Takes numbers.
+    // SAFETY: The function takes only numbers.
     unsafe {
         bindings::rust_do_trace_drr_hit(
             at.dev,
@@ -132,41 +132,42 @@ pub fn hit(at: Part, donor: Donor) {
     };
 }
 
-/// A read goes to the disk, for a reason.
+/// Traces that a read goes to the disk, and the reason.
 #[cold]
 #[inline(never)]
 pub fn miss(at: Part, reason: &'static str) {
     let (reason, length) = text(reason);
-    // SAFETY: Takes numbers and a text of that length.
+    // SAFETY: The function takes numbers, and a text of the given length.
     unsafe {
         bindings::rust_do_trace_drr_miss(at.dev, at.thin_id, at.sector, at.sectors, reason, length)
     };
 }
 
-/// A read waits for another's read of the same.
+/// Traces that a read waits for another read of the same content.
 #[cold]
 #[inline(never)]
 pub fn follow(at: Part) {
-    // SAFETY: Takes numbers.
+    // SAFETY: The function takes only numbers.
     unsafe { bindings::rust_do_trace_drr_follow(at.dev, at.thin_id, at.sector, at.sectors) };
 }
 
-/// All of a block is written in the place of a part of it.
+/// Traces that a whole block is written instead of a part of it.
 #[cold]
 #[inline(never)]
 pub fn whole_write(at: Part) {
-    // SAFETY: Takes numbers.
+    // SAFETY: The function takes only numbers.
     unsafe { bindings::rust_do_trace_drr_whole_write(at.dev, at.thin_id, at.sector, at.sectors) };
 }
 
-/// Pages that a read has filled can donate now, if any; [`Pages::pages`] is their number.
+/// Traces that pages which a read has filled can donate from now on. [`Pages::pages`] is their
+/// number; if it is 0, nothing is traced.
 #[cold]
 #[inline(never)]
 pub fn record(what: Pages) {
     if what.pages == 0 {
         return;
     }
-    // SAFETY: Takes numbers.
+    // SAFETY: The function takes only numbers.
     unsafe {
         bindings::rust_do_trace_drr_record(
             what.dev,
@@ -179,12 +180,12 @@ pub fn record(what: Pages) {
     };
 }
 
-/// Pages donate no longer, for a reason; [`Pages::pages`] has a bit for each.
+/// Traces that pages no longer donate, and the reason. [`Pages::pages`] has a bit for each.
 #[cold]
 #[inline(never)]
 pub fn record_end(what: Pages, reason: &'static str) {
     let (reason, length) = text(reason);
-    // SAFETY: Takes numbers and a text of that length.
+    // SAFETY: The function takes numbers, and a text of the given length.
     unsafe {
         bindings::rust_do_trace_drr_record_end(
             what.dev,
