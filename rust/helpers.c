@@ -36,16 +36,16 @@
 struct folio *dm_rust_page_folio(struct page *page)
 {
 	/*
-	 * Where a tail page has its folio, others have a link of the LRU
-	 * lists, which reclaim changes at any time; bit 0 tells which it is,
-	 * and no link has it set.
+	 * A tail page has its folio where other pages have a link of the LRU
+	 * lists, which reclaim may change at any time. Bit 0 tells the two
+	 * apart: no link has it set.
 	 */
 	return data_race(page_folio(page));
 }
 
 /*
- * filemap_get_entry() is not exported; this is its protocol without the
- * retry: a folio that is being removed or replaced is none.
+ * filemap_get_entry() is not exported. This is its protocol without the retry:
+ * a folio that is being removed or replaced counts as absent.
  */
 struct folio *dm_rust_folio_get(struct address_space *mapping, pgoff_t index)
 {
@@ -65,7 +65,10 @@ void dm_rust_folio_ref(struct folio *folio)
 	folio_get(folio);
 }
 
-/* To copy a page whose memory is broken would be a machine check. */
+/*
+ * Returns false if the page's memory is broken: copying it would raise a
+ * machine check.
+ */
 bool dm_rust_copy_page(void *to, struct folio *folio, unsigned long at)
 {
 	struct page *page = folio_page(folio, at);
@@ -73,8 +76,8 @@ bool dm_rust_copy_page(void *to, struct folio *folio, unsigned long at)
 	if (PageHWPoison(page))
 		return false;
 	/*
-	 * Anybody may write to the page meanwhile: what was copied counts only if
-	 * it has the digest that it should have.
+	 * The page may be written to during the copy. The copy counts only if
+	 * it has the expected digest.
 	 */
 	data_race(({ copy_page(to, page_address(page)); 0; }));
 	return true;
@@ -96,7 +99,9 @@ void dm_rust_folio_unlock(struct folio *folio)
 }
 
 #ifdef CONFIG_LRU_GEN
-/* Multi-gen LRU has no active pages: reclaim takes from the oldest generation. */
+/*
+ * Multi-gen LRU has no active pages: reclaim takes from the oldest generation.
+ */
 static bool folio_in_younger_gen(struct folio *folio)
 {
 	int gen = folio_lru_gen(folio);
@@ -123,11 +128,12 @@ bool dm_rust_folio_idle(struct folio *folio)
 }
 
 /*
- * A locked folio that has one reference of the caller's is clean, and nobody
- * else uses it.
+ * Returns whether a locked folio on which the caller has one reference is clean
+ * and otherwise unused.
  *
- * A process that may still make it dirty without its lock has it mapped, or pinned, and
- * holds a reference until after that; so the references are looked at first.
+ * A process that may still dirty the folio without its lock has it mapped or
+ * pinned, and drops its reference only after that; so the references are
+ * checked first.
  */
 static bool folio_unused(struct folio *folio)
 {
@@ -141,25 +147,26 @@ static bool folio_unused(struct folio *folio)
 }
 
 /*
- * What remove_mapping() does for reclaim, with what is exported.  The folio is
- * locked, and has one reference of the caller's.
+ * Does what remove_mapping() does for reclaim, with exported functions.  The
+ * caller has locked the folio and holds one reference.
  *
- * With the lock held nobody can map it.  Who takes a reference from now on finds
- * it in no mapping once it has the lock, or reads what is there, which is valid.
- * Its buffers are only let go of if it is clean: a dirty one would be taken for
- * written then.  Only a test build drops folios that are in use.
+ * While the folio is locked, it can't be mapped.  Code that takes a reference
+ * from now on finds the folio in no mapping once it has the lock, or reads its
+ * data, which are valid.  Buffers are only released if the folio is clean:
+ * releasing them would mark a dirty one as written.  Only a test build drops
+ * folios in use.
  *
- * filemap_free_folio() looks at the mapping when the folio has left it.  If that
- * was its last, nothing keeps the inode from being evicted by then, but RCU
- * from being freed.  Nothing sleeps in there: the folio is neither mapped nor
- * has private data any more.
+ * filemap_free_folio() accesses the mapping after the folio has left it.  If it
+ * was the last folio, nothing keeps the inode from being evicted by then, but
+ * RCU keeps it from being freed.  Nothing sleeps in there: the folio is neither
+ * mapped nor has private data any more.
  */
 bool dm_rust_folio_drop(struct address_space *mapping, struct folio *folio,
 			bool if_unused)
 {
 	bool removed;
 
-	/* generic_error_remove_folio() leaves others alone. */
+	/* generic_error_remove_folio() removes folios of regular files only. */
 	if (!S_ISREG(mapping->host->i_mode))
 		return false;
 	if (if_unused &&
@@ -173,8 +180,8 @@ bool dm_rust_folio_drop(struct address_space *mapping, struct folio *folio,
 }
 
 /*
- * If reclaim is what removes a folio: a number that stands for the control
- * group that it is charged to, not 0.
+ * Returns a number that stands for the control group to which the folio is
+ * charged, if reclaim is removing the folio, and 0 otherwise.
  */
 unsigned long dm_rust_folio_reclaimed_from(struct folio *folio)
 {
@@ -250,7 +257,9 @@ bool dm_rust_mapping_reads_folios(struct address_space *mapping)
 	return READ_ONCE(mapping->a_ops)->read_folio;
 }
 
-/* Only of a block device's pages is it known what their private data is. */
+/*
+ * Only a block device's folios are known to have buffers as their private data.
+ */
 bool dm_rust_folio_has_buffers(struct address_space *mapping,
 			       struct folio *folio)
 {
@@ -262,13 +271,13 @@ void dm_rust_bio_set_dev(struct bio *bio, struct block_device *bdev)
 	bio_set_dev(bio, bdev);
 }
 
-/* The data that the submitter sees is not what is on the disk. */
+/* Returns whether the submitter sees other data than the disk holds. */
 bool dm_rust_bio_is_transformed(struct bio *bio)
 {
 	return bio_has_crypt_ctx(bio) || bio_integrity(bio);
 }
 
-/* For the one that @like is for. */
+/* Allocates a bio with the I/O priority and write hint of @like. */
 struct bio *dm_rust_bio_alloc_nowait(struct bio *like, struct block_device *bdev,
 				     unsigned int pages, blk_opf_t opf)
 {
@@ -333,10 +342,10 @@ void dm_rust_counters_free(u64 __percpu *counters)
 }
 
 /*
- * One instruction where the CPU has one that does it.  Elsewhere, and that is
- * User-mode Linux, this_cpu_add() switches interrupts off and on, by two
- * system calls of the host's; an atomic operation on a cache line that no
- * other CPU writes is cheaper, and right on whatever CPU the task is by then.
+ * Where the CPU has an instruction for it, this_cpu_add() is one instruction.
+ * On User-mode Linux it disables and enables interrupts, by two system calls of
+ * the host.  There, an atomic operation on a cache line that no other CPU
+ * writes is cheaper, and correct even if the task has moved to another CPU.
  */
 void dm_rust_counters_add(u64 __percpu *counters, size_t at, u64 by)
 {
@@ -462,7 +471,7 @@ static int private_fs_context(struct fs_context *fc)
 	return init_pseudo(fc, DM_RUST_FS_MAGIC) ? 0 : -ENOMEM;
 }
 
-/* It has no owner, or it would keep the module from being unloaded. */
+/* Has no owner: a reference would keep the module from being unloaded. */
 static struct file_system_type private_fs = {
 	.name = "dm_rust",
 	.init_fs_context = private_fs_context,
@@ -479,7 +488,7 @@ void dm_rust_mount_free(struct vfsmount *mnt)
 	kern_unmount(mnt);
 }
 
-/* The inode is on its file system's list, so that drop_caches finds it. */
+/* The inode is on its superblock's list, so that drop_caches finds it. */
 struct inode *dm_rust_store_new(struct vfsmount *mnt)
 {
 	struct inode *inode = new_inode(mnt->mnt_sb);
@@ -505,7 +514,7 @@ unsigned long dm_rust_store_pages(struct inode *inode)
 	return READ_ONCE(inode->i_mapping->nrpages);
 }
 
-/* Returns with the folio locked. */
+/* Returns true with the folio locked, or false on failure. */
 bool dm_rust_store_add(struct inode *inode, struct page *page, pgoff_t index)
 {
 	struct folio *folio = page_folio(page);
@@ -517,7 +526,7 @@ bool dm_rust_store_add(struct inode *inode, struct page *page, pgoff_t index)
 	return true;
 }
 
-/* All up to @last, but those that are in use. */
+/* Drops all folios up to index @last, except those in use. */
 void dm_rust_store_drop(struct inode *inode, pgoff_t last)
 {
 	invalidate_mapping_pages(inode->i_mapping, 0, last);
@@ -528,14 +537,17 @@ void dm_rust_store_unlock(struct page *page)
 	folio_unlock(page_folio(page));
 }
 
-/* More than device-mapper has of its own before a clone. */
+/* More than device-mapper's own data before a clone. */
 #define BEFORE_CLONE 1024
 
 /*
+ * Returns the front padding of the bio set from which device-mapper takes
+ * clones with @data_size bytes of per-bio data, or -ENOMEM.
+ *
  * dm.c embeds the first clone of a bio in a struct dm_io, and allocates others
- * without one. The per-bio data is in front of the clone, at a distance that
- * only dm.c knows. dm_per_bio_data() reads a flag there to tell the two kinds
- * apart, so all bits are set, or none.
+ * without one.  Per-bio data is in front of the clone, at a distance that only
+ * dm.c knows.  dm_per_bio_data() reads a flag there to tell the two kinds
+ * apart, so either all bits are set or none.
  */
 static int front_pad(unsigned int data_size, bool first)
 {
@@ -553,8 +565,8 @@ static int front_pad(unsigned int data_size, bool first)
 }
 
 /*
- * Bio sets whose bios have the same size, padding included, have one slab: this
- * one keeps device-mapper's alive.
+ * Bio sets whose bios have the same size, padding included, share one slab:
+ * this one keeps device-mapper's alive.
  */
 struct bio_set *dm_rust_slab_new(unsigned int data_size, bool first)
 {

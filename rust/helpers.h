@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Inline functions and macros of the kernel that Rust can't call directly.
- * Nothing is decided here: each helper is one kernel facility.
+ * Wrappers of inline functions and macros that Rust can't call directly. Each
+ * wraps one facility of the kernel and has no policy of its own.
  */
 
 #ifndef _DM_RUST_HELPERS_H
@@ -15,7 +15,7 @@
 #include <linux/ratelimit.h>
 #include <linux/workqueue.h>
 
-/* Macros with casts, which bindgen doesn't evaluate. */
+/* Macros with casts, which bindgen does not evaluate. */
 enum {
 	DM_RUST_MAPIO_SUBMITTED = DM_MAPIO_SUBMITTED,
 	DM_RUST_MAPIO_REMAPPED = DM_MAPIO_REMAPPED,
@@ -36,13 +36,15 @@ enum {
 	DM_RUST_OP_MASK = REQ_OP_MASK,
 	DM_RUST_POLLED = REQ_POLLED,
 	DM_RUST_META = REQ_META,
-	/* What holds for a read that is done in the place of another, too. */
+	/* Flags that a read issued on behalf of another keeps. */
 	DM_RUST_READ_FLAGS = REQ_SYNC | REQ_META | REQ_PRIO | REQ_RAHEAD | REQ_IDLE |
 			     REQ_BACKGROUND,
-	/* What holds for a write that is done in the place of another, too. */
+	/* Flags that a write issued on behalf of another keeps. */
 	DM_RUST_WRITE_FLAGS = REQ_SYNC | REQ_META | REQ_PRIO | REQ_IDLE | REQ_FUA | REQ_BACKGROUND |
 			      REQ_SWAP,
-	/* And what makes that impossible, or not worth it. */
+	/*
+	 * Flags of writes that another write can't replace, or not profitably.
+	 */
 	DM_RUST_SPECIAL_WRITE = REQ_PREFLUSH | REQ_ATOMIC | REQ_POLLED,
 	DM_RUST_BIO_MAX_VECS = BIO_MAX_VECS,
 	DM_RUST_WQ_SOFTIRQ = WQ_BH | WQ_PERCPU,
@@ -53,7 +55,7 @@ enum {
 	DM_RUST_STATUS_IMA = STATUSTYPE_IMA,
 };
 
-/* What dm_rust_folio_state() returns. */
+/* Bits that dm_rust_folio_state() returns. */
 enum {
 	DM_RUST_FOLIO_LOCKED = 1 << 0,
 	DM_RUST_FOLIO_UPTODATE = 1 << 1,
@@ -115,7 +117,10 @@ u64 dm_rust_counters_sum(u64 __percpu *counters, size_t at);
 struct dm_rust_ticker;
 typedef bool (*dm_rust_tick_fn)(void *data);
 
-/* A tick, every so often, until fn says false. */
+/*
+ * Delayed work. Once dm_rust_ticker_tick() has started it, it repeats every
+ * @every_ms milliseconds until @fn returns false.
+ */
 struct dm_rust_ticker *dm_rust_ticker_new(const char *name, bool for_reclaim,
 					  unsigned int every_ms,
 					  dm_rust_tick_fn fn, void *data);
@@ -123,13 +128,13 @@ void dm_rust_ticker_tick(struct dm_rust_ticker *ticker, bool soon);
 void dm_rust_ticker_free(struct dm_rust_ticker *ticker);
 u64 dm_rust_jiffies(void);
 
-/* Queues for work, with DM_RUST_WQ_... for flags. */
+/* Workqueues. @flags is one of DM_RUST_WQ_*. */
 struct workqueue_struct *dm_rust_queue_new(const char *name, unsigned int flags);
 void dm_rust_queue_work(struct workqueue_struct *queue,
 			struct work_struct *work, work_func_t fn);
 void dm_rust_queue_free(struct workqueue_struct *queue);
 
-/* Page caches of our own. */
+/* Private page caches. */
 struct vfsmount *dm_rust_mount_new(void);
 void dm_rust_mount_free(struct vfsmount *mnt);
 struct inode *dm_rust_store_new(struct vfsmount *mnt);
