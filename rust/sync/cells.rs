@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tables whose size is known when they are made.
+//! Tables of a fixed size.
 
 use kernel::{
     alloc::{flags::*, KVVec},
@@ -9,7 +9,8 @@ use kernel::{
 
 use crate::sched;
 
-/// `count` cells, each as `new` makes it. Process context; fails with `ENOMEM`.
+/// Creates a table of `count` cells, each initialised by `new`. Process context. Fails with
+/// `ENOMEM`.
 pub fn cells<T>(count: usize, new: impl Fn() -> T) -> Result<KVVec<T>> {
     let mut cells = KVVec::with_capacity(count, GFP_KERNEL)?;
     for _ in 0..count {
@@ -18,11 +19,11 @@ pub fn cells<T>(count: usize, new: impl Fn() -> T) -> Result<KVVec<T>> {
     Ok(cells)
 }
 
-/// How many cells suit the machine: one for each `pages` pages of its memory or fewer, a power of two
-/// from `least` to `most`, which are such themselves.
+/// Returns a number of cells that suits the machine: the largest power of two that leaves each cell
+/// at least `pages` pages of memory, limited to `least..=most`. Both limits must be powers of two.
 pub fn by_memory(pages: usize, least: usize, most: usize) -> usize {
     let count = (sched::total_ram_pages() / pages).clamp(least, most);
-    // RANGE: Not above the count.
+    // RANGE: Not above `count`.
     1 << count.ilog2()
 }
 

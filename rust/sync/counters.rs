@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters of each CPU: counting locks nothing and shares no cache line.
+//! Per-CPU counters: counting takes no lock and shares no cache line.
 //!
 //! C header: [`include/linux/percpu.h`](srctree/include/linux/percpu.h)
 
@@ -13,35 +13,37 @@ use kernel::{
 
 use crate::bindings;
 
-/// `N` counters, of each CPU.
+/// `N` counters for each CPU.
 ///
 /// # Invariants
 ///
-/// `cpus` is a per-CPU allocation of `N` counters of our own.
+/// `cpus` is a per-CPU allocation of `N` counters that this value owns.
 pub struct Counters<const N: usize> {
     cpus: NonNull<u64>,
-    /// The sums at the last reset: writing to another CPU's counters would lose what it counts.
+    /// The sums at the last reset. The counters are not cleared, as writing to those of another CPU
+    /// could lose a concurrent addition.
     zero: [Atomic<u64>; N],
 }
 
 // SAFETY: Per-CPU memory may be freed from anywhere.
 unsafe impl<const N: usize> Send for Counters<N> {}
-// SAFETY: Counters are added to by indivisible operations, and the sum reads each once.
+// SAFETY: Additions are atomic, and the sum reads each counter once.
 unsafe impl<const N: usize> Sync for Counters<N> {}
 
 impl<const N: usize> Counters<N> {
-    /// All zero. Process context; fails with `ENOMEM`.
+    /// Creates counters that are zero. Process context. Fails with `ENOMEM`.
     pub fn new() -> Result<Self> {
         Self::allocate(true)
     }
 
-    /// All zero, from any context. Fails with `ENOMEM`, rather more often.
+    /// Creates counters that are zero, in any context. Fails with `ENOMEM`, more often than
+    /// [`Self::new`].
     pub fn new_atomic() -> Result<Self> {
         Self::allocate(false)
     }
 
     fn allocate(may_sleep: bool) -> Result<Self> {
-        // SAFETY: The caller is in process context if it may sleep.
+        // SAFETY: `may_sleep` is set only in process context.
         let cpus = unsafe { bindings::dm_rust_counters_alloc(N, may_sleep) };
         // INVARIANT: Just allocated.
         Ok(Self {
@@ -50,29 +52,29 @@ impl<const N: usize> Counters<N> {
         })
     }
 
-    /// Adds to a counter; any context. One that isn't there is left alone.
+    /// Adds `by` to counter `at`, or does nothing if there is no such counter. Any context.
     pub fn add(&self, at: usize, by: u64) {
         if at < N {
-            // SAFETY: By the invariant there are `N` counters.
+            // SAFETY: By the type invariant there are `N` counters.
             unsafe { bindings::dm_rust_counters_add(self.cpus.as_ptr(), at, by) }
         }
     }
 
-    /// The sums since they were allocated.
+    /// Returns the sums since the counters were allocated.
     fn all_sums(&self) -> [u64; N] {
         core::array::from_fn(|at| {
-            // SAFETY: By the invariant there are `N` counters, and `at` is below that.
+            // SAFETY: By the type invariant there are `N` counters, and `at` is less than `N`.
             unsafe { bindings::dm_rust_counters_sum(self.cpus.as_ptr(), at) }
         })
     }
 
-    /// The sums over all CPUs. What is counted meanwhile may be in or not.
+    /// Returns the sums over all CPUs since the last reset. Concurrent additions may be missing.
     pub fn sums(&self) -> [u64; N] {
         let sums = self.all_sums();
         core::array::from_fn(|at| sums[at].wrapping_sub(self.zero[at].load(Relaxed)))
     }
 
-    /// Makes all sums zero.
+    /// Resets all sums to zero.
     pub fn reset(&self) {
         for (zero, sum) in self.zero.iter().zip(self.all_sums()) {
             zero.store(sum, Relaxed);
@@ -82,7 +84,7 @@ impl<const N: usize> Counters<N> {
 
 impl<const N: usize> Drop for Counters<N> {
     fn drop(&mut self) {
-        // SAFETY: By the invariant it is ours, and nobody else has a reference.
+        // SAFETY: By the type invariant the counters are ours, and nothing else refers to them.
         unsafe { bindings::dm_rust_counters_free(self.cpus.as_ptr()) }
     }
 }

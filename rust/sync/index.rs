@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A table of entries that are found under either of two keys.
+//! A table of entries that can be looked up by either of two keys.
 //!
-//! Both sides are hash tables of a fixed size, made once: a look-up costs a cache line for the
-//! bucket and one for each entry, and nothing ever moves. Readers hold RCU and take no lock.
-//! Writers may be in any context but NMI, with interrupts on or off.
+//! Each side is a hash table of a fixed size: a lookup costs a cache line for the bucket and one
+//! for each entry, and entries never move. Readers hold RCU and take no lock. Writers may be in any
+//! context but NMI, with interrupts on or off.
 //!
-//! Lock order, inside whatever the caller holds (the page cache's `i_pages` lock among others):
+//! Lock order, below any lock that the caller holds (for example the page cache's `i_pages` lock):
 //!
 //! 1. a stripe of the reverse side,
 //! 2. a stripe of the forward side.
 //!
 //! # What a reader can rely on
 //!
-//! An entry that a reader comes across was linked at some moment after the reader's RCU critical
-//! section began. For suppose that it had been unlinked before. The reader came to it from the
-//! bucket's head or from another entry's `next`. The head, and the `next` of each entry that was
-//! still linked then, was changed by the unlinking; an entry that had been unlinked even earlier
-//! falls under the same argument itself.
+//! An entry that a reader finds was linked at some moment after the reader's RCU critical section
+//! began. Proof: suppose the entry was unlinked before. The reader got to it from the head of the
+//! bucket or from the `next` of another entry. Unlinking changed the head, and the `next` of each
+//! entry that was still linked then. For an entry that was unlinked even earlier, the same argument
+//! holds.
 //!
-//! An entry that is found by its reverse key, and isn't removed, is found by its forward key from then
-//! on, also by others who learn of it: it is linked on the forward side first.
+//! An entry that is found by its reverse key, and has not been removed, is found by its forward key
+//! from then on, by all CPUs that learn of the entry: it is linked on the forward side first.
 
 use core::{cell::UnsafeCell, marker::PhantomData, ops::Deref, ptr};
 
@@ -37,30 +37,31 @@ use kernel::{
 
 use crate::{bindings, sched, sync::cells::cells};
 
-/// What can be put into an [`Index`].
+/// A value that can be put into an [`Index`].
 ///
-/// The keys are hashes: a look-up yields the entries with the same hash, and often some with
-/// another; the caller compares.
+/// The keys are hashes. A lookup yields all entries with the same hash, and may yield entries with
+/// other hashes, so the caller has to compare.
 pub trait Keyed: Send + Sync {
-    /// Hash of the forward key; must never change.
+    /// Returns the hash of the forward key, which must never change.
     fn forward(&self) -> u64;
-    /// Hash of the reverse key; must never change.
+    /// Returns the hash of the reverse key, which must never change.
     fn reverse(&self) -> u64;
 }
 
-/// Mixes `value`, so that its upper bits depend on all of it.
+/// Hashes `value`. The upper bits of the result depend on all bits of `value`.
 #[inline]
 pub fn hash(value: u64) -> u64 {
-    // 2^64 divided by the golden ratio, as in include/linux/hash.h, twice for the upper half.
+    // GOLDEN_RATIO_64 of include/linux/hash.h. Multiplied twice, with a fold in between, so that
+    // the upper half of `value` counts as well.
     let value = value.wrapping_mul(0x61C8_8646_80B5_83EB);
     (value ^ (value >> 32)).wrapping_mul(0x61C8_8646_80B5_83EB)
 }
 
-/// Heads of buckets in a cache line.
+/// Number of bucket heads in a cache line of 64 bytes.
 const NEAR: u64 = 8;
 
-/// Hash of place `at` of what `whose` stands for. Eight consecutive places have their buckets in one
-/// cache line, which pays if they are looked up one after the other.
+/// Returns the hash of place `at` of the object that `whose` stands for. Eight consecutive places
+/// have their buckets in one cache line, which pays if they are looked up one after the other.
 #[inline]
 pub fn hash_near(whose: u64, at: u64) -> u64 {
     hash(whose ^ hash(at / NEAR)) & !(NEAR - 1) | at % NEAR
@@ -68,17 +69,18 @@ pub fn hash_near(whose: u64, at: u64) -> u64 {
 
 type Slot<T> = Atomic<*mut Entry<T>>;
 
-/// The slot that points to an entry on one side, or null if nothing does; guarded by the bucket's
-/// stripe.
+/// The slot that points to an entry on one side, or null if the entry is not linked there.
+/// Protected by the stripe of the bucket.
 type Back<T> = UnsafeCell<*const Slot<T>>;
 
 /// An entry of an [`Index`].
 ///
-/// What a look-up needs comes first, so that it is in one cache line if the value is small.
+/// The fields that a lookup reads come first, so that they share a cache line if the value is
+/// small.
 ///
 /// # Invariants
 ///
-/// While `reverse_back` is not null, both sides' links are part of a bucket of one index.
+/// While `reverse_back` is not null, the links of both sides are part of a bucket of one index.
 #[repr(C)]
 pub struct Entry<T> {
     forward: Slot<T>,
@@ -89,7 +91,7 @@ pub struct Entry<T> {
     rcu: UnsafeCell<kvfree_rcu_head>,
 }
 
-// SAFETY: The cells are only touched under the locks named there; `value` is `Sync` if `T` is.
+// SAFETY: The cells are accessed only under the locks named there; `value` is `Sync` if `T` is.
 unsafe impl<T: Sync> Sync for Entry<T> {}
 
 impl<T> Deref for Entry<T> {
@@ -112,7 +114,7 @@ struct Stripes {
     locks: [SpinLockIrq<()>; STRIPES],
 }
 
-/// The side of an index, and with it the link that an entry uses there.
+/// One side of an index, which selects the link that an entry uses there.
 trait Side<T> {
     fn next(entry: &Entry<T>) -> &Slot<T>;
     fn back(entry: &Entry<T>) -> &Back<T>;
@@ -150,7 +152,7 @@ impl<T: Keyed> Side<T> for Reverse {
     }
 }
 
-/// A hash table of one side.
+/// The hash table of one side.
 struct Table<T, S> {
     heads: KVVec<Slot<T>>,
     stripes: Pin<KBox<Stripes>>,
@@ -159,7 +161,7 @@ struct Table<T, S> {
 }
 
 impl<T: Keyed, S: Side<T>> Table<T, S> {
-    // RANGE: `bits` is from 1 to 32, as the caller of `Index::new` promises.
+    // RANGE: `bits` is from 1 to 32, as callers of `Index::new` guarantee.
     fn new(bits: u32, stripes: impl PinInit<Stripes, Error>) -> Result<Self> {
         let size = 1usize << bits;
         Ok(Self {
@@ -172,8 +174,8 @@ impl<T: Keyed, S: Side<T>> Table<T, S> {
 
     #[inline]
     fn bucket(&self, hash: u64) -> usize {
-        // RANGE: The shift is less than 64, as `bits` was not 0. The mask leaves less than the number of heads, a power
-        // of two.
+        // RANGE: The shift is less than 64, as `bits` is not 0. The mask leaves less than the
+        // number of heads, a power of two.
         ((hash >> self.shift & !(NEAR - 1) | hash & (NEAR - 1)) as usize) & (self.heads.len() - 1)
     }
 
@@ -181,7 +183,8 @@ impl<T: Keyed, S: Side<T>> Table<T, S> {
         &self.stripes.locks[self.bucket(hash) % STRIPES]
     }
 
-    /// The entries of a bucket; `'g` is the RCU critical section, or a lock that keeps them.
+    /// Iterates over the entries of a bucket. `'g` is an RCU critical section, or a lock that keeps
+    /// the entries linked.
     #[inline]
     fn iter<'g>(&self, hash: u64) -> Iter<'g, T, S> {
         Iter {
@@ -190,6 +193,8 @@ impl<T: Keyed, S: Side<T>> Table<T, S> {
         }
     }
 
+    /// Links `entry` as the first of its bucket.
+    ///
     /// # Safety
     ///
     /// The caller holds the stripe of `entry`, which is valid and not linked on this side.
@@ -199,23 +204,26 @@ impl<T: Keyed, S: Side<T>> Table<T, S> {
         let head = &self.heads[self.bucket(S::hash(this))];
         let first = head.load(Relaxed);
         S::next(this).store(first, Relaxed);
-        // SAFETY: Guarded by the stripe, which the caller holds.
+        // SAFETY: Protected by the stripe, which the caller holds.
         unsafe { *S::back(this).get() = head };
         if !first.is_null() {
-            // SAFETY: Linked entries are valid; same bucket, so the same stripe guards it.
+            // SAFETY: Linked entries are valid. `first` is in the same bucket, so the same stripe
+            // protects it.
             unsafe { *S::back(&*first).get() = S::next(this) };
         }
-        // Readers that see the entry see what it holds.
+        // Release: readers that see the entry also see its content.
         head.store(entry, Release);
     }
 
+    /// Unlinks `entry` from its bucket.
+    ///
     /// # Safety
     ///
     /// The caller holds the stripe of `entry`, which is linked on this side.
     unsafe fn unlink(&self, entry: &Entry<T>) {
         let next = S::next(entry).load(Relaxed);
-        // SAFETY: Guarded by the stripe; of a linked entry it points to a head or to a linked
-        // entry's slot.
+        // SAFETY: Protected by the stripe. The back pointer of a linked entry points to a head or
+        // to the slot of a linked entry.
         let back = unsafe { &**S::back(entry).get() };
         back.store(next, Release);
         if !next.is_null() {
@@ -224,11 +232,11 @@ impl<T: Keyed, S: Side<T>> Table<T, S> {
         }
         // SAFETY: As above.
         unsafe { *S::back(entry).get() = ptr::null() };
-        // `next` stays: readers may stand on the entry until their grace period ends.
+        // `next` is kept: readers may be at the entry until their grace period ends.
     }
 }
 
-/// The entries of a bucket of the forward side, the newest first.
+/// Iterator over the entries of a bucket of the forward side, the newest first.
 pub struct Chain<'g, T>(Iter<'g, T, Forward>);
 
 impl<T> Clone for Chain<'_, T> {
@@ -248,7 +256,7 @@ impl<'g, T: Keyed + 'g> Iterator for Chain<'g, T> {
     }
 }
 
-/// Iterates over a bucket.
+/// Iterator over the entries of a bucket of one side, the newest first.
 struct Iter<'g, T, S> {
     next: *mut Entry<T>,
     side: PhantomData<(&'g Entry<T>, S)>,
@@ -260,31 +268,33 @@ impl<'g, T: Keyed + 'g, S: Side<T>> Iterator for Iter<'g, T, S> {
     #[inline]
     fn next(&mut self) -> Option<&'g Entry<T>> {
         // SAFETY: Entries are freed a grace period after they were unlinked, and `'g` is an RCU
-        // critical section or the stripe's lock.
+        // critical section or the time for which the stripe is locked.
         let entry = unsafe { self.next.as_ref() }?;
         self.next = S::next(entry).load(Acquire);
         Some(entry)
     }
 }
 
-/// See the [module](self).
+/// A hash table with two keys; see the [module](self).
 pub struct Index<T: Keyed> {
     forward: Table<T, Forward>,
     reverse: Table<T, Reverse>,
 }
 
-// SAFETY: All access is by RCU and the stripes; entries are `Send` and `Sync` as `Keyed` is.
+// SAFETY: All accesses use RCU and the stripes; entries are `Send` and `Sync`, as `Keyed` requires.
 unsafe impl<T: Keyed> Send for Index<T> {}
 // SAFETY: As above.
 unsafe impl<T: Keyed> Sync for Index<T> {}
 
 impl<T: Keyed> Index<T> {
-    /// Bytes of memory that an entry takes; kmalloc's sizes up to 128 are multiples of 32.
+    /// Bytes of memory that an entry takes: kmalloc's sizes up to 128 are rounded up to a multiple
+    /// of 32.
     pub const ENTRY_BYTES: usize = size_of::<Entry<T>>().next_multiple_of(32);
-    /// Bytes of an entry that a look-up reads; in one cache line if there are no more than 64.
+    /// Bytes of an entry that a lookup reads. If they are at most 64, they can share a cache line.
     pub const LOOK_UP_BYTES: usize = core::mem::offset_of!(Entry<T>, forward_back);
 
-    /// Makes an index with 2^`bits` buckets on each side. Fails with `ENOMEM`.
+    /// Creates an index with 2^`bits` buckets on each side. `bits` must be from 1 to 32. Process
+    /// context. Fails with `ENOMEM`.
     pub fn new(bits: u32) -> Result<Self> {
         const {
             assert!(
@@ -292,7 +302,8 @@ impl<T: Keyed> Index<T> {
                 "entries are freed, not dropped"
             )
         };
-        // Two classes, so that lockdep knows the sides apart and the order between them.
+        // Two lock classes, so that lockdep can tell the sides apart and check the order between
+        // them.
         let forward = try_pin_init!(Stripes {
             locks <- pin_init::pin_init_array_from_fn(
                 |_| SpinLockIrq::new((), FORWARD, static_lock_class!())),
@@ -307,13 +318,13 @@ impl<T: Keyed> Index<T> {
         })
     }
 
-    /// Bytes of memory that the empty index takes.
+    /// Returns the bytes of memory that the index takes without entries.
     pub fn table_bytes(&self) -> usize {
         // RANGE: A size in memory.
         2 * (self.forward.heads.len() * size_of::<Slot<T>>() + size_of::<Stripes>())
     }
 
-    /// The entries whose forward hash is, or may be, `hash`, the newest first.
+    /// Iterates over the entries in the bucket of the forward hash `hash`, the newest first.
     #[inline]
     pub fn by_forward<'g>(
         &'g self,
@@ -323,7 +334,7 @@ impl<T: Keyed> Index<T> {
         self.forward.iter(hash)
     }
 
-    /// The entries whose reverse hash is, or may be, `hash`, the newest first.
+    /// Iterates over the entries in the bucket of the reverse hash `hash`, the newest first.
     #[inline]
     pub fn by_reverse<'g>(
         &'g self,
@@ -333,10 +344,10 @@ impl<T: Keyed> Index<T> {
         self.reverse.iter(hash)
     }
 
-    /// Inserts `value` unless `same` says of an entry with its reverse hash that it will do.
+    /// Inserts `value` unless `same` returns true for an entry in the bucket of its reverse hash.
     ///
-    /// `same` runs with interrupts off; no two callers with the same reverse hash run it at once.
-    /// Returns whether the value was inserted. Fails with `ENOMEM`.
+    /// `same` runs with interrupts off, and never concurrently for one reverse hash. Returns
+    /// whether `value` was inserted. Fails with `ENOMEM`.
     pub fn insert_unless(
         &self,
         value: T,
@@ -360,26 +371,27 @@ impl<T: Keyed> Index<T> {
             return Ok(false);
         }
         let entry = KBox::into_raw(entry);
-        // The forward side first: who finds the entry by the reverse key may add to it, and whoever
-        // then ends what stands under the forward key has to find it.
+        // The forward side first: code that finds the entry by the reverse key may add to it, and
+        // code that then ends everything under the forward key must find the entry.
         {
             let _forward = self.forward.stripe(forward).lock();
-            // SAFETY: The stripe of the forward side is held; the entry is new.
+            // SAFETY: The stripe of the forward side is held, and the entry is not linked yet.
             unsafe { self.forward.link(entry) };
         }
-        // SAFETY: The stripe of the reverse side is held; the entry is new on this side. It can't
-        // have been removed meanwhile, as that takes the reverse side's stripe.
+        // SAFETY: The stripe of the reverse side is held, and the entry is not linked on this side
+        // yet. It can't have been removed meanwhile, as removal takes the stripe of the reverse
+        // side.
         unsafe { self.reverse.link(entry) };
         Ok(true)
     }
 
-    /// Removes `entry`; nothing happens if it has been removed already.
+    /// Removes `entry`, unless it was removed before. Returns whether this call removed it.
     ///
-    /// Readers that hold RCU now may go on using it.
+    /// Readers that are in an RCU critical section may go on using the entry.
     pub fn remove(&self, entry: &Entry<T>) -> bool {
         {
             let _reverse = self.reverse.stripe(entry.reverse()).lock();
-            // SAFETY: Guarded by the stripe, which is held.
+            // SAFETY: Protected by the stripe, which is held.
             if unsafe { *entry.reverse_back.get() }.is_null() {
                 return false;
             }
@@ -389,17 +401,20 @@ impl<T: Keyed> Index<T> {
             // SAFETY: As above.
             unsafe { self.forward.unlink(entry) };
         }
-        // SAFETY: The entry is no longer linked and was allocated by `KBox::new`. The caller's
-        // reference is an RCU reader's. The check above makes sure that this happens once.
+        // SAFETY: The entry is not linked any more and was allocated by `KBox::new`. The caller's
+        // reference is that of an RCU reader. The check above ensures that this runs once for each
+        // entry.
         unsafe {
             bindings::kvfree_call_rcu(entry.rcu.get(), ptr::from_ref(entry).cast_mut().cast())
         };
         true
     }
 
-    /// Calls `visit` for each chain of the forward side, from number `from` on, until it wants no
-    /// more; returns the number of the next one then. Every entry that is there all the while comes.
-    /// Process context.
+    /// Calls `visit` with each non-empty chain of the forward side, for `places` buckets from
+    /// number `from` on, until `visit` returns false. Process context.
+    ///
+    /// Returns the number of the next bucket, or `None` after the last bucket. Every entry that
+    /// stays linked during the walk is visited.
     pub fn each_chain(
         &self,
         from: usize,
@@ -426,7 +441,7 @@ impl<T: Keyed> Index<T> {
         (end < heads.len()).then_some(end)
     }
 
-    /// Calls `visit` for every entry that is there all the while. Process context.
+    /// Calls `visit` with every entry that stays linked during the walk. Process context.
     pub fn for_each(&self, mut visit: impl FnMut(&Entry<T>)) {
         self.each_chain(0, usize::MAX, |_, chain| {
             chain.for_each(&mut visit);
@@ -441,11 +456,11 @@ impl<T: Keyed> Drop for Index<T> {
         for head in &self.reverse.heads {
             let mut next = head.load(Relaxed);
             while !next.is_null() {
-                // SAFETY: `&mut self` means that nobody else has access; linked entries are
-                // valid and were allocated by `KBox::new`.
+                // SAFETY: `&mut self` excludes other accesses. Linked entries are valid and were
+                // allocated by `KBox::new`.
                 let entry = unsafe { KBox::from_raw(next) };
                 next = entry.reverse.load(Relaxed);
-                // RANGE: Each is in memory.
+                // RANGE: All entries fit in memory.
                 rest += 1;
             }
         }
@@ -493,7 +508,7 @@ mod tests {
 
     #[test]
     fn found_on_both_sides_newest_first() -> Result {
-        // One bucket, so that every link is exercised.
+        // 2 and 64 buckets, so that long and short chains are tested.
         for bits in [1, 6] {
             let index = Index::new(bits)?;
             for key in 0..40 {
@@ -530,7 +545,7 @@ mod tests {
         let entry = index.by_reverse(&guard, hash(2)).next().ok_or(ENOENT)?;
         assert!(index.remove(entry));
         assert!(!index.remove(entry));
-        // Still readable until the guard goes.
+        // Readable until the guard is dropped.
         assert_eq!(entry.0, 1);
         Ok(())
     }

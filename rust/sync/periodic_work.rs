@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Something that is done every so often, in a worker, for as long as there is need.
+//! Work that a worker repeats at a fixed interval for as long as there is something to do.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
@@ -10,13 +10,15 @@ use kernel::{error::from_err_ptr, prelude::*};
 
 use crate::bindings;
 
-/// What is done.
+/// Work that is repeated.
 pub trait Periodic: Send + Sync {
-    /// Does some of it, in process context; calls don't overlap. Returns whether there is more to do.
+    /// Does a part of the work, and returns whether more is left. Process context. Calls don't
+    /// overlap.
     fn tick(&self) -> bool;
 }
 
-/// Has a `T` tick when it is told to, until that says that nothing is left to do.
+/// Calls [`Periodic::tick`] of a `T` at a fixed interval after [`Self::start`], until it returns
+/// false.
 ///
 /// # Invariants
 ///
@@ -26,40 +28,40 @@ pub struct PeriodicWork<T: Periodic> {
     target: KBox<T>,
 }
 
-// SAFETY: `raw` may be used in any context and by any number at once; `T` is `Send` and `Sync`.
+// SAFETY: `raw` may be used in any context and concurrently; `T` is `Send` and `Sync`.
 unsafe impl<T: Periodic> Send for PeriodicWork<T> {}
 // SAFETY: As above.
 unsafe impl<T: Periodic> Sync for PeriodicWork<T> {}
 
 impl<T: Periodic> PeriodicWork<T> {
-    /// Does nothing yet. `name` is that of the workqueue, and there are `every_ms` milliseconds
-    /// between ticks. Fails with `ENOMEM`.
+    /// Creates the work without starting it. `name` is that of the workqueue, and `every_ms` the
+    /// interval in milliseconds. Process context. Fails with `ENOMEM`.
     pub fn new(name: &'static CStr, every_ms: u32, target: T) -> Result<Self> {
         let target = KBox::new(target, GFP_KERNEL)?;
         let data = core::ptr::from_ref::<T>(&target)
             .cast_mut()
             .cast::<c_void>();
-        // SAFETY: The box doesn't move its content, and is dropped after the ticker was freed.
+        // SAFETY: The box does not move its content, and is dropped after the ticker was freed.
         let raw = from_err_ptr(unsafe {
             bindings::dm_rust_ticker_new(
                 name.as_char_ptr(),
-                // Nobody waits for a tick, reclaim least of all.
+                // Nothing waits for this work, so it needs no rescuer.
                 false,
                 every_ms,
                 Some(Self::tick),
                 data,
             )
         })?;
-        // INVARIANT: Just made so.
+        // INVARIANT: Just created with these arguments.
         Ok(Self {
             raw: NonNull::new(raw).ok_or(ENOMEM)?,
             target,
         })
     }
 
-    /// There is something to do. Any context; costs next to nothing while it is known.
+    /// Schedules the work unless it is already scheduled. Any context; cheap if it is scheduled.
     pub fn start(&self) {
-        // SAFETY: Not freed yet, by the type invariant.
+        // SAFETY: By the type invariant the ticker has not been freed.
         unsafe { bindings::dm_rust_ticker_tick(self.raw.as_ptr(), false) };
     }
 
@@ -82,7 +84,8 @@ impl<T: Periodic> core::ops::Deref for PeriodicWork<T> {
 
 impl<T: Periodic> Drop for PeriodicWork<T> {
     fn drop(&mut self) {
-        // SAFETY: Not freed yet, by the type invariant; it waits for a tick that is under way.
+        // SAFETY: By the type invariant the ticker has not been freed. Freeing it waits for a
+        // running tick.
         unsafe { bindings::dm_rust_ticker_free(self.raw.as_ptr()) };
     }
 }

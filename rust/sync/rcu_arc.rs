@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reference-counted values that RCU readers may look at without a reference.
+//! Reference-counted values that RCU readers may access without a reference.
 //!
 //! C header: [`include/linux/rcupdate.h`](srctree/include/linux/rcupdate.h)
 
@@ -25,9 +25,9 @@ struct Inner<T> {
     rcu: UnsafeCell<kvfree_rcu_head>,
 }
 
-/// A reference to a value whose memory is freed a grace period after the last reference is gone.
+/// A reference to a value that is freed a grace period after the last reference is dropped.
 ///
-/// The value itself isn't dropped, so it must be of a type that needs no drop.
+/// The value itself is not dropped, so its type must not need to be.
 ///
 /// # Invariants
 ///
@@ -40,7 +40,7 @@ unsafe impl<T: Send + Sync> Send for RcuArc<T> {}
 unsafe impl<T: Send + Sync> Sync for RcuArc<T> {}
 
 impl<T> RcuArc<T> {
-    /// Bytes of memory that a value takes; kmalloc's sizes above 128 are 192 and powers of two.
+    /// Bytes of memory that a value takes: kmalloc's sizes above 128 are 192 and powers of two.
     pub const BYTES: usize = {
         let bytes = size_of::<Inner<T>>();
         if bytes > 128 && bytes <= 192 {
@@ -50,7 +50,7 @@ impl<T> RcuArc<T> {
         }
     };
 
-    /// Makes a value, and the first reference to it. Fails with `ENOMEM`.
+    /// Allocates a value, and returns the first reference to it. Fails with `ENOMEM`.
     pub fn new(value: T, flags: Flags) -> Result<Self> {
         const {
             assert!(
@@ -66,38 +66,40 @@ impl<T> RcuArc<T> {
             },
             flags,
         )?;
-        // INVARIANT: Just made, with one reference counted.
-        // SAFETY: A box's pointer is not null.
+        // INVARIANT: Just allocated, with one reference counted.
+        // SAFETY: The pointer of a box is not null.
         Ok(Self(unsafe {
             NonNull::new_unchecked(KBox::into_raw(inner))
         }))
     }
 
-    /// A pointer to the value, for something that RCU readers look at. The reference in it isn't counted:
-    /// leave it ours, with [`core::mem::forget`].
+    /// Returns a pointer to the value, for an object that RCU readers access. The pointer does not
+    /// count a reference: pass on this one by calling [`core::mem::forget`] on it.
     pub fn ptr(&self) -> RcuPtr<T> {
         RcuPtr(self.0)
     }
 
-    /// Drops the reference; returns whether it was the last.
+    /// Drops the reference, and returns whether it was the last.
     pub fn put(self) -> bool {
         let inner = self.0;
         core::mem::forget(self);
-        // SAFETY: Valid by the type invariant; the reference isn't used any more.
+        // SAFETY: Valid by the type invariant; the reference is not used any more.
         unsafe { put(inner) }
     }
 }
 
+/// Drops a reference, and returns whether it was the last.
+///
 /// # Safety
 ///
-/// `inner` is that of a reference which isn't used any more.
+/// `inner` is that of a counted reference that is not used any more.
 unsafe fn put<T>(inner: NonNull<Inner<T>>) -> bool {
     // SAFETY: Valid by the invariant of the reference.
     let this = unsafe { inner.as_ref() };
     let last = this.refs.fetch_add(1u32.wrapping_neg(), Full) == 1;
     if last {
-        // SAFETY: Allocated by `KBox::new`, and the last reference is gone; whoever looks at it
-        // without one is an RCU reader.
+        // SAFETY: Allocated by `KBox::new`, and the last reference is gone. Only RCU readers may
+        // still access the value.
         unsafe { bindings::kvfree_call_rcu(this.rcu.get(), inner.as_ptr().cast()) };
     }
     last
@@ -114,12 +116,13 @@ impl<T> Deref for RcuArc<T> {
 
 impl<T> Drop for RcuArc<T> {
     fn drop(&mut self) {
-        // SAFETY: It isn't used any more.
+        // SAFETY: The reference is not used any more.
         unsafe { put(self.0) };
     }
 }
 
-/// A counted reference inside something that RCU readers look at, and that is freed without being dropped.
+/// A counted reference in an object that RCU readers access and that is freed without being
+/// dropped.
 pub struct RcuPtr<T>(NonNull<Inner<T>>);
 
 // SAFETY: As for `RcuArc`.
@@ -128,24 +131,25 @@ unsafe impl<T: Send + Sync> Send for RcuPtr<T> {}
 unsafe impl<T: Send + Sync> Sync for RcuPtr<T> {}
 
 impl<T> RcuPtr<T> {
-    /// Returns the value, whose memory stays for as long as the guard is held.
+    /// Returns the value, which remains valid while the guard is held.
     ///
     /// # Safety
     ///
-    /// The reference was not yet released at some moment after the guard was taken.
+    /// The reference had not been released at some moment after the guard was taken.
     #[inline]
     pub unsafe fn get<'g>(&self, _guard: &'g rcu::Guard) -> &'g T {
-        // SAFETY: By the safety requirements the last reference went after the guard was taken, if it did.
+        // SAFETY: By the safety requirements, the last reference was dropped after the guard was
+        // taken, if at all.
         unsafe { &self.0.as_ref().value }
     }
 
-    /// Takes another reference, unless the last one is gone.
+    /// Takes another reference. Returns `None` if the last one has been dropped.
     ///
     /// # Safety
     ///
     /// As for [`Self::get`].
     pub unsafe fn try_ref(&self, _guard: &rcu::Guard) -> Option<RcuArc<T>> {
-        // SAFETY: By the safety requirements its memory is there.
+        // SAFETY: By the safety requirements the memory is still valid.
         let refs = unsafe { &self.0.as_ref().refs };
         let mut count = refs.load(Relaxed);
         while count != 0 && count != u32::MAX {
@@ -159,13 +163,13 @@ impl<T> RcuPtr<T> {
         None
     }
 
-    /// Takes the reference back.
+    /// Returns the reference that this pointer holds.
     ///
     /// # Safety
     ///
-    /// The reference that it was made of was left to it, and this is called once.
+    /// The reference was passed on to this pointer, and this function is called once.
     pub unsafe fn release(&self) -> RcuArc<T> {
-        // INVARIANT: Counted, by the safety requirements, and given back to nobody else.
+        // INVARIANT: Counted, by the safety requirements, and returned only once.
         RcuArc(self.0)
     }
 }
@@ -180,12 +184,12 @@ mod tests {
         let pointer = first.ptr();
         core::mem::forget(first);
         let guard = rcu::read_lock();
-        // SAFETY: The reference in `pointer` isn't released yet.
+        // SAFETY: The reference in `pointer` has not been released.
         let second = unsafe { pointer.try_ref(&guard) }.ok_or(ENOENT)?;
-        // SAFETY: It was left to the pointer.
+        // SAFETY: The reference was passed on to the pointer.
         assert!(!unsafe { pointer.release() }.put());
         assert_eq!(*second, 7);
-        // SAFETY: It was released after the guard was taken.
+        // SAFETY: The reference was released after the guard was taken.
         assert!(unsafe { pointer.try_ref(&guard) }.is_some());
         assert!(second.put());
         // SAFETY: As above.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A page of our own for each CPU, to look at a copy before it is given away.
+//! A scratch page for each CPU, in which copies are proven before they are served.
 //!
 //! C headers: [`include/linux/preempt.h`](srctree/include/linux/preempt.h),
 //! [`include/linux/smp.h`](srctree/include/linux/smp.h)
@@ -16,18 +16,18 @@ use kernel::{
 
 use crate::{bindings, pagecache::folio::PageWords};
 
-/// The page of one CPU, in a cache line that no other CPU writes.
+/// The page of one CPU, in a cache line that no other CPU writes to.
 #[repr(align(64))]
 struct Slot {
     page: Page,
-    /// The page is in use, by this CPU.
+    /// Whether this CPU is using the page.
     busy: Atomic<bool>,
 }
 
-/// A page for each CPU.
+/// A scratch page for each CPU.
 pub struct ScratchPages(KVec<Slot>);
 
-/// While it lives the task stays on its CPU, and nothing but interrupts runs there besides.
+/// Keeps the task on its CPU while the value lives. Only interrupts may run there in between.
 struct NoPreemption;
 
 impl NoPreemption {
@@ -46,7 +46,7 @@ impl Drop for NoPreemption {
 }
 
 impl ScratchPages {
-    /// Allocates the pages. Process context; fails with `ENOMEM`.
+    /// Allocates the pages. Process context. Fails with `ENOMEM`.
     pub fn new() -> Result<Self> {
         let mut slots = KVec::new();
         for _ in 0..nr_cpu_ids() {
@@ -59,11 +59,11 @@ impl ScratchPages {
         Ok(Self(slots))
     }
 
-    /// Calls `visit` with this CPU's page, whose content is left over from earlier uses.
+    /// Calls `visit` with this CPU's page, which holds data from earlier uses.
     ///
-    /// `visit` runs with preemption disabled, so it must neither sleep nor take long. Returns nothing, and
-    /// doesn't call `visit`, if the page is in use: by what an interrupt has interrupted, or by a caller
-    /// further up.
+    /// `visit` runs with preemption disabled, so it must neither sleep nor take long. Returns
+    /// `None` without calling `visit` if the page is in use, by the code that an interrupt has
+    /// interrupted or by a caller further up.
     #[inline]
     pub fn with<R>(&self, visit: impl FnOnce(&mut PageWords) -> R) -> Option<R> {
         let _here = NoPreemption::new();
@@ -72,11 +72,12 @@ impl ScratchPages {
         if slot.busy.load(Relaxed) {
             return None;
         }
-        // An interrupt of this CPU that finds the page free overwrites it. So the page is marked before its
-        // first use and released after the last, and the compiler mustn't move a use past either.
+        // An interrupt on this CPU that finds the page free overwrites it. So the page is marked
+        // before its first use and released after the last, and the compiler must not move a use
+        // past either.
         slot.busy.store(true, Relaxed);
         compiler_fence(Ordering::SeqCst);
-        // SAFETY: The page is as large as the array, is aligned, and stays for as long as `self`. Other
+        // SAFETY: The page is as large as the array, is aligned, and lives as long as `self`. Other
         // callers on this CPU find it busy, and no other CPU uses it.
         let words = unsafe { &mut *bindings::dm_rust_page_address(slot.page.as_ptr()).cast() };
         let result = visit(words);

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A few words that are read without a lock: all of them of the same write, or not at all.
+//! A few words that are read together without a lock.
 //!
-//! A sequence lock on which nobody waits: who meets a writer gets nothing, and who would write
-//! leaves it. So it is good for what may as well be forgotten, in any context.
+//! Works like a sequence lock on which neither side waits: a reader that meets a writer gets
+//! nothing, and a writer that meets another writer writes nothing. So it suits data that may be
+//! lost, in any context.
 //!
-//! The sequence is odd while somebody writes. He makes it so with a full barrier, and then even again
-//! with a release: whoever has seen one of his words, and then asks for the sequence behind a read
-//! barrier, finds it changed; and whoever sees it even sees all of his words.
+//! The writer makes the sequence odd with a full barrier, and even again with a release store. A
+//! reader that has seen a word of the writer finds the sequence changed when it reads the sequence
+//! after its read barrier. A reader whose first load sees the new even sequence sees all words of
+//! the writer.
 //!
 //! C header: [`include/linux/seqlock.h`](srctree/include/linux/seqlock.h)
 
@@ -19,7 +21,7 @@ use kernel::{
     },
 };
 
-/// `N` words, in a cache line of their own if they are no more than seven.
+/// `N` words and their sequence, in a cache line of their own if `N` is at most seven.
 #[repr(align(64))]
 pub struct SeqCell<const N: usize> {
     sequence: Atomic<u64>,
@@ -27,7 +29,7 @@ pub struct SeqCell<const N: usize> {
 }
 
 impl<const N: usize> SeqCell<N> {
-    /// All zero.
+    /// Creates words that are zero.
     pub fn new() -> Self {
         Self {
             sequence: Atomic::new(0),
@@ -35,7 +37,7 @@ impl<const N: usize> SeqCell<N> {
         }
     }
 
-    /// The words of one write, or nothing if one is under way.
+    /// Returns the words of one write, or `None` if a write is under way. Any context.
     #[inline]
     pub fn read(&self) -> Option<[u64; N]> {
         let sequence = self.sequence.load(Acquire);
@@ -45,7 +47,8 @@ impl<const N: usize> SeqCell<N> {
         whole.then_some(words)
     }
 
-    /// Writes the words, unless somebody else is writing; returns whether it did.
+    /// Writes the words unless another write is under way. Returns whether they were written. Any
+    /// context.
     pub fn write(&self, words: &[u64; N]) -> bool {
         let sequence = self.sequence.load(Relaxed);
         let writing = sequence.wrapping_add(1);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A counter for many CPUs, where there can be none for each.
+//! A counter that several CPUs increment, for objects that are freed without running a destructor,
+//! and so can't own a per-CPU allocation.
 
 use kernel::{
     cpu::CpuId,
@@ -8,14 +9,14 @@ use kernel::{
     sync::atomic::{Atomic, Relaxed},
 };
 
-/// So many CPUs count without getting in each other's way.
+/// Number of CPUs that can count without contending for a cache line.
 const LINES: usize = 8;
 
-/// As long as a cache line of most CPUs, so that no two counters are in the same one.
+/// As long as a cache line of most CPUs, so that no two counters share one.
 #[repr(C)]
 struct Line(Atomic<u64>, [u64; 7]);
 
-/// A counter that needs no memory but its own, and no call when it goes.
+/// A counter that is spread over several cache lines. Needs neither an allocation nor a destructor.
 pub struct StripedCounter {
     lines: [Line; LINES],
 }
@@ -29,20 +30,20 @@ impl Default for StripedCounter {
 }
 
 impl StripedCounter {
-    /// Adds to it; any context.
+    /// Adds `by` to the counter. Any context.
     pub fn add(&self, by: u64) {
-        // CAST: A small number. If the thread moves to another CPU meanwhile, no count is lost.
+        // CAST: A small number. No count is lost if the thread moves to another CPU meanwhile.
         let line = CpuId::current().as_u32() as usize % LINES;
         self.lines[line].0.add(by, Relaxed);
     }
 
-    /// What was added, since the last reset.
+    /// Returns the sum of all additions since the last reset.
     pub fn sum(&self) -> u64 {
         let add = |sum: u64, line: &Line| sum.wrapping_add(line.0.load(Relaxed));
         self.lines.iter().fold(0, add)
     }
 
-    /// Makes it zero.
+    /// Resets the counter to zero. A concurrent addition may be kept or lost.
     pub fn reset(&self) {
         for line in &self.lines {
             line.0.store(0, Relaxed);
@@ -60,7 +61,7 @@ mod tests {
         assert_eq!(spread.sum(), 0);
         spread.add(5);
         spread.add(7);
-        // As if another CPU had.
+        // Simulates an addition by another CPU.
         spread.lines[LINES - 1].0.add(30, Relaxed);
         assert_eq!(spread.sum(), 42);
         spread.reset();

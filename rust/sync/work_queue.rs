@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Queues for work that can't be done where it comes up.
+//! Workqueues, for work that can't be done in the current context.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
@@ -17,7 +17,7 @@ use crate::bindings;
 ///
 /// # Invariants
 ///
-/// The queue is there until the value is dropped.
+/// The queue exists until the value is dropped.
 pub struct WorkQueue(NonNull<workqueue_struct>);
 
 // SAFETY: A workqueue may be used and destroyed by any task.
@@ -26,35 +26,37 @@ unsafe impl Send for WorkQueue {}
 unsafe impl Sync for WorkQueue {}
 
 impl WorkQueue {
-    /// Makes a queue whose work is done in softirq context, on the same CPU. Process context; fails with `ENOMEM`.
+    /// Creates a queue that runs its work in softirq context, on the same CPU. Process context.
+    /// Fails with `ENOMEM`.
     pub fn in_softirq(name: &'static CStr) -> Result<Self> {
         Self::new(name, bindings::DM_RUST_WQ_SOFTIRQ)
     }
 
-    /// Makes a queue whose work is done by a kernel thread on the same CPU, for which reclaim may wait. Process
-    /// context; fails with `ENOMEM`.
+    /// Creates a queue that runs its work in a kernel thread on the same CPU. The queue has a
+    /// rescuer, so reclaim may wait for its work. Process context. Fails with `ENOMEM`.
     pub(crate) fn in_task(name: &'static CStr) -> Result<Self> {
         Self::new(name, bindings::DM_RUST_WQ_TASK)
     }
 
-    /// Makes a queue whose work is done by any number of kernel threads, each of which may wait, and for which reclaim
-    /// may wait. Process context; fails with `ENOMEM`.
+    /// Creates a queue that runs its work in any number of kernel threads, on any CPU; the work may
+    /// block. The queue has a rescuer, so reclaim may wait for its work. Process context. Fails
+    /// with `ENOMEM`.
     pub fn in_threads(name: &'static CStr) -> Result<Self> {
         Self::new(name, bindings::DM_RUST_WQ_THREADS)
     }
 
     fn new(name: &'static CStr, flags: u32) -> Result<Self> {
-        // SAFETY: A C string, and flags that go together.
+        // SAFETY: The name is a C string, and the flags may be combined.
         let queue = unsafe { bindings::dm_rust_queue_new(name.as_char_ptr(), flags) };
-        // INVARIANT: Just made.
+        // INVARIANT: Just created.
         NonNull::new(queue).map(Self).ok_or(ENOMEM)
     }
 
-    /// Has `run` called with `work`.
+    /// Queues `work`, which calls `run`. Any context.
     ///
     /// # Safety
     ///
-    /// `work` is in no queue, and valid until `run` is called, to which it belongs from then on.
+    /// `work` is in no queue, and stays valid until `run` is called, which owns it from then on.
     pub(crate) unsafe fn queue(
         &self,
         work: *mut work_struct,
@@ -67,7 +69,7 @@ impl WorkQueue {
 
 impl Drop for WorkQueue {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant; waits for work that is about to end.
+        // SAFETY: By the type invariant. Waits for work that is about to end.
         unsafe { bindings::dm_rust_queue_free(self.0.as_ptr()) };
     }
 }
