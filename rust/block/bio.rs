@@ -2,9 +2,9 @@
 
 //! Bios on their way through a target.
 //!
-//! A [`Bio`] handed to [`Target::map`] is owned by the target. All ways to be rid of it take it and return the
-//! [`Mapped`] that `map` has to return: it is sent down, completed, has to wait, or is given back. An [`EndedBio`]
-//! has ended, and is only looked at.
+//! A [`Bio`] passed to [`Target::map`] is owned by the target. Every method that disposes of the
+//! bio consumes it and returns the [`Mapped`] that `map` has to return: the bio is sent down,
+//! completed, parked, or given back. An [`EndedBio`] has ended, and can only be read.
 //!
 //! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h)
 
@@ -19,7 +19,7 @@ use crate::{
     target::{per_bio, Target},
 };
 
-/// log2 of the size of a sector.
+/// Binary logarithm of the sector size in bytes.
 pub const SECTOR_SHIFT: u32 = 9;
 
 /// The operation of a bio.
@@ -37,12 +37,12 @@ pub enum Op {
     SecureErase,
     /// Flush the device's write cache (an empty write with `REQ_PREFLUSH`).
     Flush,
-    /// Any other.
+    /// Any other operation.
     Other,
 }
 
 impl Op {
-    /// Returns whether the bio's sectors may read differently afterwards.
+    /// Returns whether the operation may change what the bio's sectors read as.
     pub fn changes_sectors(self) -> bool {
         matches!(
             self,
@@ -51,43 +51,46 @@ impl Op {
     }
 }
 
-/// What becomes of a bio that a target was given. Only made from a [`Bio`], which it takes.
+/// What is to be done with a bio that a target was given. Created only by consuming a [`Bio`].
 ///
-/// It is done when the target's function has returned: once the bio has ended, the target may be gone.
+/// It is carried out after the target's function has returned: once the bio has ended, the target
+/// may be destroyed.
 #[must_use]
 pub struct Mapped(Action);
 
 enum Action {
-    /// It goes to the device that it has been remapped to.
+    /// Send the bio to the device it was remapped to.
     Remapped(NonNull<bio>),
-    /// It has ended, with its status.
+    /// Complete the bio with the status it has.
     Complete(NonNull<bio>),
-    /// A private bio is sent for it.
+    /// Send a private bio on behalf of the bio.
     Send {
         bio: NonNull<bio>,
         private: NonNull<bio>,
     },
-    /// It waits; another context may have it already.
+    /// Do nothing: the bio is parked, and another context may already own it.
     Parked,
-    /// Device-mapper maps it again later.
+    /// Have device-mapper map the bio again later.
     Requeue(NonNull<bio>),
-    /// Device-mapper fails it.
+    /// Have device-mapper fail the bio.
     Kill(NonNull<bio>),
 }
 
 impl Mapped {
-    /// The bio waits in a list of this crate's, and goes on by [`Self::carry_out`].
+    /// Creates the value for a bio that is in a list of this crate and is continued by
+    /// [`Self::carry_out`].
     pub(crate) fn parked() -> Self {
         Self(Action::Parked)
     }
 
-    /// The private bio is sent, and completes the other.
+    /// Creates the value for a bio on whose behalf a private bio is sent, which completes the bio
+    /// when it has ended.
     pub(crate) fn send(bio: NonNull<bio>, private: NonNull<bio>) -> Self {
         Self(Action::Send { bio, private })
     }
 
-    /// Does what there is to be done, in [`Target::map`]'s caller. Returns the code for device-mapper (`DM_MAPIO_*`),
-    /// and whether the clone is given back without having ended.
+    /// Carries out the action in the caller of [`Target::map`]. Returns the code for device-mapper
+    /// (`DM_MAPIO_*`), and whether the clone is given back without having ended.
     ///
     /// # Safety
     ///
@@ -105,14 +108,14 @@ impl Mapped {
         }
     }
 
-    /// Does what there is to be done with a bio that was parked.
+    /// Carries out the action for a bio that was parked. Any context.
     ///
     /// # Safety
     ///
-    /// Called once; the bio's target type is one whose bios are sent later.
+    /// Called once. The bio's target type is one whose bios may be sent after `map` has returned.
     pub(crate) unsafe fn carry_out(self) {
-        // SAFETY: Each of them is ours until then, as the `Bio` was. A bio that is sent is charged to the submitter of the
-        // bio above, whoever's task this is.
+        // SAFETY: The action owns its bios, as the `Bio` did. A bio that is sent is charged to the
+        // submitter of the original bio, whatever the current task.
         unsafe {
             match self.0 {
                 Action::Remapped(bio) => {
@@ -130,11 +133,11 @@ impl Mapped {
     }
 }
 
-/// Ends a bio.
+/// Ends a bio with the given status.
 ///
 /// # Safety
 ///
-/// The bio is the caller's, and not used after this.
+/// The caller owns the bio and does not use it afterwards.
 unsafe fn end(bio: NonNull<bio>, status: u32) {
     // SAFETY: By the safety requirements.
     unsafe {
@@ -144,12 +147,12 @@ unsafe fn end(bio: NonNull<bio>, status: u32) {
     }
 }
 
-/// A bio in the hands of a target.
+/// A bio that a target owns.
 ///
 /// # Invariants
 ///
-/// The pointer is a valid bio that device-mapper cloned for a `T` and passed to its `map`
-/// function, not yet completed or sent down. Its per-bio data is initialised.
+/// The pointer is a valid bio that device-mapper cloned for a `T` and passed to its `map` function,
+/// and that has neither been completed nor sent down. Its per-bio data is initialised.
 pub struct Bio<'a, T: Target> {
     bio: NonNull<bio>,
     begin: u64,
@@ -162,8 +165,8 @@ unsafe impl<T: Target> Send for Bio<'_, T> {}
 impl<'a, T: Target> Bio<'a, T> {
     /// # Safety
     ///
-    /// As the type invariant says, for a target that begins at sector `begin` of its device and
-    /// lives for `'a`; nobody else uses the bio.
+    /// `bio` meets the type invariant for a target that begins at sector `begin` of its device and
+    /// lives for `'a`, and nothing else uses the bio.
     pub(crate) unsafe fn from_raw(bio: NonNull<bio>, begin: u64) -> Self {
         // INVARIANT: By the safety requirements.
         Self {
@@ -182,7 +185,7 @@ impl<'a, T: Target> Bio<'a, T> {
         self.bio.as_ptr()
     }
 
-    /// Returns its operation.
+    /// Returns the operation.
     #[inline]
     pub fn op(&self) -> Op {
         let opf = self.raw().bi_opf;
@@ -201,16 +204,17 @@ impl<'a, T: Target> Bio<'a, T> {
         }
     }
 
-    /// Its data is encrypted or protected on the way, so what is in its pages is not what is on
-    /// the disk.
+    /// Returns whether the data is encrypted or protected on the way, so that the bio's pages and
+    /// the disk hold different bytes.
     pub fn transformed(&self) -> bool {
         // SAFETY: Valid by the type invariant.
         unsafe { bindings::dm_rust_bio_is_transformed(self.bio.as_ptr()) }
     }
 
-    /// Whole pages of page caches that it is about to fill; others are passed over.
+    /// Iterates over the whole pages of page caches that the bio is about to fill. Other memory is
+    /// skipped.
     pub fn pages(&self) -> Pages<'_> {
-        // INVARIANT: The bio's own; it is borrowed, so it isn't completed.
+        // INVARIANT: Both are the bio's own; the bio is borrowed, so it does not complete.
         Pages {
             vecs: self.vecs(),
             iter: self.iter(),
@@ -219,22 +223,25 @@ impl<'a, T: Target> Bio<'a, T> {
         }
     }
 
-    /// First sector, counted from the target's start. An empty flush isn't remapped to the target, so its sector may
-    /// be in front of that: 0 then.
+    /// Returns the first sector, counted from the start of the target.
+    ///
+    /// An empty flush is not remapped to the target, so its sector may be before the target's
+    /// start. Then 0 is returned.
     #[inline]
     pub fn sector(&self) -> u64 {
         let iter = self.raw().bi_iter;
         iter.bi_sector.saturating_sub(self.begin)
     }
 
-    /// Length in sectors.
+    /// Returns the length in sectors.
     #[inline]
     pub fn sectors(&self) -> u32 {
         let iter = self.raw().bi_iter;
         iter.bi_size >> SECTOR_SHIFT
     }
 
-    /// It writes data that may be written together with other data, at any time before it completes.
+    /// Returns whether the bio writes data that may be written together with other data, at any
+    /// time before it completes.
     pub fn writes_plainly(&self) -> bool {
         let opf = self.raw().bi_opf;
         opf & bindings::DM_RUST_OP_MASK == bindings::DM_RUST_OP_WRITE
@@ -258,56 +265,59 @@ impl<'a, T: Target> Bio<'a, T> {
         self.begin
     }
 
-    /// Its submitter polls for its end.
+    /// Returns whether the submitter polls for completion (`REQ_POLLED`).
     pub fn polled(&self) -> bool {
         self.raw().bi_opf & bindings::DM_RUST_POLLED != 0
     }
 
-    /// It is for a file system's metadata, as the file system says.
+    /// Returns whether the file system has marked the bio as metadata (`REQ_META`).
     pub fn metadata(&self) -> bool {
         self.raw().bi_opf & bindings::DM_RUST_META != 0
     }
 
-    /// Data of the target's own that travels with the bio.
+    /// Returns the target's private data for this bio.
     pub fn data(&mut self) -> &mut T::PerBio {
         // SAFETY: Initialised by the type invariant; `&mut self` makes the access exclusive.
         unsafe { &mut *per_bio_data::<T>(self.bio.as_ptr()) }
     }
 
-    /// A writer that starts at the first byte of the bio's data.
+    /// Returns a writer that starts at the first byte of the bio's data.
     pub fn writer(&mut self) -> Writer<'_> {
-        // SAFETY: The bio is ours for as long as it is borrowed.
+        // SAFETY: We own the bio while it is borrowed.
         unsafe { Writer::new(self.vecs(), self.iter(), 0) }
     }
 
-    /// Whoever polls for its end finds nothing to poll, and gets it by interrupt: it is to be sent by another task.
+    /// Turns polled completion off: the bio is going to be sent by another task, so its submitter
+    /// would have nothing to poll.
     pub(crate) fn stop_polling(&mut self) {
-        // SAFETY: Ours, by the type invariant, and not sent yet.
+        // SAFETY: We own the bio by the type invariant, and it has not been sent.
         unsafe { (*self.bio.as_ptr()).bi_opf &= !bindings::DM_RUST_POLLED };
     }
 
-    /// Takes no more of it than its first `sectors`; device-mapper comes again with the rest.
+    /// Limits the bio to its first `sectors` sectors; device-mapper maps the rest again. Does
+    /// nothing if `sectors` is 0 or not less than the bio's length.
     ///
-    /// To be called before anything else is done with it, once, of a read.
+    /// To be called at most once, for a read, before the bio is used in any other way.
     pub fn accept(&mut self, sectors: u32) {
         if sectors == 0 || sectors >= self.sectors() {
             return;
         }
-        // SAFETY: Ours, and in `map`, by the type invariant; fewer sectors than it has. Only writes
-        // are atomic, and only what is no read or write is duplicated.
+        // SAFETY: We own the bio by the type invariant, and are in `map`. It has more than
+        // `sectors` sectors. Only writes are atomic, and only bios that are neither reads nor
+        // writes are duplicates.
         unsafe { bindings::dm_accept_partial_bio(self.bio.as_ptr(), sectors) };
     }
 
-    /// Sends it to `device` as it is: an empty flush, which has no place.
+    /// Sends the bio to `device` without changing its sector: for an empty flush, which has none.
     pub fn redirect(self, device: BlockDevice<'_>) -> Mapped {
-        // SAFETY: Valid and ours, by the type invariant.
+        // SAFETY: Valid and owned, by the type invariant.
         unsafe { bindings::dm_rust_bio_set_dev(self.bio.as_ptr(), device.as_ptr()) };
         Mapped(Action::Remapped(self.bio))
     }
 
-    /// Sends it to `device`, at `sector` there.
+    /// Sends the bio to `device`, at sector `sector` of that device.
     pub fn remap(self, device: BlockDevice<'_>, sector: u64) -> Mapped {
-        // SAFETY: Valid and ours, by the type invariant.
+        // SAFETY: Valid and owned, by the type invariant.
         unsafe {
             bindings::dm_rust_bio_set_dev(self.bio.as_ptr(), device.as_ptr());
             (*self.bio.as_ptr()).bi_iter.bi_sector = sector;
@@ -315,53 +325,56 @@ impl<'a, T: Target> Bio<'a, T> {
         Mapped(Action::Remapped(self.bio))
     }
 
-    /// Completes it successfully: if it reads, its data has been written by a [`Writer`].
+    /// Completes the bio successfully. The data of a read must have been written with a [`Writer`].
     pub fn complete(self) -> Mapped {
         self.end(bindings::DM_RUST_STS_OK)
     }
 
-    /// Completes it with an I/O error (`BLK_STS_IOERR`).
+    /// Completes the bio with an I/O error (`BLK_STS_IOERR`).
     pub fn fail(self) -> Mapped {
         self.end(bindings::DM_RUST_STS_IOERR)
     }
 
     fn end(self, status: u32) -> Mapped {
-        // SAFETY: Ours, by the type invariant.
+        // SAFETY: Owned, by the type invariant.
         // CAST: A `blk_status_t` has eight bits.
         unsafe { (*self.bio.as_ptr()).bi_status = status as u8 };
         Mapped(Action::Complete(self.bio))
     }
 
-    /// Gives it back to be mapped again later. Device-mapper does so when the device has been suspended and resumed,
-    /// and fails it if the device isn't being suspended without flushing (`DM_MAPIO_REQUEUE`).
+    /// Gives the bio back to be mapped again when the device has been suspended and resumed
+    /// (`DM_MAPIO_REQUEUE`). Device-mapper fails the bio unless the device is being suspended
+    /// without flushing.
     pub fn requeue(self) -> Mapped {
         Mapped(Action::Requeue(self.bio))
     }
 
-    /// Gives it back to be failed with an I/O error, without [`Target::end_io`] (`DM_MAPIO_KILL`).
+    /// Gives the bio back to be failed with an I/O error (`DM_MAPIO_KILL`). In `map`,
+    /// [`Target::end_io`] is not called for the bio.
     pub fn kill(self) -> Mapped {
         Mapped(Action::Kill(self.bio))
     }
 
-    /// Of a flush, discard, secure erase or write-zeroes bio that device-mapper sends to a target several times, tells
-    /// which one it is, from 0 on ([`Constructor::set_flush_bios`](crate::target::Constructor::set_flush_bios)).
+    /// Returns the number, from 0 on, of a flush, discard, secure erase or write-zeroes bio among
+    /// those that device-mapper sends to the target for one bio
+    /// ([`Constructor::set_flush_bios`](crate::target::Constructor::set_flush_bios)).
     pub fn duplicate_nr(&self) -> u32 {
-        // SAFETY: A clone, by the type invariant.
+        // SAFETY: The bio is a clone, by the type invariant.
         unsafe { bindings::dm_bio_get_target_bio_nr(self.bio.as_ptr()) }
     }
 }
 
-/// The target's own part of what travels with a clone.
+/// Returns the target's private data for a clone.
 ///
 /// # Safety
 ///
-/// `bio` was cloned by device-mapper for a `T`, or is about to be handed to one.
+/// `bio` was cloned by device-mapper for a `T`, or is about to be passed to one.
 pub(crate) unsafe fn per_bio_data<T: Target>(bio: *mut bio) -> *mut T::PerBio {
-    // SAFETY: The registration makes room for a `PerBio<T>`.
+    // SAFETY: The constructor made device-mapper reserve room for a `PerBio<T>`.
     unsafe { &raw mut (*per_bio::<T>(bio)).data }
 }
 
-/// A bio that comes back from below, or has been completed by the target itself.
+/// A bio that has ended below the target, or was completed by the target itself.
 ///
 /// # Invariants
 ///
@@ -375,7 +388,7 @@ pub struct EndedBio<'a, T: Target> {
 impl<'a, T: Target> EndedBio<'a, T> {
     /// # Safety
     ///
-    /// As the type invariant says; `bio` was cloned for a `T` and went through its `map`.
+    /// `bio` meets the type invariant, was cloned for a `T` and went through its `map`.
     pub(crate) unsafe fn from_raw(bio: NonNull<bio>, ok: bool) -> Self {
         // INVARIANT: By the safety requirements.
         Self {
@@ -389,14 +402,14 @@ impl<'a, T: Target> EndedBio<'a, T> {
         self.bio.as_ptr()
     }
 
-    /// Returns whether it has ended without an error.
+    /// Returns whether the bio has ended without an error.
     pub fn ok(&self) -> bool {
         self.ok
     }
 
-    /// Data of the target's own that travelled with the bio.
+    /// Returns the target's private data for this bio.
     pub fn data(&self) -> &T::PerBio {
-        // SAFETY: Initialised in `map`; dropped only after the target has looked at it.
+        // SAFETY: Initialised in `map`, and dropped only after the target's `end_io`.
         unsafe { &*per_bio_data::<T>(self.bio.as_ptr()) }
     }
 
@@ -405,9 +418,10 @@ impl<'a, T: Target> EndedBio<'a, T> {
         unsafe { self.bio.as_ref() }.bi_io_vec
     }
 
-    /// Whole pages of page caches in `iter`, which is where the bio's data is; others are passed over.
+    /// Iterates over the whole pages of page caches in `iter`, which describes the bio's data.
+    /// Other memory is skipped.
     pub(crate) fn pages(&self, iter: bvec_iter) -> Pages<'_> {
-        // INVARIANT: The bio's own; it doesn't complete.
+        // INVARIANT: Both are the bio's own, and the bio does not complete.
         Pages {
             vecs: self.vecs(),
             iter,
@@ -417,7 +431,7 @@ impl<'a, T: Target> EndedBio<'a, T> {
     }
 }
 
-/// Remembers where a bio's data was, for [`Filled::pages`].
+/// Where a bio's data was before it was sent, for [`Filled::pages`].
 ///
 /// # Invariants
 ///
@@ -425,20 +439,20 @@ impl<'a, T: Target> EndedBio<'a, T> {
 #[derive(Clone, Copy, Default)]
 pub struct Filled(Option<(NonNull<bio_vec>, bvec_iter)>);
 
-// SAFETY: The vector belongs to the bio, and with it to whoever handles the bio.
+// SAFETY: The vector belongs to the bio, which may be handled by any task.
 unsafe impl Send for Filled {}
 // SAFETY: As above.
 unsafe impl Sync for Filled {}
 
 impl Filled {
-    /// What `bio` is going to fill.
+    /// Remembers the memory that `bio` is going to fill.
     pub fn by<T: Target>(bio: &Bio<'_, T>) -> Self {
         // INVARIANT: Both are the bio's own.
         Self(NonNull::new(bio.raw().bi_io_vec).map(|vecs| (vecs, bio.iter())))
     }
 
-    /// Whole pages of page caches that `bio` was to fill; others are passed over, and all of them if `self` is
-    /// of another bio.
+    /// Iterates over the whole pages of page caches that `bio` was to fill. Other memory is
+    /// skipped. Yields nothing if `self` is of another bio.
     pub fn pages<'a, T: Target>(&self, bio: &'a EndedBio<'_, T>) -> Pages<'a> {
         let (vecs, iter) = match self.0 {
             Some((vecs, iter)) if core::ptr::eq(vecs.as_ptr(), bio.vecs()) => {
@@ -455,11 +469,12 @@ impl Filled {
     }
 }
 
-/// A piece of a bio's data that is contiguous in memory.
+/// Returns the first piece of `iter` that is contiguous in memory: its bio_vec, and its length in
+/// bytes.
 ///
 /// # Safety
 ///
-/// `vecs` and `iter` describe a live bio's data, with `bi_size` bytes left.
+/// `vecs` and `iter` describe data of a live bio, with `bi_size` bytes left.
 // RANGE: By the safety requirements `iter` is within the bio_vec; a `u32` fits.
 pub(crate) unsafe fn piece(vecs: *const bio_vec, iter: &bvec_iter) -> (bio_vec, u32) {
     // SAFETY: By the safety requirements.
@@ -468,8 +483,8 @@ pub(crate) unsafe fn piece(vecs: *const bio_vec, iter: &bvec_iter) -> (bio_vec, 
     (vec, (vec.bv_len - offset).min(size))
 }
 
-/// Steps over `bytes` of the piece that [`piece`] returned.
-// RANGE: The piece has `bytes`, and both the bio_vec and the bio have the piece.
+/// Advances `iter` by `bytes` bytes of the piece that [`piece`] has returned.
+// RANGE: The piece has at least `bytes`, and both the bio_vec and the bio contain the piece.
 pub(crate) fn advance(vec: &bio_vec, iter: &mut bvec_iter, bytes: u32) {
     iter.bi_size -= bytes;
     iter.bi_offset += bytes;
@@ -479,11 +494,11 @@ pub(crate) fn advance(vec: &bio_vec, iter: &mut bvec_iter, bytes: u32) {
     }
 }
 
-/// Iterates over the page-cache pages that a read fills as a whole.
+/// Iterator over the page-cache pages that a read fills as a whole.
 ///
 /// # Invariants
 ///
-/// `vecs` and `iter` describe data of a bio that doesn't complete during `'a`.
+/// `vecs` and `iter` describe data of a bio that does not complete during `'a`.
 pub struct Pages<'a> {
     vecs: *const bio_vec,
     iter: bvec_iter,
@@ -494,17 +509,17 @@ pub struct Pages<'a> {
 impl<'a> Iterator for Pages<'a> {
     type Item = FilledPages<'a>;
 
-    // RANGE: A bio's data has fewer than 2^32 bytes, which `done` counts.
+    // RANGE: The data of a bio has fewer than 2^32 bytes, which `done` counts.
     fn next(&mut self) -> Option<FilledPages<'a>> {
         const PAGE_MASK: u32 = (1 << PAGE_SHIFT) - 1;
 
         while self.iter.bi_size != 0 {
             // SAFETY: By the type invariant.
             let (vec, len) = unsafe { piece(self.vecs, &self.iter) };
-            // As `bvec_iter_offset()` adds them.
+            // Wraps as in `bvec_iter_offset()`.
             let start = vec.bv_offset.wrapping_add(self.iter.bi_offset);
             if (start | len | self.done) & PAGE_MASK != 0 {
-                // A part of a page is no page.
+                // Skip parts of pages.
                 advance(&vec, &mut self.iter, len);
                 self.done += len;
                 continue;
@@ -514,7 +529,8 @@ impl<'a> Iterator for Pages<'a> {
             let (count, pages) =
                 unsafe { FilledPages::new(page, len >> PAGE_SHIFT, self.done >> PAGE_SHIFT) };
             if count == 0 {
-                // Memory of another kind, a direct reader's say; the rest is no page cache either.
+                // The memory is not page cache, for example that of direct I/O, and neither is the
+                // rest.
                 self.iter.bi_size = 0;
             } else {
                 advance(&vec, &mut self.iter, count << PAGE_SHIFT);
@@ -532,7 +548,7 @@ impl<'a> Iterator for Pages<'a> {
 ///
 /// # Invariants
 ///
-/// `vecs` and `iter` describe data of a bio that is ours for `'a`.
+/// `vecs` and `iter` describe data of a bio that is exclusively ours for `'a`.
 #[derive(Clone, Copy)]
 pub struct Writer<'a> {
     vecs: *const bio_vec,
@@ -541,18 +557,18 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Starts at byte `skip` of the data.
+    /// Creates a writer that starts at byte `skip` of the data.
     ///
     /// # Safety
     ///
-    /// As the type invariant says.
+    /// `vecs` and `iter` meet the type invariant.
     pub(crate) unsafe fn new(vecs: *const bio_vec, mut iter: bvec_iter, mut skip: u32) -> Self {
         while skip != 0 && iter.bi_size != 0 {
             // SAFETY: By the safety requirements.
             let (vec, len) = unsafe { piece(vecs, &iter) };
             let len = len.min(skip);
             advance(&vec, &mut iter, len);
-            // RANGE: `len` was cut to that.
+            // RANGE: `len` is at most `skip`.
             skip -= len;
         }
         // INVARIANT: By the safety requirements.
@@ -563,7 +579,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Copies `data`, as much as there is room for.
+    /// Copies `data` to the current position and advances. Bytes that do not fit are left out.
     pub fn write(&mut self, data: &[u8]) {
         let mut left = data;
         while !left.is_empty() && self.iter.bi_size != 0 {
@@ -571,8 +587,8 @@ impl Writer<'_> {
             let (vec, len) = unsafe { piece(self.vecs, &self.iter) };
             // CAST: A `u32` fits.
             let (now, later) = left.split_at(left.len().min(len as usize));
-            // SAFETY: The bio holds its pages, whose memory is contiguous in a bio_vec and
-            // always mapped. The two don't overlap: the data is ours.
+            // SAFETY: The bio holds its pages, whose memory is contiguous within a bio_vec and
+            // always mapped. `data` does not overlap it, as the bio's data is exclusively ours.
             unsafe {
                 let to = bindings::dm_rust_page_address(vec.bv_page)
                     .cast::<u8>()
@@ -580,7 +596,7 @@ impl Writer<'_> {
                     .add((vec.bv_offset + self.iter.bi_offset) as usize);
                 core::ptr::copy_nonoverlapping(now.as_ptr(), to, now.len());
             }
-            // CAST: Not more than `len`.
+            // CAST: At most `len`.
             advance(&vec, &mut self.iter, now.len() as u32);
             left = later;
         }

@@ -11,7 +11,7 @@ use kernel::{bindings::block_device, prelude::*};
 
 use crate::bindings;
 
-/// A block device that outlives `'a`.
+/// A reference to a block device that lives for `'a`.
 ///
 /// # Invariants
 ///
@@ -19,7 +19,7 @@ use crate::bindings;
 #[derive(Clone, Copy)]
 pub struct BlockDevice<'a>(NonNull<block_device>, PhantomData<&'a ()>);
 
-// SAFETY: A shared reference to a kernel object whose fields are read atomically.
+// SAFETY: Like a shared reference to a kernel object whose fields are read atomically.
 unsafe impl Send for BlockDevice<'_> {}
 // SAFETY: As above.
 unsafe impl Sync for BlockDevice<'_> {}
@@ -43,32 +43,32 @@ impl<'a> BlockDevice<'a> {
         self.0.as_ptr()
     }
 
-    /// Its major and minor number, as the kernel puts them together (`dev_t`); 0 for a mapped device
-    /// whose first table is being made.
+    /// Returns the major and minor number as a `dev_t`. Returns 0 for a mapped device whose first
+    /// table is being loaded.
     pub fn dev_t(self) -> u32 {
-        // SAFETY: Valid by the type invariant; it is set before the device can do I/O.
+        // SAFETY: Valid by the type invariant; the number is set before the device can do I/O.
         unsafe { (*self.0.as_ptr()).bd_dev }
     }
 
-    /// Size in sectors.
+    /// Returns the size in sectors.
     pub fn sectors(self) -> u64 {
         // SAFETY: Valid by the type invariant.
         unsafe { bindings::dm_rust_bdev_sectors(self.0.as_ptr()) }
     }
 }
 
-/// A device below a target, held open by it (`struct dm_dev`).
+/// A device below a target, which keeps the device open (`struct dm_dev`).
 ///
 /// # Invariants
 ///
-/// `dev` was got for `ti` by `dm_get_device()`; `ti` outlives the value, as a target's private
+/// `dev` was returned for `ti` by `dm_get_device()`. `ti` outlives the value, as a target's private
 /// data is dropped by its destructor at the latest.
 pub struct Device {
     ti: NonNull<bindings::dm_target>,
     dev: NonNull<bindings::dm_dev>,
 }
 
-// SAFETY: `dm_put_device()` may be called from any task, and reading is shared.
+// SAFETY: `dm_put_device()` may be called from any task, and shared references only read.
 unsafe impl Send for Device {}
 // SAFETY: As above.
 unsafe impl Sync for Device {}
@@ -76,7 +76,7 @@ unsafe impl Sync for Device {}
 impl Device {
     /// # Safety
     ///
-    /// As the type invariant says.
+    /// `ti` and `dev` meet the type invariant.
     pub(crate) unsafe fn from_raw(
         ti: NonNull<bindings::dm_target>,
         dev: NonNull<bindings::dm_dev>,
@@ -89,24 +89,24 @@ impl Device {
         self.dev.as_ptr()
     }
 
-    /// The block device.
+    /// Returns the block device.
     pub fn bdev(&self) -> BlockDevice<'_> {
         // SAFETY: `dev` is valid by the type invariant, and keeps its block device open.
         unsafe { BlockDevice(NonNull::new_unchecked(self.dev.as_ref().bdev), PhantomData) }
     }
 
-    /// Returns its number as tables show it, `major:minor` (`struct dm_dev`).
+    /// Returns the device number as tables show it, `major:minor`.
     pub fn name(&self) -> &str {
-        // SAFETY: A string that device-mapper doesn't change while the device is open.
+        // SAFETY: A C string that device-mapper does not change while the device is open.
         let name = unsafe { CStr::from_char_ptr(self.dev.as_ref().name.as_ptr()) };
-        // Digits and a colon.
+        // Digits and a colon, so always valid UTF-8.
         name.to_str().unwrap_or_default()
     }
 }
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant; only done once.
+        // SAFETY: By the type invariant. Called once, as the value is being dropped.
         unsafe { bindings::dm_put_device(self.ti.as_ptr(), self.dev.as_ptr()) };
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! I/O of our own on behalf of a bio, which completes when that has ended.
+//! Private bios: I/O on behalf of a bio, which completes when the private bio has ended.
 //!
-//! Nothing here waits for memory: below a file system that could wait for ever.
+//! Nothing here waits for memory: below a file system, that could deadlock.
 //!
 //! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h)
 
@@ -28,17 +28,17 @@ use crate::{
 
 pub(crate) const PAGE_SIZE: u32 = 1 << PAGE_SHIFT;
 
-/// A page of our own.
+/// A private page.
 ///
 /// # Invariants
 ///
-/// A reference to the page is ours.
+/// We own a reference to the page.
 pub(crate) struct OwnPage(NonNull<page>);
 
 impl OwnPage {
     fn new() -> Option<Self> {
-        // SAFETY: Allocates a page.
-        // INVARIANT: Nobody else knows it.
+        // SAFETY: May be called in any context.
+        // INVARIANT: The allocation returns a reference, which is ours.
         NonNull::new(unsafe { bindings::dm_rust_alloc_page_nowait() }).map(Self)
     }
 
@@ -54,12 +54,12 @@ impl Drop for OwnPage {
     }
 }
 
-/// A bio of our own, with its memory.
+/// A private bio, with its memory.
 ///
 /// # Invariants
 ///
-/// The bio is allocated and nobody else's until it is sent, and again when it has ended. Its data is
-/// in `pages`, each of them full but perhaps the last.
+/// The bio is allocated, and is ours until it is sent and again after it has ended. Its data is in
+/// `pages`, each of which is full, except perhaps the last.
 pub(crate) struct PrivateBio {
     bio: NonNull<bio>,
     pages: KVec<OwnPage>,
@@ -67,9 +67,10 @@ pub(crate) struct PrivateBio {
 }
 
 impl PrivateBio {
-    /// To do what `flags` say with `bytes` bytes of `device`, for whom `bio` is for. Its memory isn't
-    /// initialised. Nothing if there is no memory, or if that is more than a bio
-    /// has room for.
+    /// Allocates a bio with operation `flags` on `device` and `bytes` bytes of uninitialised
+    /// memory, with the I/O priority and write hint of `bio`.
+    ///
+    /// Returns `None` if there is no memory, or if a bio has no room for `bytes`.
     pub(crate) fn new<T: Target>(
         bio: &Bio<'_, T>,
         device: BlockDevice<'_>,
@@ -86,11 +87,11 @@ impl PrivateBio {
         for _ in 0..count {
             pages.push(OwnPage::new()?, nowait).ok()?;
         }
-        // SAFETY: The device is open, and the other bio has one, too.
+        // SAFETY: `device` is open, and `bio` is valid.
         let own = unsafe {
             bindings::dm_rust_bio_alloc_nowait(bio.as_ptr(), device.as_ptr(), count, flags)
         };
-        // INVARIANT: Just allocated, and filled up with the pages.
+        // INVARIANT: Just allocated. The pages are added below.
         let this = Self {
             bio: NonNull::new(own)?,
             pages,
@@ -101,18 +102,18 @@ impl PrivateBio {
             let len = left.min(PAGE_SIZE);
             // SAFETY: The bio has room for `count` pages.
             unsafe { kernel::bindings::__bio_add_page(own, page.0.as_ptr(), len, 0) };
-            // RANGE: `len` was cut to that.
+            // RANGE: `len` is at most `left`.
             left -= len;
         }
         Some(this)
     }
 
-    /// Its memory from byte `at` on, of which so many bytes are contiguous at least as there are to
-    /// the end of the page.
+    /// Returns the address of byte `at` of the memory, which is contiguous up to the end of the
+    /// page.
     // CAST: `u32`s fit.
     pub(crate) fn address(&self, at: u32) -> *mut u8 {
         let page = &self.pages[(at >> PAGE_SHIFT) as usize];
-        // SAFETY: The page is ours, and `at` within it.
+        // SAFETY: We own the page, and `at` is within it.
         unsafe {
             bindings::dm_rust_page_address(page.0.as_ptr())
                 .cast::<u8>()
@@ -120,31 +121,35 @@ impl PrivateBio {
         }
     }
 
-    /// Takes out the pages that were read as a whole.
+    /// Takes the pages that were read as a whole out of the bio.
     ///
     /// # Safety
     ///
-    /// It has read, and ended well.
+    /// The bio was a read and has ended successfully.
     pub(crate) unsafe fn take_pages(&mut self) -> impl Iterator<Item = StorablePage> + use<> {
         let (pages, mut left) = (core::mem::take(&mut self.pages), self.bytes);
         pages.into_iter().map_while(move |page| {
             left = left.checked_sub(PAGE_SIZE)?;
-            // SAFETY: It was filled, by the safety requirements, and the disk writes to it no more.
+            // SAFETY: The page was filled, by the safety requirements, and the device does not
+            // write to it any more.
             Some(unsafe { StorablePage::new(page) })
         })
     }
 
-    /// A writer that starts at its page `first`.
+    /// Returns a writer that starts at page `first`.
     pub(crate) fn writer(&mut self, first: u32) -> Writer<'_> {
-        // SAFETY: Ours, by the type invariant.
+        // SAFETY: Valid by the type invariant.
         let bio = unsafe { self.bio.as_ref() };
-        // SAFETY: The data is ours for as long as `self` is borrowed.
+        // SAFETY: The data is exclusively ours while `self` is borrowed.
         // RANGE: The pages have fewer than 2^32 bytes.
         unsafe { Writer::new(bio.bi_io_vec, bio.bi_iter, first << PAGE_SHIFT) }
     }
 
-    /// Has it sent to sector `sector` of its device. When it has ended `done` is called, in a kernel thread if it has a
-    /// queue, and then `bio` completes as it has. Gives the bio back if there is no memory.
+    /// Sends the private bio to sector `sector` of its device, charged to the submitter of `bio`.
+    /// When it has ended, calls `done`, from the queue that `done` names if any, and then completes
+    /// `bio` with the same status.
+    ///
+    /// Gives `bio` back if there is no memory.
     pub(crate) fn send_for<'a, T: Target>(
         self,
         bio: Bio<'a, T>,
@@ -153,7 +158,7 @@ impl PrivateBio {
         done: Done<T>,
     ) -> core::result::Result<Mapped, Bio<'a, T>> {
         let private = self.bio;
-        // SAFETY: A bio's pointer is not null.
+        // SAFETY: The pointer of a bio is not null.
         let above = unsafe { NonNull::new_unchecked(bio.as_ptr()) };
         let io = PrivateIo::<T> {
             work: Opaque::uninit(),
@@ -167,7 +172,7 @@ impl PrivateBio {
         let Ok(io) = KBox::new(io, GFP_NOWAIT | __GFP_NOWARN) else {
             return Err(bio);
         };
-        // SAFETY: The private bio is ours and complete; `ended` gets the box back.
+        // SAFETY: We own the private bio, which is complete. `ended` takes the box back.
         unsafe {
             let private = private.as_ptr();
             (*private).bi_iter.bi_sector = sector;
@@ -180,25 +185,25 @@ impl PrivateBio {
 
 impl Drop for PrivateBio {
     fn drop(&mut self) {
-        // SAFETY: Ours, by the type invariant: it was never sent, or has ended.
+        // SAFETY: Ours by the type invariant: the bio was never sent, or has ended.
         unsafe { kernel::bindings::bio_put(self.bio.as_ptr()) };
     }
 }
 
-/// What is done when a bio of our own has ended; it is told whether well.
+/// A function that is called when a private bio has ended, with whether it ended successfully.
 pub(crate) struct Done<T: Target> {
     call: fn(&mut PrivateIo<T>, bool),
-    /// The target's queue, if that is to do it.
+    /// The queue of the target that calls the function, if any.
     queue: Option<fn(&T) -> &WorkQueue>,
 }
 
 impl<T: Target> Done<T> {
-    /// Calls `call`, in any context.
+    /// Has `call` called at once, in any context.
     pub(crate) fn at_once(call: fn(&mut PrivateIo<T>, bool)) -> Self {
         Self { call, queue: None }
     }
 
-    /// Has the target's `queue` call `call`, in a kernel thread.
+    /// Has `call` called by a work item in the target's `queue`.
     pub(crate) fn in_task(queue: fn(&T) -> &WorkQueue, call: fn(&mut PrivateIo<T>, bool)) -> Self {
         Self {
             call,
@@ -207,69 +212,72 @@ impl<T: Target> Done<T> {
     }
 }
 
-/// What a bio of our own is sent for.
+/// A private bio that was sent, and the bio on whose behalf it was sent.
 ///
 /// # Invariants
 ///
-/// `bio` is owned, and completed when the errand is done; `extent` is that of its data. `target`
-/// outlives it, as device-mapper destroys no target with I/O in flight.
+/// `bio` is ours, and is completed after `done` was called; `extent` describes its data. `target`
+/// outlives the value, as device-mapper destroys no target with I/O in flight.
 #[repr(C)]
 pub(crate) struct PrivateIo<T: Target> {
-    // First, so that its address is the errand's.
+    // First, so that the address of this field is that of the structure.
     work: Opaque<work_struct>,
     private: PrivateBio,
     bio: NonNull<bio>,
     target: NonNull<T>,
     extent: bvec_iter,
     done: Done<T>,
-    /// How the bio of our own has ended.
+    /// Status with which the private bio has ended.
     status: blk_status_t,
 }
 
 impl<T: Target> PrivateIo<T> {
-    /// The bio of our own, which has ended.
+    /// Returns the private bio, which has ended.
     pub(crate) fn own(&self) -> &PrivateBio {
         &self.private
     }
 
-    /// The same, to take its memory.
+    /// Returns the private bio, which has ended, for taking its memory.
     pub(crate) fn own_mut(&mut self) -> &mut PrivateBio {
         &mut self.private
     }
 
-    /// The bio on whose behalf it is, not completed yet, and where its data is.
+    /// Returns the bio on whose behalf the private bio was sent, which is not completed yet, and
+    /// the iterator that describes its data.
     pub(crate) fn bio(&self) -> (NonNull<bio>, bvec_iter) {
         (self.bio, self.extent)
     }
 
-    /// The target that the bio passes.
+    /// Returns the target that the bio passes through.
     pub(crate) fn target(&self) -> &T {
         // SAFETY: By the type invariant.
         unsafe { self.target.as_ref() }
     }
 }
 
-/// Calls `visit` with each piece of the bio's data, which is contiguous in memory and in one page of our own, as
-/// its first byte in the data, its address, that of the same in our own pages, and its length; until that
-/// returns false.
-// RANGE: `done` counts the bytes of a bio's data, which are fewer than 2^32.
+/// Calls `visit` for each piece of the bio's data that is contiguous in memory and lies in one
+/// private page, until `visit` returns false.
+///
+/// The arguments are the offset of the piece in the data, its address in the bio, the address of
+/// the same part of the private pages, and its length, all in bytes.
+// RANGE: `done` counts bytes of the data of a bio, which has fewer than 2^32.
 pub(crate) fn pieces<T: Target>(
     errand: &PrivateIo<T>,
     mut visit: impl FnMut(u32, *mut u8, *const u8, usize) -> bool,
 ) {
     let (bio, mut iter) = errand.bio();
-    // SAFETY: The bio is ours until the errand is done.
+    // SAFETY: The bio is ours until it is completed.
     let vecs: *const bio_vec = unsafe { bio.as_ref() }.bi_io_vec;
     let mut done = 0u32;
     while iter.bi_size != 0 {
-        // SAFETY: The extent is the bio's.
+        // SAFETY: `iter` describes data of the bio.
         let (vec, len) = unsafe { piece(vecs, &iter) };
         let len = len.min(PAGE_SIZE - done % PAGE_SIZE);
-        // SAFETY: Within the bio_vec.
+        // SAFETY: The piece is within the bio_vec.
         let theirs = unsafe {
             bindings::dm_rust_page_address(vec.bv_page)
                 .cast::<u8>()
-                // As `bvec_iter_offset()` adds them.
+                // Wraps as in `bvec_iter_offset()`.
                 .add(vec.bv_offset.wrapping_add(iter.bi_offset) as usize)
         };
         if !visit(done, theirs, errand.own().address(done), len as usize) {
@@ -294,9 +302,10 @@ unsafe extern "C" fn ended<T: Target>(own: *mut bio) {
     match errand.done.queue {
         Some(queue) => {
             let errand = KBox::into_raw(errand);
-            // SAFETY: The errand is there until `done_later` gets the box back, and with it its target, whose
-            // queue it is. Once that has run these may be gone before this returns; the kernel frees a workqueue
-            // after a grace period, and queues under RCU.
+            // SAFETY: The box lives until `done_later` takes it back, and so does the target, whose
+            // queue this is. All of them may be gone when `done_later` has run, even before this
+            // returns: the kernel frees a workqueue after a grace period, and queues work under
+            // RCU.
             unsafe {
                 let work = Opaque::cast_into(&raw const (*errand).work);
                 queue((*errand).target.as_ref()).queue(work, done_later::<T>);
@@ -308,9 +317,9 @@ unsafe extern "C" fn ended<T: Target>(own: *mut bio) {
 
 /// # Safety
 ///
-/// Called by a queue, with the work of an errand that [`ended`] has put there.
+/// Called by a workqueue, with work that [`ended`] has queued.
 unsafe extern "C" fn done_later<T: Target>(work: *mut work_struct) {
-    // SAFETY: The work is the first field of an errand, which is in a box.
+    // SAFETY: The work is the first field of a boxed `PrivateIo<T>`.
     finish(unsafe { KBox::from_raw(work.cast::<PrivateIo<T>>()) });
 }
 
@@ -318,9 +327,9 @@ fn finish<T: Target>(mut errand: KBox<PrivateIo<T>>) {
     let (bio, status) = (errand.bio.as_ptr(), errand.status);
     let ok = u32::from(status) == bindings::DM_RUST_STS_OK;
     (errand.done.call)(&mut errand, ok);
-    // The memory goes first: the bio may be the last that keeps the target from going.
+    // Free the memory first: after the last bio has completed, the target may be destroyed.
     drop(errand);
-    // SAFETY: The bio is ours and not used after this.
+    // SAFETY: The bio is ours and not used afterwards.
     unsafe {
         (*bio).bi_status = status;
         kernel::bindings::bio_endio(bio);

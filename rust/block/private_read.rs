@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reads that go to pages of our own first, and are copied from there.
+//! Private reads: reads into private pages, from which the data is copied to the reader.
 //!
-//! Where others may write to a reader's memory while the disk does, what the disk had can't be told from what
-//! is in that memory. In a page of our own it can; and the page can be kept.
+//! If other code may write to the reader's memory during the read, the content of that memory does
+//! not show what the disk had. The content of a private page does, and the page can be stored.
 //!
 //! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h)
 
@@ -17,15 +17,15 @@ use crate::{
     target::Target,
 };
 
-/// A target some of whose reads go to pages of our own first.
+/// A target that does some reads privately.
 pub trait PrivateReads: Target {
-    /// Where such pages may be kept, and whose worker completes such reads.
+    /// Returns the store that may keep the pages, and whose queue completes private reads.
     fn store(&self) -> &PageStore;
 
-    /// `page` came from the disk, as page `at` of a read, and has been copied to the reader's memory: to `buffer`, if that
-    /// is a page with buffers. Process context.
+    /// Called when `page` was read from the disk, as page `at` of a read, and copied to the
+    /// reader's memory, which is `buffer` if it is a page with buffers. Process context.
     ///
-    /// `data` is what travels with the bio that is read for.
+    /// `data` is the target's private data for the bio.
     fn page_read(
         &self,
         data: &Self::PerBio,
@@ -35,8 +35,10 @@ pub trait PrivateReads: Target {
     );
 }
 
-/// Reads for `bio` from sector `sector` of `device`: into pages of our own, which are copied to the bio, and
-/// shown to the target ([`PrivateReads::page_read`]) before it completes. Gives the bio back if there is no memory.
+/// Reads the data of `bio` from sector `sector` of `device` into private pages, copies them to the
+/// bio, and passes them to [`PrivateReads::page_read`] before the bio completes.
+///
+/// Gives `bio` back if there is no memory.
 pub fn read_privately<'a, T: PrivateReads>(
     bio: Bio<'a, T>,
     target: &'a T,
@@ -56,19 +58,21 @@ fn has_come<T: PrivateReads>(read: &mut PrivateIo<T>, ok: bool) {
         return;
     }
     pieces(read, |_, theirs, ours, len| {
-        // SAFETY: Both are good for `len` bytes, and don't overlap: one of them is our own.
+        // SAFETY: Both are valid for `len` bytes, and do not overlap: one of them is in a private
+        // page.
         unsafe { core::ptr::copy_nonoverlapping(ours, theirs, len) };
         true
     });
-    // SAFETY: It has read, and ended well.
+    // SAFETY: The private bio was a read and has ended successfully.
     let pages = unsafe { read.own_mut().take_pages() };
     show_pages(read, pages);
 }
 
-/// Shows the target each of `pages`. A direct reader's bio may have memory of all kinds.
+/// Calls [`PrivateReads::page_read`] for each of `pages`. The bio's memory may be of any kind, as
+/// in direct I/O.
 fn show_pages<T: PrivateReads>(read: &PrivateIo<T>, pages: impl Iterator<Item = StorablePage>) {
     let (bio, extent) = read.bio();
-    // SAFETY: The bio is ours until the errand is done, and has been through `map`.
+    // SAFETY: The bio is ours until it is completed, and has been through `map`.
     let (ended, data) = unsafe {
         (
             EndedBio::<T>::from_raw(bio, true),
@@ -87,7 +91,7 @@ fn show_pages<T: PrivateReads>(read: &PrivateIo<T>, pages: impl Iterator<Item = 
 }
 
 impl<T: Target> Bio<'_, T> {
-    /// It reads with these flags.
+    /// Returns the operation and flags of a read on behalf of this bio.
     fn read_flags(&self) -> u32 {
         bindings::DM_RUST_OP_READ | self.flags() & bindings::DM_RUST_READ_FLAGS
     }
