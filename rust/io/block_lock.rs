@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Locks for blocks of devices: shared by writes, or exclusively one write's.
+//! Locks of blocks of devices: shared by several writes, or exclusive to one write.
 //!
-//! A write shares the locks of its blocks from when it comes until it has ended. One that wants to write more than
-//! it was asked to, with what the block has held so far, has to be alone with the block, from before it looks at
-//! that until it has ended: [`BlockLocks::make_exclusive`]. Writes that come to the block meanwhile are parked. No
-//! task waits: a bio that is parked holds nothing but its own memory.
+//! A write shares the locks of its blocks from its arrival until it has ended. A write that is to
+//! be extended by what the block holds needs the block's lock exclusively, from before the old
+//! content is looked up until the write has ended: [`BlockLocks::make_exclusive`]. Writes to the
+//! block that arrive in the meantime are parked. No task waits, and a parked bio holds nothing but
+//! its own memory.
 //!
-//! The locks have a limited number of *cells*, many blocks the same. A cell counts those that share any of its
-//! blocks, and has a bit that says that one of the blocks is exclusive. So a write that wants to be alone is denied
-//! that by a write to another block of the cell; but no write waits for another block. One that finds the bit set looks
-//! under the cell's lock which block it is, and goes on if it isn't one of its own.
+//! The locks are in a limited number of *cells*, each of which many blocks share. A cell counts the
+//! sharers of all its blocks, and has a bit that says that one of its blocks is locked exclusively.
+//! So a write may be denied the exclusive lock because of a write to another block of the cell; but
+//! no write waits for another block. A write that finds the bit set checks under the cell's lock
+//! which block is locked exclusively, and proceeds if it is not one of its own.
 //!
-//! Each change of a counter is one fully ordered operation. So either the one that wants to be alone sees the
-//! other, or the other sees the bit, and then the block: the two are set under the cell's lock.
+//! Each change of a counter is one fully ordered operation. So either the write that wants the
+//! block exclusively sees the other write, or the other sees the bit and then the block, both of
+//! which are set under the cell's lock.
 //!
-//! A block goes by several [names](BlockRange). Whoever shares it does so under all of them, and has it exclusively
-//! under all of them, or not.
+//! A block has several [names](BlockRange). Its lock is shared under all of its names, and is held
+//! exclusively under all of them or none.
 //!
-//! This is what dm-bio-prison's cells are for, without memory or a tree for each write.
+//! This does what the cells of dm-bio-prison are for, without memory or a tree for each write.
 //!
-//! Lock order: a cell's lock is taken with interrupts off and is a leaf.
+//! Lock order: the lock of a cell is taken with interrupts off and is a leaf.
 
 use core::{ops::Range, result::Result};
 
@@ -42,7 +45,7 @@ use crate::{
 
 const EXCLUSIVE: u32 = 1 << 31;
 
-/// How many names a block goes by.
+/// Number of names of a block.
 const NAMES: usize = 2;
 
 static CELL: &CStr = c"dm_block";
@@ -50,15 +53,15 @@ static CELL: &CStr = c"dm_block";
 /// Consecutive blocks of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BlockRange {
-    /// What stands for the device.
+    /// Names that stand for the device.
     names: [u64; NAMES],
     first: u64,
     count: u64,
 }
 
 impl BlockRange {
-    /// `blocks` of the device that each of `names` stands for. A name is compared with those at the same place
-    /// only.
+    /// Creates a range of `blocks` of the device that each of `names` stands for. Names are only
+    /// compared with names at the same position.
     pub fn new(names: [u64; NAMES], blocks: Range<u64>) -> Self {
         Self {
             names,
@@ -68,7 +71,7 @@ impl BlockRange {
     }
 }
 
-/// What a write has locked.
+/// The locks that a write holds.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Locked {
@@ -77,41 +80,41 @@ pub struct Locked {
 }
 
 impl Locked {
-    /// There is no other write to the same blocks.
+    /// Returns whether the lock is exclusive.
     pub fn is_exclusive(&self) -> bool {
         self.exclusive
     }
 
-    /// There is nothing to be unlocked.
+    /// Returns whether no lock is held.
     pub fn is_empty(&self) -> bool {
         self.blocks.count == 0
     }
 }
 
-/// A block that one write has exclusively, under the name that leads to the cell.
+/// A block that is locked exclusively, under the name that leads to the cell.
 struct Alone {
     name: u64,
     block: u64,
 }
 
 impl Alone {
-    /// It is one of `blocks`, whose name this is.
+    /// Returns whether the block is one of `blocks`, under `name`.
     fn is_of(&self, name: u64, blocks: BlockRange) -> bool {
         self.name == name && self.block.wrapping_sub(blocks.first) < blocks.count
     }
 }
 
-/// What a cell's lock guards.
+/// The data that the lock of a cell protects.
 struct Guarded {
-    /// There if [`EXCLUSIVE`] is set.
+    /// The exclusively locked block; present if [`EXCLUSIVE`] is set.
     alone: Option<Alone>,
-    /// Bios that come to that block.
+    /// Bios that wait for the exclusively locked block.
     waiting: InFlightList,
 }
 
 #[pin_data]
 struct Cell {
-    /// How many share a block of the cell, and [`EXCLUSIVE`].
+    /// Number of sharers of the cell's blocks, and [`EXCLUSIVE`].
     state: Atomic<u32>,
     #[pin]
     guarded: SpinLockIrq<Guarded>,
@@ -145,18 +148,20 @@ impl<const COUNT: usize> Cells<COUNT> {
     }
 }
 
-/// The locks, which have `COUNT` cells, a power of two, and at least one for each name.
+/// Locks of blocks, in `COUNT` cells. `COUNT` must be a power of two, and at least the number of
+/// names.
 pub struct BlockLocks<const COUNT: usize>(Pin<KVBox<Cells<COUNT>>>);
 
-/// Another write has one of the blocks exclusively, and keeps it for as long as this is there.
+/// The outcome of [`BlockLocks::share`] if another write holds one of the blocks exclusively. That
+/// write holds the block at least as long as this value exists.
 #[must_use]
 pub struct Taken<'a, const COUNT: usize> {
     guarded: SpinLockIrqGuard<'a, Guarded>,
-    /// Dropped after the lock, as there may be thousands.
+    /// Dropped after the lock is released, as there may be thousands of shares.
     _shares: Shares<'a, COUNT>,
 }
 
-/// The first `count` shares of `blocks`, given back when dropped.
+/// The first `count` shares of `blocks`, which are released when the value is dropped.
 struct Shares<'a, const COUNT: usize> {
     locks: &'a BlockLocks<COUNT>,
     blocks: BlockRange,
@@ -170,18 +175,19 @@ impl<const COUNT: usize> Drop for Shares<'_, COUNT> {
 }
 
 impl<const COUNT: usize> Taken<'_, COUNT> {
-    /// Parks `bio` until that write has ended, or shares the block again. It goes on by [`Follow::resume_bio`], and
-    /// keeps its target alive, as device-mapper destroys none with I/O in flight.
+    /// Parks `bio` until the other write has ended or shares the block again. `bio` then continues
+    /// with [`Follow::resume_bio`]. It keeps its target alive, as device-mapper destroys none with
+    /// I/O in flight.
     pub fn park<T: Follow>(mut self, mut bio: Bio<'_, T>, target: &T) -> Mapped {
         bio.stop_polling();
-        // SAFETY: The bio is ours, and nobody knows of its flight.
+        // SAFETY: We own the bio, and its link is in no list.
         unsafe { self.guarded.waiting.push(BioLink::deferred(&bio, target)) };
         Mapped::parked()
     }
 }
 
 impl<const COUNT: usize> BlockLocks<COUNT> {
-    /// Nothing is locked. Fails with `ENOMEM`.
+    /// Creates `COUNT` cells with nothing locked. Process context. Fails with `ENOMEM`.
     pub fn new() -> kernel::error::Result<Self> {
         const {
             assert!(COUNT.is_power_of_two() && COUNT >= NAMES);
@@ -189,8 +195,8 @@ impl<const COUNT: usize> BlockLocks<COUNT> {
         Ok(Self(KVBox::pin_init(Cells::new(), GFP_KERNEL)?))
     }
 
-    /// The cells of `blocks`, each with the name that leads to it. Names at different places have different cells, or a
-    /// write could be in its own way.
+    /// Iterates over the cells of `blocks`, each with the name that leads to it. Names at different
+    /// positions have different cells, as otherwise a write could block itself.
     fn of(&self, blocks: BlockRange) -> impl Iterator<Item = (&Cell, u64)> {
         let most = (COUNT / NAMES) as u64;
         (0..NAMES).flat_map(move |place| {
@@ -205,14 +211,14 @@ impl<const COUNT: usize> BlockLocks<COUNT> {
         })
     }
 
-    /// Undoes the first `count` of what sharing `blocks` does.
+    /// Releases the first `count` shares of `blocks`.
     fn unshare(&self, blocks: BlockRange, count: usize) {
         for (cell, _) in self.of(blocks).take(count) {
             cell.state.fetch_add(1u32.wrapping_neg(), Full);
         }
     }
 
-    /// Shares the locks of `blocks`, unless a write has one of these blocks exclusively.
+    /// Shares the locks of `blocks`. Fails if another write holds one of the blocks exclusively.
     pub fn share(&self, blocks: BlockRange) -> Result<Locked, Taken<'_, COUNT>> {
         for (done, (cell, name)) in self.of(blocks).enumerate() {
             if cell.state.fetch_add(1, Full) & EXCLUSIVE == 0 || !Rule::AloneAfter.on() {
@@ -238,8 +244,10 @@ impl<const COUNT: usize> BlockLocks<COUNT> {
         })
     }
 
-    /// Whether nobody else shares the lock of the one block that is `locked`. If so, nobody comes to the block
-    /// until it is unlocked or made shared again.
+    /// Makes the lock of one block exclusive if nothing else shares its cells. Returns whether it
+    /// did; false as well if `locked` is not one block, or is exclusive already.
+    ///
+    /// No other write gets the lock of the block until [`Self::unlock`] or [`Self::make_shared`].
     pub fn make_exclusive(&self, locked: &mut Locked) -> bool {
         let blocks = locked.blocks;
         if blocks.count != 1 || locked.exclusive {
@@ -267,7 +275,8 @@ impl<const COUNT: usize> BlockLocks<COUNT> {
         true
     }
 
-    /// Lets others share the first `count` cells of `blocks` again, and has the bios that wait there go on. Any context.
+    /// Ends the exclusive use of the first `count` cells of `blocks`, and lets the bios that wait
+    /// there continue. Any context.
     fn let_in(&self, blocks: BlockRange, count: usize) {
         for (cell, _) in self.of(blocks).take(count) {
             let mut guarded = cell.guarded.lock();
@@ -279,7 +288,7 @@ impl<const COUNT: usize> BlockLocks<COUNT> {
         }
     }
 
-    /// Others may share what was exclusively `locked`. Any context.
+    /// Makes the lock shared again if `locked` is exclusive. Any context.
     pub fn make_shared(&self, locked: &mut Locked) {
         if locked.exclusive {
             self.let_in(locked.blocks, NAMES);
@@ -287,7 +296,7 @@ impl<const COUNT: usize> BlockLocks<COUNT> {
         locked.exclusive = false;
     }
 
-    /// Unlocks what is `locked`. Any context.
+    /// Releases the locks. Any context.
     pub fn unlock(&self, mut locked: Locked) {
         self.make_shared(&mut locked);
         self.unshare(locked.blocks, usize::MAX);
@@ -299,7 +308,7 @@ mod tests {
     use super::*;
 
     const COUNT: usize = 128;
-    /// Cells of each name.
+    /// Number of cells for each name.
     const EACH: u64 = (COUNT / NAMES) as u64;
 
     fn blocks(begin: u64, end: u64) -> BlockRange {
@@ -326,7 +335,7 @@ mod tests {
             (0, 8, false),
             (6, u64::MAX, false),
             (8, 7 + EACH, true),
-            // The cell is the same, the block is not.
+            // The same cell, but another block.
             (8, 8 + EACH, true),
             (7 + EACH, 8 + EACH, true),
             (8, u64::MAX, true),
@@ -339,7 +348,7 @@ mod tests {
         locks.unlock(share(&locks, blocks(7, 8))?);
         assert!(locks.make_exclusive(&mut first));
         locks.unlock(first);
-        // Nothing is left.
+        // No lock is left.
         for block in 0..EACH {
             let mut locked = share(&locks, blocks(block, block + 1))?;
             assert!(locks.make_exclusive(&mut locked));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writes of whole blocks instead of smaller ones.
+//! Writes of full blocks instead of a part of them.
 //!
-//! Nothing here keeps other writes to the block from coming in between: that is the task of
+//! Nothing here keeps other writes to the block from intervening: that is the job of
 //! [`crate::io::block_lock`].
 
 use core::result::Result;
@@ -15,25 +15,27 @@ use crate::{
     target::Target,
 };
 
-/// The longest block of `device` that can be written at once, in sectors.
+/// Returns the size in sectors of the longest block of `device` that one bio can write without
+/// being split.
 pub fn most_sectors(device: BlockDevice<'_>) -> u32 {
     const ONE_BIO: u32 = bindings::DM_RUST_BIO_MAX_VECS * (PAGE_SIZE >> SECTOR_SHIFT);
     // SAFETY: The device is open.
     unsafe { bindings::dm_rust_bdev_max_sectors(device.as_ptr()) }.min(ONE_BIO)
 }
 
-/// A block that is to be written for a bio that writes a part of it.
+/// A private bio that is to write a full block on behalf of a bio that writes a part of it.
 pub struct FullBlockWrite(PrivateBio);
 
 impl FullBlockWrite {
-    /// `sectors` long, of `device`; nothing if there is no memory.
+    /// Allocates the write of a block of `sectors` sectors of `device`, with the flags of `bio`.
+    /// Returns `None` if there is no memory.
     pub fn new<T: Target>(bio: &Bio<'_, T>, device: BlockDevice<'_>, sectors: u32) -> Option<Self> {
         let flags = bindings::DM_RUST_OP_WRITE | bio.flags() & bindings::DM_RUST_WRITE_FLAGS;
-        // RANGE: A block has 1 GiB at most.
+        // RANGE: A block has at most 1 GiB.
         PrivateBio::new(bio, device, flags, sectors << SECTOR_SHIFT).map(Self)
     }
 
-    /// A writer that starts at page `first`.
+    /// Returns a writer that starts at page `first` of the block.
     pub fn writer(&mut self, first: u32) -> Writer<'_> {
         self.0.writer(first)
     }
@@ -42,20 +44,20 @@ impl FullBlockWrite {
     ///
     /// # Panics
     ///
-    /// If it ends beyond the block.
-    // RANGE: The caller has checked that `bio` ends within the block, which has 1 GiB at most.
+    /// If the data ends beyond the block.
+    // RANGE: The caller has checked that `bio` ends within the block, which has at most 1 GiB.
     pub fn overlay<T: Target>(&mut self, bio: &Bio<'_, T>, at: u32) {
         let mut iter = bio.iter();
         let mut to = at << SECTOR_SHIFT;
         while iter.bi_size != 0 {
-            // SAFETY: The extent is the bio's own.
+            // SAFETY: `iter` describes data of the bio.
             let (vec, len) = unsafe { piece(bio.vecs(), &iter) };
             let len = len.min(PAGE_SIZE - to % PAGE_SIZE);
-            // SAFETY: Within the bio_vec, whose pages the bio holds, and within our page.
+            // SAFETY: Within the bio_vec, whose pages the bio holds, and within the private page.
             unsafe {
                 let from = bindings::dm_rust_page_address(vec.bv_page)
                     .cast::<u8>()
-                    // As `bvec_iter_offset()` adds them.
+                    // Wraps as in `bvec_iter_offset()`.
                     .add(vec.bv_offset.wrapping_add(iter.bi_offset) as usize);
                 core::ptr::copy_nonoverlapping(from, self.0.address(to), len as usize);
             }
@@ -64,10 +66,11 @@ impl FullBlockWrite {
         }
     }
 
-    /// Has it written to sector `sector` of the device; then `bio` completes, as that has ended.
+    /// Writes the block to sector `sector` of its device, and then completes `bio` with the same
+    /// status.
     ///
-    /// All of it must have been written, with [`Self::writer`] and [`Self::overlay`]. Gives the bio
-    /// back if there is no memory.
+    /// The whole block must have been filled with [`Self::writer`] and [`Self::overlay`]. Gives
+    /// `bio` back if there is no memory.
     pub fn write_for<'a, T: Target>(
         self,
         bio: Bio<'a, T>,

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reads of the same data at the same time: one goes to the disk, the others wait for it.
+//! Concurrent reads of the same data: one goes to the disk, and the others wait for it.
 //!
-//! A read that is sent down can *lead*: it is found by what it reads. A read of a part of that can
-//! *follow* it, and is parked. When the leader has ended, and what the target does about that is done, its
-//! followers go on, each in a worker ([`Follow::resume_bio`]); they get nothing from the leader, but may look
-//! for what it has left.
+//! A read that is sent down can *lead*: it is found by the pages it reads. A read of a part of
+//! these pages can *follow* it, and is parked. When the leader has ended and the target has handled
+//! that, its followers continue, each in a worker ([`Follow::resume_bio`]). The leader passes them
+//! no data, but they may find what it has left in the page cache.
 //!
-//! Nobody waits for ever. A follower is parked, no task is: it holds nothing but its own memory,
-//! and leaders wait for nothing but the device below. If a leader takes longer than its follower has patience, or
-//! its device or the follower's is being suspended, the follower goes on before it has ended.
+//! No read waits for ever. A follower is a parked bio that holds nothing but its own memory, no
+//! task waits, and leaders wait only for the device below. If a leader takes longer than the
+//! patience of its follower, or if the device of either is being suspended, the follower continues
+//! before the leader has ended.
 //!
-//! Bios can also be parked for other reasons, and go on in the same way ([`crate::io::block_lock`]).
+//! Bios can also be parked for other reasons, and continue in the same way
+//! ([`crate::io::block_lock`]).
 //!
-//! Lock order: a bucket's lock is taken with interrupts off and is a leaf.
+//! Lock order: the lock of a bucket is taken with interrupts off and is a leaf.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
@@ -40,41 +42,42 @@ use crate::{
     target::{per_bio, Ended, PerBioExtension, Sealed, Target},
 };
 
-/// When nobody follows a leader any more, in milliseconds after it was sent: that is longer than any healthy disk
-/// takes.
+/// Age in milliseconds from which a read in flight can't be followed any more: longer than any
+/// healthy disk takes.
 pub const LATE_MS: u32 = 1000;
-/// How often it is looked whether somebody's patience is at its end, in milliseconds.
+/// Interval in milliseconds at which followers are checked for having waited too long.
 const TICK_MS: u32 = 25;
 
-/// Why a bio that was parked goes on.
+/// Why a parked bio continues.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wake {
-    /// The read that it has followed has ended well.
+    /// The read that the bio followed has ended successfully.
     Landed,
-    /// That takes too long.
+    /// The read that the bio followed takes too long.
     Late,
-    /// That failed, or is not to be waited for any more.
+    /// The read that the bio followed has failed, or must not be waited for any more.
     Left,
-    /// What it was deferred for is over.
+    /// The bio was deferred, and the reason for that is gone.
     Deferred,
 }
 
 /// A target whose bios can be parked.
 pub trait Follow: Target<InFlight = InFlightBio> {
-    /// Goes on with a bio that was parked. Process context.
+    /// Continues with a bio that was parked, and returns what is to be done with it. Process
+    /// context.
     fn resume_bio<'a>(&'a self, bio: Bio<'a, Self>, why: Wake) -> Mapped;
 
-    /// What the target's parked bios go on in. Work there may wait for what lies below the target, so no other
-    /// should have to wait for it.
+    /// Returns the workqueue in which the target's parked bios continue. Its work may wait for
+    /// devices below the target, so targets on other devices should have other queues.
     fn queue(&self) -> &WorkQueue;
 }
 
-/// Pages of some data: which data, the first page and their number.
+/// A range of pages of some content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PageRange {
-    /// What stands for the data.
+    /// Identifies the content.
     pub content: (u64, u64),
-    /// First page.
+    /// First page of the content.
     pub first: u32,
     /// Number of pages, not zero.
     pub count: u32,
@@ -82,35 +85,36 @@ pub struct PageRange {
 
 impl PageRange {
     fn end(&self) -> u32 {
-        // RANGE: Pages of one block, whose numbers are small.
+        // RANGE: Both number pages of one block, and are small.
         self.first + self.count
     }
 }
 
-/// What a parked or leading bio is.
+/// The role of a leading or parked bio.
 enum Kind {
-    /// It is in a bucket's list.
+    /// The bio leads. Its link is in the list of a bucket.
     Leader {
         range: PageRange,
         since: Since,
         followers: InFlightList,
     },
-    /// It is in its leader's list, or nobody's when it goes on.
+    /// The bio follows. Its link is in the list of its leader, or in none when it continues.
     Follower {
         why: Wake,
-        /// It waits from then on, for so many jiffies.
+        /// The bio waits from `since` on for at most `patience` jiffies.
         since: Since,
         patience: u64,
     },
-    /// It is in the list of something else.
+    /// The bio is deferred. Its link is in a list of another module.
     Deferred,
 }
 
-/// Where a leader is found.
+/// Where the link of a leader is.
 ///
 /// # Invariants
 ///
-/// `table` is an [`InFlight`] of the type that `land` is of, and lives as long as there are bios of its target type.
+/// `table` is an [`InFlight`] of the type that `land` belongs to, and lives as long as there are
+/// bios of its target type.
 #[derive(Clone, Copy)]
 struct Lead {
     content: (u64, u64),
@@ -118,18 +122,20 @@ struct Lead {
     land: unsafe fn(&Self, NonNull<BioLink>, bool),
 }
 
-/// What travels with each bio of a target whose bios can lead, follow, be deferred, or have their end put off.
+/// Private data for each bio of a target whose bios can lead, follow, be deferred, or be completed
+/// later.
 ///
-/// A leader that has ended lets its followers go with [`EndedBio::wake_followers`], or when its per-bio data is dropped.
+/// The followers of a leader that has ended continue when [`EndedBio::wake_followers`] is called,
+/// or when this value is dropped.
 pub struct InFlightBio {
     link: Opaque<BioLink>,
-    /// There if the bio leads. Then `link` is in the table's bucket.
+    /// Present if the bio leads. Then `link` is in a bucket of the table.
     lead: Option<Lead>,
     end: Opaque<EndWork>,
     has_ended: bool,
 }
 
-// SAFETY: What is linked belongs to the bio, which may be handled by any task.
+// SAFETY: The link belongs to the bio, which may be handled by any task.
 unsafe impl Send for InFlightBio {}
 
 impl Default for InFlightBio {
@@ -154,11 +160,12 @@ impl PerBioExtension for InFlightBio {
 }
 
 impl InFlightBio {
-    /// If the bio leads, it is found no more, and its followers go on. Any context.
+    /// If the bio leads, removes it from the table and lets its followers continue. Any context.
     fn wake_followers(&mut self, ok: bool) {
         if let Some(lead) = self.lead.take() {
             let link = NonNull::from(&self.link).cast();
-            // SAFETY: The link is in the bucket, and memory of a bio that isn't completed yet; done once.
+            // SAFETY: The link is in the bucket, and part of a bio that is not completed yet.
+            // Called once, as `lead` was taken.
             unsafe { (lead.land)(&lead, link, ok) };
         }
     }
@@ -171,24 +178,27 @@ impl Drop for InFlightBio {
 }
 
 impl<T: Follow> EndedBio<'_, T> {
-    /// If the bio leads, lets its followers go on, now that what it leaves behind is there. Any context.
+    /// If the bio leads, removes it from the table and lets its followers continue. To be called
+    /// when what the leader leaves for them can be found. Any context.
     pub fn wake_followers(&mut self) {
-        // SAFETY: Initialised in `map`, and only used by the bio's owner. Other CPUs use the link, which is opaque.
+        // SAFETY: Initialised in `map`, and only used by the owner of the bio. Other CPUs use only
+        // the link, which is opaque.
         let in_flight = unsafe { &mut (*per_bio::<T>(self.as_ptr())).in_flight };
         in_flight.wake_followers(self.ok());
     }
 }
 
-/// A target that may put off the end of its bios.
+/// A target that may defer the completion of its bios.
 pub trait EndIoLater: Target<InFlight = InFlightBio> {
-    /// Does what [`Target::end_io`] has put off. The bio completes when this has returned. Context of the queue.
+    /// Does what [`Target::end_io`] has deferred. The bio completes when this function has
+    /// returned. Called in the context of the queue.
     fn end_io_later(&self, bio: &mut EndedBio<'_, Self>);
 }
 
-/// The work of a bio whose end is put off.
+/// The work that completes a bio later.
 #[repr(C)]
 struct EndWork {
-    // First, so that its address is the whole's.
+    // First, so that the address of this field is that of the structure.
     work: Opaque<work_struct>,
     bio: NonNull<bio>,
     target: NonNull<c_void>,
@@ -198,8 +208,9 @@ struct EndWork {
 impl<T: EndIoLater> EndedBio<'_, T> {
     /// Has `queue` call [`EndIoLater::end_io_later`] and then complete the bio.
     pub fn end_later(self, target: &T, queue: &WorkQueue) -> Ended {
-        // SAFETY: A bio has one end, so the work is in no queue. It is the bio's memory, and so is valid until the bio
-        // completes. A queue that is dropped waits for its work.
+        // SAFETY: A bio ends once, so the work is in no queue. The work is part of the bio's
+        // private data, and so is valid until the bio completes. Dropping a queue waits for its
+        // work.
         unsafe {
             let bio = NonNull::new_unchecked(self.as_ptr());
             let end = Opaque::cast_into(&raw const (*per_bio::<T>(bio.as_ptr())).in_flight.end);
@@ -214,10 +225,11 @@ impl<T: EndIoLater> EndedBio<'_, T> {
 
 /// # Safety
 ///
-/// Called by a queue, with the work that [`EndedBio::end_later`] has put there.
+/// Called by a workqueue, with work that [`EndedBio::end_later`] has queued.
 unsafe extern "C" fn end_later<T: EndIoLater>(work: *mut work_struct) {
     let end = work.cast::<EndWork>();
-    // SAFETY: `end_later` wrote them. The bio is ours until it completes, and keeps its target alive.
+    // SAFETY: `EndedBio::end_later` has initialised the fields. The bio is ours until it completes,
+    // and keeps its target alive.
     unsafe {
         let bio = (*end).bio;
         let mut ended = EndedBio::from_raw(bio, (*end).ok);
@@ -227,47 +239,47 @@ unsafe extern "C" fn end_later<T: EndIoLater>(work: *mut work_struct) {
     }
 }
 
-/// A bio that leads or is parked, as lists have it.
+/// The link of a bio that leads or is parked.
 #[repr(C)]
 pub(crate) struct BioLink {
-    // First, so that its address is the link's.
+    // First, so that the address of this field is that of the structure.
     work: Opaque<work_struct>,
     bio: NonNull<bio>,
     begin: u64,
     target: NonNull<c_void>,
-    /// The next in the list that it is in.
+    /// The next link in the same list.
     next: *mut BioLink,
-    /// [`InFlight::go_on`], of the target's type.
+    /// [`InFlight::go_on`] for the type of the target.
     go_on: unsafe fn(NonNull<BioLink>),
     kind: Kind,
 }
 
-/// A list of bios, each of which is in one list at most.
+/// A list of links. A link is in one list at most.
 ///
 /// # Invariants
 ///
-/// All that are in it are those of bios in flight, and nobody touches them but whoever has the list.
+/// All links are those of bios in flight, and only the owner of the list accesses them.
 pub(crate) struct InFlightList(*mut BioLink);
 
-// SAFETY: By the type invariant the bios go with the list, and bios may be handled by any task.
+// SAFETY: By the type invariant the bios belong to the list, and bios may be handled by any task.
 unsafe impl Send for InFlightList {}
 
 impl InFlightList {
     pub(crate) const EMPTY: Self = Self(ptr::null_mut());
 
-    /// Adds a link, as the first.
+    /// Adds `link` at the head of the list.
     ///
     /// # Safety
     ///
-    /// It is in no list, is the caller's, and its bio stays in flight until it is taken out.
+    /// `link` is in no list and is the caller's, and its bio stays in flight until it is removed.
     pub(crate) unsafe fn push(&mut self, link: NonNull<BioLink>) {
         // INVARIANT: By the safety requirements.
-        // SAFETY: It is the caller's.
+        // SAFETY: The link is the caller's.
         unsafe { (*link.as_ptr()).next = self.0 };
         self.0 = link.as_ptr();
     }
 
-    /// Takes the first out.
+    /// Removes and returns the first link.
     pub(crate) fn pop(&mut self) -> Option<NonNull<BioLink>> {
         let first = NonNull::new(self.0)?;
         // SAFETY: By the type invariant.
@@ -275,24 +287,25 @@ impl InFlightList {
         Some(first)
     }
 
-    /// Takes all out.
+    /// Removes all links and returns them.
     pub(crate) fn take(&mut self) -> Self {
         core::mem::replace(self, Self::EMPTY)
     }
 
-    /// Has all that were deferred go on, each in a worker of its target's. Any context.
+    /// Lets all deferred bios of the list continue, each in a worker of its target. Any context.
     pub(crate) fn go_on(mut self) {
         while let Some(link) = self.pop() {
-            // SAFETY: Taken from the list, so it is ours; once it goes on it may be gone.
+            // SAFETY: The link was removed from the list, so it is ours. It is not used after the
+            // call.
             unsafe { (link.as_ref().go_on)(link) };
         }
     }
 
-    /// Takes those out of which `goes` is true.
+    /// Removes the links for which `goes` returns true, and returns them.
     fn take_if(&mut self, mut goes: impl FnMut(&mut BioLink) -> bool) -> Self {
         let (mut stay, mut gone) = (Self::EMPTY, Self::EMPTY);
         while let Some(mut link) = self.pop() {
-            // SAFETY: By the type invariant it was ours, and is in no list now.
+            // SAFETY: By the type invariant the link was ours, and it is in no list now.
             unsafe {
                 let list = if goes(link.as_mut()) {
                     &mut gone
@@ -306,7 +319,7 @@ impl InFlightList {
         gone
     }
 
-    /// Calls `visit` for each.
+    /// Calls `visit` with each link.
     fn for_each(&mut self, mut visit: impl FnMut(&mut BioLink)) {
         let mut next = self.0;
         // SAFETY: By the type invariant.
@@ -323,7 +336,7 @@ static BUCKET: &CStr = c"dm_inflight";
 
 #[pin_data]
 struct Buckets {
-    /// The leaders of each.
+    /// The leaders of each bucket.
     #[pin]
     locks: [SpinLockIrq<InFlightList>; BUCKETS],
 }
@@ -332,22 +345,23 @@ struct Buckets {
 ///
 /// # Invariants
 ///
-/// `raw` ticks with this as its data.
+/// `raw` is null, or a ticker that has this value as its data.
 pub struct InFlight<T: Follow> {
     raw: UnsafeCell<*mut bindings::dm_rust_ticker>,
     buckets: Pin<KBox<Buckets>>,
-    /// Followers that wait.
+    /// Number of followers that wait.
     parked: Atomic<u32>,
     target: PhantomData<fn() -> T>,
 }
 
-// SAFETY: What is shared is guarded by the buckets' locks; `raw` is only written in `new`.
+// SAFETY: Shared data is protected by the locks of the buckets; `raw` is only written in `new`.
 unsafe impl<T: Follow> Send for InFlight<T> {}
 // SAFETY: As above.
 unsafe impl<T: Follow> Sync for InFlight<T> {}
 
 impl<T: Follow> InFlight<T> {
-    /// None in flight; looks in a workqueue of this name whether leaders are late. Fails with `ENOMEM`.
+    /// Creates an empty table. `name` is that of the workqueue that checks whether followers have
+    /// waited too long. Process context. Fails with `ENOMEM`.
     pub fn new(name: &'static CStr) -> Result<KBox<Self>> {
         let buckets = try_pin_init!(Buckets {
             locks <- pin_init::pin_init_array_from_fn(
@@ -363,12 +377,12 @@ impl<T: Follow> InFlight<T> {
             GFP_KERNEL,
         )?;
         let data = ptr::from_ref::<Self>(&this).cast_mut().cast();
-        // SAFETY: The box doesn't move its content, which ends the ticking when it is dropped.
+        // SAFETY: The box does not move its content, which frees the ticker when it is dropped.
         let raw = from_err_ptr(unsafe {
-            // Reads on behalf of reclaim may be among those that follow.
+            // With a rescuer, as reads on behalf of reclaim may follow.
             bindings::dm_rust_ticker_new(name.as_char_ptr(), true, TICK_MS, Some(Self::tick), data)
         })?;
-        // SAFETY: Nobody else has it yet.
+        // SAFETY: The table is not shared yet.
         unsafe { *this.raw.get() = raw };
         Ok(this)
     }
@@ -384,8 +398,8 @@ impl<T: Follow> InFlight<T> {
         &self.buckets.locks[(hash >> (u64::BITS - BUCKETS.trailing_zeros())) as usize]
     }
 
-    /// Looks for reads in flight that have a part of `range`, and keeps others from coming or going for as
-    /// long as what it returns lives.
+    /// Looks for a read in flight of the first pages of `range`. Reads of this content can neither
+    /// be added nor removed while the returned value exists.
     pub fn entry(&self, range: PageRange) -> Entry<'_, T> {
         let mut leaders = self.bucket(range.content).lock();
         let now = Since::now();
@@ -428,14 +442,14 @@ impl<T: Follow> InFlight<T> {
         }
     }
 
-    /// Has a bio go on, in a worker of its target's.
+    /// Lets a bio continue in a worker of its target. Any context.
     ///
     /// # Safety
     ///
-    /// Its link is in no list, and the caller's; its target is a `T`.
+    /// The link is in no list and is the caller's; the target is a `T`.
     unsafe fn go_on(link: NonNull<BioLink>) {
-        // SAFETY: By the safety requirements the link is nobody else's; it lives until `resumed` is
-        // done with its bio, and so does its target.
+        // SAFETY: By the safety requirements the link is ours. It lives until `resumed` has
+        // finished with the bio, and so does the target.
         unsafe {
             let queue = link.as_ref().target.cast::<T>().as_ref().queue();
             let work = Opaque::cast_into(&raw const (*link.as_ptr()).work);
@@ -443,11 +457,11 @@ impl<T: Follow> InFlight<T> {
         };
     }
 
-    /// Has followers that were taken from their leaders go on.
+    /// Lets followers continue that were removed from their leaders.
     fn wake(&self, mut followers: InFlightList, why: Wake) {
         while let Some(mut link) = followers.pop() {
             self.parked.add(1u32.wrapping_neg(), Relaxed);
-            // SAFETY: Taken from its list, so it is ours.
+            // SAFETY: The link was removed from its list, so it is ours.
             unsafe {
                 if let Kind::Follower { why: its, .. } = &mut link.as_mut().kind {
                     *its = why;
@@ -457,8 +471,8 @@ impl<T: Follow> InFlight<T> {
         }
     }
 
-    /// Takes the followers of which `goes` is true from all leaders, and has them go their own way; it is told
-    /// the leader's target, and the follower.
+    /// Removes the followers for which `goes` returns true from all leaders, and lets them
+    /// continue. The arguments of `goes` are the target of the leader, and the follower.
     fn part_ways(&self, why: Wake, goes: impl Fn(NonNull<c_void>, &BioLink) -> bool) {
         for bucket in &self.buckets.locks {
             let mut gone = InFlightList::EMPTY;
@@ -470,7 +484,7 @@ impl<T: Follow> InFlight<T> {
                 };
                 let mut some = followers.take_if(|follower| goes(target, follower));
                 while let Some(follower) = some.pop() {
-                    // SAFETY: Taken from its list, so it is ours.
+                    // SAFETY: The link was removed from its list, so it is ours.
                     unsafe { gone.push(follower) };
                 }
             });
@@ -479,7 +493,8 @@ impl<T: Follow> InFlight<T> {
         }
     }
 
-    /// Nobody waits for reads of `target` any more, and none of its own wait. Process context.
+    /// Lets all followers continue that follow reads of `target` or are bios of `target`. Process
+    /// context.
     pub fn release(&self, target: &T) {
         if self.parked.load(Relaxed) != 0 {
             let target = NonNull::from(target).cast();
@@ -489,9 +504,11 @@ impl<T: Follow> InFlight<T> {
         }
     }
 
+    /// Lets followers continue that have waited too long. Returns whether to run again.
+    ///
     /// # Safety
     ///
-    /// Called by the ticker with the data of [`Self::new`]; returns whether it is to be called again.
+    /// Called by the ticker with the data of [`Self::new`].
     unsafe extern "C" fn tick(data: *mut c_void) -> bool {
         // SAFETY: By the safety requirements.
         let this = unsafe { &*data.cast::<Self>() };
@@ -507,10 +524,10 @@ impl<T: Follow> InFlight<T> {
 
     /// # Safety
     ///
-    /// Called by the workqueue for a link that was handed to [`Self::go_on`].
+    /// Called by a workqueue for a link that was passed to [`Self::go_on`].
     unsafe extern "C" fn resumed(work: *mut work_struct) {
         let link = work.cast::<BioLink>();
-        // SAFETY: The link is ours, and its target lives as long as its bio is in flight.
+        // SAFETY: The link is ours, and its target lives as long as the bio is in flight.
         unsafe {
             let why = match (*link).kind {
                 Kind::Follower { why, .. } => why,
@@ -522,20 +539,21 @@ impl<T: Follow> InFlight<T> {
         }
     }
 
-    /// A leader has ended: it is found no more, and its followers go on. Any context.
+    /// Removes a leader that has ended, and lets its followers continue. Any context.
     ///
     /// # Safety
     ///
-    /// The table is of this type. `link` is that of the bio that [`Vacant::lead`] made `lead` for, which isn't
-    /// completed yet; called once.
+    /// The table is of this type. `link` is that of the bio for which [`Vacant::lead`] made `lead`,
+    /// and which is not completed yet. Called once.
     unsafe fn land(lead: &Lead, link: NonNull<BioLink>, ok: bool) {
-        // SAFETY: By the safety requirements; the table lives as long as targets.
+        // SAFETY: By the safety requirements; the table lives as long as there are bios of the
+        // type.
         let this = unsafe { lead.table.cast::<Self>().as_ref() };
         let mut leaders = this.bucket(lead.content).lock();
         let mut gone = leaders.take_if(|other| ptr::eq(other, link.as_ptr()));
         let mut followers = InFlightList::EMPTY;
         if let Some(mut link) = gone.pop() {
-            // SAFETY: Taken from the list, so it is ours.
+            // SAFETY: The link was removed from the list, so it is ours.
             if let Kind::Leader { followers: its, .. } = unsafe { &mut link.as_mut().kind } {
                 followers = its.take();
             }
@@ -549,50 +567,50 @@ impl<T: Follow> Drop for InFlight<T> {
     fn drop(&mut self) {
         let raw = self.raw();
         if !raw.is_null() {
-            // SAFETY: No bio of a `T` is in flight any more; it waits for workers that are about
-            // to end.
+            // SAFETY: No bio of a `T` is in flight any more. Waits for workers that are about to
+            // end.
             unsafe { bindings::dm_rust_ticker_free(raw) };
         }
     }
 }
 
-/// A moment from which on something waits.
+/// A moment, in jiffies.
 #[derive(Clone, Copy)]
 pub struct Since(u64);
 
 impl Since {
-    /// This moment.
+    /// Returns the current moment.
     pub fn now() -> Self {
-        // SAFETY: Only reads.
+        // SAFETY: Only reads the jiffies.
         Self(unsafe { bindings::dm_rust_jiffies() })
     }
 
-    /// It was so many jiffies ago when it is `now`; none if that was looked up a little before.
+    /// Returns the jiffies from this moment to `now`; 0 if `now` is earlier.
     pub fn elapsed(self, now: Self) -> u64 {
         now.0.saturating_sub(self.0)
     }
 
-    /// `now` is more than `ms` milliseconds later.
+    /// Returns whether `now` is more than `ms` milliseconds later.
     pub fn over(self, now: Self, ms: u32) -> bool {
-        // CAST: Fits.
+        // CAST: An `unsigned long` fits.
         self.elapsed(now) > kernel::time::msecs_to_jiffies(ms) as u64
     }
 
-    /// Jiffies since the boot.
+    /// Returns the jiffies since boot (`get_jiffies_64()`).
     pub fn jiffies(self) -> u64 {
         self.0
     }
 }
 
-/// What [`InFlight::entry`] has found, with the bucket locked.
+/// The result of [`InFlight::entry`], with the bucket locked.
 pub enum Entry<'a, T: Follow> {
     /// A read of the first pages is in flight.
     Occupied(Occupied<'a, T>),
-    /// None is.
+    /// No read of the first page is in flight.
     Vacant(Vacant<'a, T>),
 }
 
-/// A read of the first pages is in flight.
+/// A read in flight of the first pages of a range.
 ///
 /// # Invariants
 ///
@@ -605,22 +623,23 @@ pub struct Occupied<'a, T: Follow> {
 }
 
 impl<T: Follow> Occupied<'_, T> {
-    /// How many of the pages it reads, from the first on.
+    /// Returns how many of the pages the read has, from the first on.
     pub fn pages(&self) -> u32 {
         self.pages
     }
 
-    /// The target whose read that is.
+    /// Returns the target of the read.
     pub fn target(&self) -> &T {
-        // SAFETY: By the type invariant the leader is in flight, and found no more before that ends; so its target, which
-        // is a `T` as it is in the table, is there.
+        // SAFETY: By the type invariant the leader is in the table, from which it is removed before
+        // it completes. So its target is alive, and it is a `T` as the leader is in this table.
         unsafe { self.leader.as_ref().target.cast::<T>().as_ref() }
     }
 
-    /// Parks `bio`, which asks for no more than [`Self::pages`], until that read has ended, or for `patience` jiffies.
+    /// Parks `bio` until the read has ended, or for `patience` jiffies. `bio` must not be longer
+    /// than [`Self::pages`].
     pub fn follow(mut self, bio: Bio<'_, T>, target: &T, patience: u64) -> Mapped {
         let table = self.table;
-        // SAFETY: The bio is ours, and the leader is in the bucket, which is locked.
+        // SAFETY: We own the bio, and the leader is in the bucket, which is locked.
         unsafe {
             let kind = Kind::Follower {
                 why: Wake::Left,
@@ -632,18 +651,18 @@ impl<T: Follow> Occupied<'_, T> {
                 followers.push(link);
             }
         }
-        // Before the lock is let go, so that it is counted before it goes on.
+        // Before the lock is released, so that the follower is counted before it can continue.
         let first = table.parked.fetch_add(1, Relaxed) == 0;
         drop(self);
         if first {
-            // SAFETY: Alive by the type invariant.
+            // SAFETY: By the type invariant the ticker exists.
             unsafe { bindings::dm_rust_ticker_tick(table.raw(), false) };
         }
         Mapped::parked()
     }
 }
 
-/// No read of the first pages is in flight.
+/// The absence of a read in flight of the first page of a range.
 pub struct Vacant<'a, T: Follow> {
     table: &'a InFlight<T>,
     leaders: SpinLockIrqGuard<'a, InFlightList>,
@@ -651,12 +670,14 @@ pub struct Vacant<'a, T: Follow> {
 }
 
 impl<T: Follow> Vacant<'_, T> {
-    /// Pages before the first that a read in flight has; all if none has any.
+    /// Returns the number of pages before the first that a read in flight has, or all if none has
+    /// any.
     pub fn pages(&self) -> u32 {
         self.range.count
     }
 
-    /// Lets others follow `bio`, which asks for the first `pages` of the range and is about to be sent down.
+    /// Lets others follow `bio`, which reads the first `pages` of the range and is about to be
+    /// sent.
     pub fn lead(mut self, bio: &Bio<'_, T>, target: &T, pages: u32) {
         let kind = Kind::Leader {
             range: PageRange {
@@ -666,13 +687,13 @@ impl<T: Follow> Vacant<'_, T> {
             since: Since::now(),
             followers: InFlightList::EMPTY,
         };
-        // INVARIANT: The function is that of the table's type.
+        // INVARIANT: `land` is that of the type of the table.
         let lead = Lead {
             content: self.range.content,
             table: NonNull::from(self.table).cast(),
             land: InFlight::<T>::land,
         };
-        // SAFETY: The bio is ours, and the list locked.
+        // SAFETY: We own the bio, and the list is locked.
         unsafe {
             let link = BioLink::begin(bio, target, kind);
             self.leaders.push(link);
@@ -682,7 +703,7 @@ impl<T: Follow> Vacant<'_, T> {
 }
 
 impl BioLink {
-    /// Fills in the link of `bio`, which is deferred.
+    /// Initialises the link of `bio`, which is to be deferred.
     ///
     /// # Safety
     ///
@@ -692,11 +713,12 @@ impl BioLink {
         unsafe { Self::begin(bio, target, Kind::Deferred) }
     }
 
-    /// Fills in the link of `bio`.
+    /// Initialises the link of `bio`.
     ///
     /// # Safety
     ///
-    /// The bio is the caller's, and stays in flight, with its target, until the link is done with.
+    /// The caller owns the bio, which stays in flight together with its target until the link is
+    /// not used any more.
     unsafe fn begin<T: Follow>(bio: &Bio<'_, T>, target: &T, kind: Kind) -> NonNull<Self> {
         // SAFETY: By the safety requirements.
         unsafe {

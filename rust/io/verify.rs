@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reads that are done again from the device below, to compare.
+//! Reads that are repeated from the device below, to compare the data.
 
 use kernel::ffi::{c_int, c_void};
 
@@ -16,27 +16,28 @@ extern "C" {
     fn memcmp(left: *const c_void, right: *const c_void, len: usize) -> c_int;
 }
 
-/// What the second read showed.
+/// The result of the comparison.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// Both have the same bytes.
+    /// Both reads have the same bytes.
     Same,
-    /// They differ; the number is the first different byte's, counted from the read's start.
+    /// The reads differ, first at this byte from the start of the read.
     Different(u32),
-    /// The second read failed; nothing is known.
+    /// The second read failed, so nothing is known.
     Failed,
 }
 
-/// A target some of whose reads are verified.
+/// A target that verifies some reads.
 pub trait Verify: Target {
-    /// Learns what the second read showed. Any context.
+    /// Called with the result of the comparison before the bio completes. Any context.
     fn verified(&self, data: &mut Self::PerBio, verdict: Verdict);
 }
 
-/// Has `device` read from sector `sector` on into a private bio, compares that with the data that `bio`
-/// already has, calls [`Verify::verified`], and completes `bio` with what the disk has.
+/// Reads the data of `bio` again, from sector `sector` of `device` into a private bio, compares the
+/// two, calls [`Verify::verified`], and completes `bio` with the data and the status of the second
+/// read.
 ///
-/// Gives the bio back if there is no memory.
+/// Gives `bio` back if there is no memory.
 pub fn read_again<'a, T: Verify>(
     bio: Bio<'a, T>,
     target: &'a T,
@@ -50,13 +51,14 @@ pub fn read_again<'a, T: Verify>(
     own.send_for(bio, target, sector, Done::at_once(compared::<T>))
 }
 
-/// Tells the target what the second read showed, and leaves the disk's data in the bio.
+/// Compares the data, copies that of the disk to the bio if they differ, and calls
+/// [`Verify::verified`].
 fn compared<T: Verify>(second: &mut PrivateIo<T>, ok: bool) {
     let verdict = if ok { compare(second) } else { Verdict::Failed };
     if let Verdict::Different(_) = verdict {
         take_disk(second);
     }
-    // SAFETY: The bio has been through `map`, and isn't completed yet.
+    // SAFETY: The bio has been through `map`, and is not completed yet.
     let data = unsafe { &mut *per_bio_data::<T>(second.bio().0.as_ptr()) };
     second.target().verified(data, verdict);
 }
@@ -64,9 +66,9 @@ fn compared<T: Verify>(second: &mut PrivateIo<T>, ok: bool) {
 fn compare<T: Target>(second: &PrivateIo<T>) -> Verdict {
     let mut verdict = Verdict::Same;
     pieces(second, |done, ours, disk, len| {
-        // Byte by byte and volatile, as the reader of a direct read may write to its buffer.
+        // Byte by byte and volatile, as a direct reader may write to its buffer meanwhile.
         let same = |at: usize| {
-            // SAFETY: Both are good for `len` bytes.
+            // SAFETY: Both are valid for `len` bytes.
             unsafe { ours.add(at).read_volatile() == disk.add(at).read_volatile() }
         };
         // SAFETY: As above.
@@ -74,7 +76,7 @@ fn compare<T: Target>(second: &PrivateIo<T>) -> Verdict {
             return true;
         }
         let at = (0..len).take_while(|&at| same(at)).count();
-        // RANGE: Less than a page, in the bio's data.
+        // RANGE: Less than a page, within the data of the bio.
         verdict = Verdict::Different(done + at as u32);
         false
     });
@@ -83,7 +85,7 @@ fn compare<T: Target>(second: &PrivateIo<T>) -> Verdict {
 
 fn take_disk<T: Target>(second: &PrivateIo<T>) {
     pieces(second, |_, ours, disk, len| {
-        // SAFETY: As in `compare`; they don't overlap.
+        // SAFETY: As in `compare`; the two do not overlap.
         unsafe { core::ptr::copy_nonoverlapping(disk, ours, len) };
         true
     });
