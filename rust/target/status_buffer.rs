@@ -6,15 +6,15 @@ use core::fmt::Write;
 
 use kernel::prelude::*;
 
-/// Prints into a buffer of device-mapper's; what doesn't fit is cut off, and device-mapper asks
-/// again with more room.
+/// Prints into a buffer of device-mapper. Text that does not fit is cut off; device-mapper then
+/// calls again with a larger buffer.
 pub struct StatusBuffer<'a> {
     buffer: &'a mut [u8],
     used: usize,
 }
 
 impl<'a> StatusBuffer<'a> {
-    /// A printer that fills `buffer`, the last byte of which stays zero.
+    /// Creates a printer that fills `buffer` and keeps the text terminated by a zero byte.
     pub fn new(buffer: &'a mut [u8]) -> Self {
         if let Some(first) = buffer.first_mut() {
             *first = 0;
@@ -24,7 +24,7 @@ impl<'a> StatusBuffer<'a> {
 }
 
 impl Write for StatusBuffer<'_> {
-    // RANGE: What is used and what is added have room in the buffer, with a 0 behind them.
+    // RANGE: The used and the added bytes fit into the buffer, followed by a 0.
     fn write_str(&mut self, text: &str) -> core::fmt::Result {
         let room = self.buffer.len().saturating_sub(self.used + 1);
         let len = text.len().min(room);
@@ -37,7 +37,8 @@ impl Write for StatusBuffer<'_> {
     }
 }
 
-/// What `print` prints into `buffer`; for tests.
+/// Returns the text that `print` prints into `buffer`, for tests. Fails with `EINVAL` if `print`
+/// fails.
 pub fn printed<'b>(
     buffer: &'b mut [u8],
     print: impl FnOnce(&mut dyn Write) -> core::fmt::Result,

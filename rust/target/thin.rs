@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Thin devices as the target above sees them: where a sector is mapped, and what happens to
-//! mappings.
+//! Thin devices as a stacked target sees them: lookups of mappings, and events of pools.
 //!
-//! The interface is optional in the kernel: its functions are looked up when a thin device is
-//! opened, so that a dm-thin-pool without it gives an error rather than an unloadable module.
+//! The kernel may lack this interface. Its functions are looked up when a thin device is opened, so
+//! that a dm-thin-pool without them causes an error, and not a module that can't be loaded.
 //!
 //! C header: `include/linux/dm-thin.h`
 
@@ -39,11 +38,11 @@ type InfoFn =
     unsafe extern "C" fn(*mut bindings::dm_thin_handle, *mut bindings::dm_thin_info) -> c_int;
 type NotifierFn = unsafe extern "C" fn(*mut notifier_block) -> c_int;
 
-/// A symbol of another module, which stays loaded as long as this lives.
+/// A symbol of another module, which stays loaded as long as the value lives.
 ///
 /// # Invariants
 ///
-/// `address` was got by `__symbol_get()` for `name`.
+/// `address` was returned by `__symbol_get()` for `name`.
 struct Symbol {
     name: &'static CStr,
     address: NonNull<c_void>,
@@ -51,9 +50,9 @@ struct Symbol {
 
 impl Symbol {
     fn get(name: &'static CStr) -> Option<Self> {
-        // SAFETY: A C string.
+        // SAFETY: `name` is a C string.
         let address = unsafe { bindings::__symbol_get(name.as_char_ptr()) };
-        // INVARIANT: Just got.
+        // INVARIANT: Just returned for `name`.
         NonNull::new(address).map(|address| Self { name, address })
     }
 }
@@ -65,11 +64,11 @@ impl Drop for Symbol {
     }
 }
 
-/// dm-thin's functions.
+/// The functions of dm-thin.
 ///
 /// # Invariants
 ///
-/// The functions are those of the header, and stay as long as the symbols.
+/// The functions have the types of the header, and are valid as long as the symbols are held.
 struct Api {
     get_handle: GetHandleFn,
     lookup: LookupFn,
@@ -81,7 +80,7 @@ struct Api {
     _symbols: [Symbol; 7],
 }
 
-// SAFETY: Function addresses and names.
+// SAFETY: Consists of addresses of functions, and names.
 unsafe impl Send for Api {}
 // SAFETY: As above.
 unsafe impl Sync for Api {}
@@ -96,7 +95,7 @@ impl Api {
         let register = Symbol::get(c"dm_thin_register_notifier")?;
         let unregister = Symbol::get(c"dm_thin_unregister_notifier")?;
         // SAFETY: The types are those of the header.
-        // INVARIANT: The symbols are kept along.
+        // INVARIANT: The value holds the symbols.
         Some(unsafe {
             Self {
                 get_handle: core::mem::transmute::<NonNull<c_void>, GetHandleFn>(
@@ -125,18 +124,18 @@ pub enum OpenError {
     NotThin(Error),
     /// The thin device is suspended, or was never active.
     Suspended,
-    /// What it is can't be told.
+    /// Reading the properties of the device has failed.
     NoInfo(Error),
 }
 
-/// What a thin device is (`struct dm_thin_info`).
+/// Properties of a thin device (`struct dm_thin_info`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Info {
-    /// The pool; never reused.
+    /// Number of the pool, which is never reused.
     pub pool: u64,
     /// Number of sectors that are mapped.
     pub mapped_sectors: u64,
-    /// Highest mapped sector, if any is.
+    /// Highest mapped sector, or `None` if no sector is mapped.
     pub highest_sector: Option<u64>,
     /// The thin device's id within the pool.
     pub thin_id: u32,
@@ -150,7 +149,7 @@ pub struct Info {
 ///
 /// # Invariants
 ///
-/// `handle` was got from `api`, for a device that its owner holds open.
+/// `handle` was returned by `api`, for a device that the owner of the value holds open.
 pub struct Thin {
     api: Api,
     handle: NonNull<bindings::dm_thin_handle>,
@@ -158,11 +157,11 @@ pub struct Thin {
 
 // SAFETY: The functions may be called from any task.
 unsafe impl Send for Thin {}
-// SAFETY: And by several at once.
+// SAFETY: The functions may be called concurrently.
 unsafe impl Sync for Thin {}
 
 impl Thin {
-    /// Opens the thin device that `device` is. Process context.
+    /// Opens `device` as a thin device. Process context.
     ///
     /// # Safety
     ///
@@ -175,21 +174,22 @@ impl Thin {
             EAGAIN => OpenError::Suspended,
             error => OpenError::NotThin(error),
         })?;
-        // INVARIANT: Just got; `device` stays open by the safety requirements.
+        // INVARIANT: Just returned; `device` stays open by the safety requirements.
         NonNull::new(handle)
             .map(|handle| Self { api, handle })
             .ok_or(OpenError::NotThin(EINVAL))
     }
 
-    /// Where `sector` is mapped, without waiting for I/O. Process context.
+    /// Returns the mapping of `sector` without waiting for I/O. Process context.
     ///
     /// Fails with `EWOULDBLOCK` if metadata would have to be read, `ENODATA` if the sector is not
-    /// mapped, `ENXIO` while the device is suspended, `ESTALE` once a roll-back of the pool's metadata, say, has
-    /// made that names aren't unique any more, and others if the metadata is broken.
+    /// mapped, `ENXIO` while the device is suspended, `ESTALE` once names have stopped being
+    /// unique, for example after a roll-back of the pool's metadata, and with other errors if the
+    /// metadata is broken.
     #[inline]
     pub fn lookup(&self, sector: u64) -> Result<Mapping> {
         let mut raw = bindings::dm_thin_mapping::default();
-        // SAFETY: Valid, by the type invariant.
+        // SAFETY: The handle is valid by the type invariant.
         let result = unsafe { (self.api.lookup)(self.handle.as_ptr(), sector, false, &mut raw) };
         kernel::error::to_result(result)?;
         Ok(Mapping {
@@ -204,23 +204,23 @@ impl Thin {
         })
     }
 
-    /// The current activation of the device's table; any context.
+    /// Returns the number of the current activation of the device's table. Any context.
     #[inline]
     pub fn binding(&self) -> u64 {
-        // SAFETY: Valid, by the type invariant.
+        // SAFETY: The handle is valid by the type invariant.
         unsafe { (self.api.binding)(self.handle.as_ptr()) }
     }
 
-    /// Whether a write that needs a new block can be expected to get one. Any context.
+    /// Returns whether a write that needs a new block can be expected to get one. Any context.
     pub fn is_writable(&self) -> bool {
-        // SAFETY: By the type invariant.
+        // SAFETY: The handle is valid by the type invariant.
         unsafe { (self.api.writable)(self.handle.as_ptr()) }
     }
 
-    /// What the device is. Process context; may read metadata.
+    /// Returns the properties of the device. Process context; may read metadata.
     pub fn info(&self) -> Result<Info> {
         let mut raw = bindings::dm_thin_info::default();
-        // SAFETY: Valid, by the type invariant.
+        // SAFETY: The handle is valid by the type invariant.
         kernel::error::to_result(unsafe { (self.api.info)(self.handle.as_ptr(), &mut raw) })?;
         Ok(Info {
             pool: raw.pool_id,
@@ -233,21 +233,22 @@ impl Thin {
     }
 }
 
-/// A thin device together with the device below a target that it is.
+/// A thin device, together with the open device below a target.
 pub struct ThinDevice {
-    // Dropped in this order.
+    // The fields are dropped in this order.
     thin: Thin,
     device: Device,
 }
 
-/// How long, and how often, to wait for a thin device that is suspended.
+/// The pause between attempts to open a suspended thin device, and the number of further attempts:
+/// two seconds in total.
 const PATIENCE: (Delta, u32) = (Delta::from_millis(20), 100);
 
 impl ThinDevice {
-    /// Opens `device` as a thin device, and tells what it is. Process context.
+    /// Opens `device` as a thin device, and returns its properties. Process context.
     ///
-    /// Waits two seconds for a device that is suspended: all thin devices of a pool are for a
-    /// moment when the pool grows.
+    /// Waits up to two seconds for a suspended device: all thin devices of a pool are suspended for
+    /// a moment when the pool grows.
     pub fn new(device: Device) -> core::result::Result<(Self, Info), OpenError> {
         let (pause, times) = PATIENCE;
         let mut opened = Self::try_open(&device);
@@ -262,8 +263,8 @@ impl ThinDevice {
     }
 
     fn try_open(device: &Device) -> core::result::Result<(Thin, Info), OpenError> {
-        // SAFETY: `new` drops what it gets before the device, and so does the value: its fields
-        // are dropped in the order in which they are declared.
+        // SAFETY: `new` drops the result before the device, and so does the resulting value: its
+        // fields are dropped in the order of their declaration.
         let thin = unsafe { Thin::open(device) }?;
         let info = thin.info().map_err(|error| match error {
             ENXIO => OpenError::Suspended,
@@ -272,13 +273,13 @@ impl ThinDevice {
         Ok((thin, info))
     }
 
-    /// The thin device.
+    /// Returns the thin device.
     #[inline]
     pub fn thin(&self) -> &Thin {
         &self.thin
     }
 
-    /// The device below the target.
+    /// Returns the device below the target.
     #[inline]
     pub fn device(&self) -> &Device {
         &self.device
@@ -286,7 +287,8 @@ impl ThinDevice {
 }
 
 impl Event {
-    /// From what a notifier is called with; nothing if this module doesn't know the event.
+    /// Converts the arguments of a notifier call. Returns `None` if this module does not know the
+    /// event.
     fn new(event: c_ulong, data: &bindings::dm_thin_event_data) -> Option<Self> {
         let pool = data.pool_id;
         let thin_id = data.thin_id;
@@ -321,12 +323,12 @@ impl Event {
 
 #[repr(C)]
 struct Notifier<T> {
-    // First, so that its address is the notifier's.
+    // First, so that the address of this field is that of the structure.
     raw: Opaque<notifier_block>,
     target: Arc<T>,
 }
 
-/// Sends the events of all pools to a `T` for as long as it lives.
+/// Passes the events of all pools to a `T` as long as the value lives.
 ///
 /// # Invariants
 ///
@@ -336,15 +338,15 @@ pub struct Subscription<T: Events> {
     notifier: KBox<Notifier<T>>,
 }
 
-// SAFETY: The chain has its own lock, and `T` is `Send` and `Sync`.
+// SAFETY: The notifier chain has its own lock, and `T` is `Send` and `Sync`.
 unsafe impl<T: Events> Send for Subscription<T> {}
 // SAFETY: As above.
 unsafe impl<T: Events> Sync for Subscription<T> {}
 
 impl<T: Events> Subscription<T> {
-    /// Starts sending events to `target`. Process context.
+    /// Starts passing events to `target`. Process context.
     ///
-    /// Fails with `ENOENT` if dm-thin-pool is not loaded or lacks the interface, and `ENOMEM`.
+    /// Fails with `ENOENT` if dm-thin-pool is not loaded or lacks the interface, and with `ENOMEM`.
     pub fn new(target: Arc<T>) -> Result<Self> {
         let api = Api::get().ok_or(ENOENT)?;
         let notifier = KBox::new(
@@ -357,7 +359,7 @@ impl<T: Events> Subscription<T> {
             },
             GFP_KERNEL,
         )?;
-        // SAFETY: The notifier stays where it is until it is unregistered.
+        // SAFETY: The notifier does not move before it is unregistered.
         kernel::error::to_result(unsafe { (api.register)(notifier.raw.get()) })?;
         // INVARIANT: Just registered.
         Ok(Self { api, notifier })
@@ -365,14 +367,14 @@ impl<T: Events> Subscription<T> {
 
     /// # Safety
     ///
-    /// Called by the chain with the notifier of a `Subscription<T>`.
+    /// Called by the notifier chain with the notifier of a `Subscription<T>`.
     unsafe extern "C" fn call(
         notifier: *mut notifier_block,
         event: c_ulong,
         data: *mut c_void,
     ) -> c_int {
         // SAFETY: The block is the first field of a `Notifier<T>`, which lives while it is
-        // registered; `data` is what the header says.
+        // registered; `data` is what the header specifies.
         let (notifier, data) = unsafe {
             (
                 &*notifier.cast::<Notifier<T>>(),
@@ -388,7 +390,7 @@ impl<T: Events> Subscription<T> {
 
 impl<T: Events> Drop for Subscription<T> {
     fn drop(&mut self) {
-        // SAFETY: Registered, by the type invariant. No callback runs when this has returned.
+        // SAFETY: Registered, by the type invariant. No callback runs after the return.
         unsafe { (self.api.unregister)(self.notifier.raw.get()) };
     }
 }

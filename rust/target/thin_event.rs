@@ -1,98 +1,100 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What dm-thin tells of pools: where something is mapped, and what happens.
+//! Results of dm-thin's lookups, and the events of its pools.
 //!
 //! C header: [`include/linux/dm-thin.h`](srctree/include/linux/dm-thin.h)
 
-/// Where a sector is mapped (`struct dm_thin_mapping`).
+/// The mapping of a sector (`struct dm_thin_mapping`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Mapping {
-    /// The pool; never reused.
+    /// Number of the pool, which is never reused.
     pub pool: u64,
-    /// The pool's data block.
+    /// Number of the data block in the pool.
     pub block: u64,
-    /// The activation of the table that answered.
+    /// Number of the activation of the table that answered.
     pub binding: u64,
     /// The thin device's id within the pool.
     pub thin_id: u32,
-    /// The pool's time when the block was mapped: with pool and block, it names the block's content for all
-    /// who see it as shared.
+    /// The pool's time when the block was mapped. Together with `pool` and `block` it names the
+    /// content of the block, for all devices that see the block as shared.
     pub time: u32,
     /// Size of a data block in sectors.
     pub block_sectors: u32,
-    /// Other thin devices may map the block; it is never written in place.
+    /// Whether other thin devices may map the block. If so, the block is never written in place.
     pub shared: bool,
-    /// A change of some mapping of the pool's was under way.
+    /// Whether a change of some mapping of the pool was under way.
     pub changing: bool,
 }
 
-/// A change of mappings. Changes of one pool don't overlap.
+/// A change of mappings. Changes of one pool do not overlap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MappingChange {
-    /// The pool.
+    /// Number of the pool.
     pub pool: u64,
     /// The thin device's id.
     pub thin_id: u32,
     /// First virtual block.
     pub begin: u64,
-    /// One past the last.
+    /// One past the last virtual block.
     pub end: u64,
 }
 
-/// Something that happened in a pool (`enum dm_thin_event`).
+/// An event of a pool (`enum dm_thin_event`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
     /// A thin device was created.
     Created {
-        /// Its pool.
+        /// Number of the pool.
         pool: u64,
-        /// Its id.
+        /// Id of the thin device.
         thin_id: u32,
-        /// What it is a snapshot of, if of anything.
+        /// The device of which this one is a snapshot, if it is a snapshot.
         origin: Option<u32>,
         /// The pool's time.
         time: u32,
     },
-    /// A thin device is about to be deleted, which fails if it is open.
+    /// A thin device is about to be deleted. The deletion fails if the device is open.
     Deletes {
-        /// Its pool.
+        /// Number of the pool.
         pool: u64,
-        /// Its id.
+        /// Id of the thin device.
         thin_id: u32,
     },
-    /// A device with this thin id was closed; others may be open still.
+    /// A device with this thin id was closed; others may still be open.
     Closed {
-        /// Its pool.
+        /// Number of the pool.
         pool: u64,
-        /// Its id.
+        /// Id of the thin device.
         thin_id: u32,
     },
     /// A thin device was deleted.
     Deleted {
-        /// Its pool.
+        /// Number of the pool.
         pool: u64,
-        /// Its id.
+        /// Id of the thin device.
         thin_id: u32,
     },
-    /// Virtual blocks `begin..end` are about to be mapped elsewhere, or nowhere.
+    /// Virtual blocks are about to be mapped elsewhere or unmapped.
     MappingChanges(MappingChange),
-    /// They have been, or it failed. Nothing that waits for the change has been completed yet.
+    /// Virtual blocks were mapped elsewhere or unmapped, or that has failed. Bios that wait for the
+    /// change have not been completed yet.
     MappingChanged(MappingChange),
-    /// The metadata was rolled back, or is half changed: nothing known of the pool holds, and lookups fail from
-    /// now on.
+    /// The metadata was rolled back, or is half changed. Nothing known about the pool holds any
+    /// more, and lookups fail from now on.
     Aborted {
-        /// The pool.
+        /// Number of the pool.
         pool: u64,
     },
-    /// The pool isn't active any more.
+    /// The pool is not active any more.
     Gone {
-        /// The pool.
+        /// Number of the pool.
         pool: u64,
     },
 }
 
-/// Learns of events; process context, may sleep but not wait for I/O to the pool.
+/// A receiver of events.
 pub trait Events: Send + Sync {
-    /// `event` happened.
+    /// Called when `event` has happened. Process context. May sleep, but must not wait for I/O to
+    /// the pool.
     fn event(&self, event: Event);
 }
