@@ -68,7 +68,8 @@ pub trait Follow: Target<InFlight = InFlightBio> {
     fn resume_bio<'a>(&'a self, bio: Bio<'a, Self>, why: Wake) -> Mapped;
 
     /// Returns the workqueue in which the target's parked bios continue. Its work may wait for
-    /// devices below the target, so targets on other devices should have other queues.
+    /// devices below the target, so nothing that is independent of these should have to wait for
+    /// the queue.
     fn queue(&self) -> &WorkQueue;
 }
 
@@ -345,7 +346,7 @@ struct Buckets {
 ///
 /// # Invariants
 ///
-/// `raw` is null, or a ticker that has this value as its data.
+/// Once [`Self::new`] has returned, `raw` is a ticker that has this value as its data.
 pub struct InFlight<T: Follow> {
     raw: UnsafeCell<*mut bindings::dm_rust_ticker>,
     buckets: Pin<KBox<Buckets>>,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the [directory](crate::pagecache::directory) knows of a content: its name and its pages' digests.
+//! Contents in the [directory](crate::pagecache::directory): their names and the digests of their
+//! pages.
 
 use core::num::NonZeroU64;
 
@@ -14,17 +15,18 @@ use crate::{
     sync::rcu_arc::{RcuArc, RcuPtr},
 };
 
-/// The digest of a page's content; how it is made is the caller's business.
+/// The digest of a page's content. How it is computed is up to the caller.
 ///
-/// Digests are secret: they can't be printed.
+/// Digests are secret, so they can't be printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Digest(NonZeroU64);
 
-/// Stands for the digest of a page that had two: nothing is recorded for it any more.
+/// Replaces the digest of a page for which two digests were seen: nothing is recorded for the page
+/// any more.
 const DISCORD: u64 = u64::MAX;
 
 impl Digest {
-    /// The digest with these bits; 1 for the two values that stand for something else.
+    /// Creates the digest with these bits, or with 1 for the two values that have another meaning.
     #[inline]
     pub fn from_bits(bits: u64) -> Self {
         match NonZeroU64::new(bits) {
@@ -34,32 +36,32 @@ impl Digest {
     }
 }
 
-/// What was known of a page's digest when another was learned.
+/// What was known about the digest of a page when another was learned.
 pub(crate) enum Learned {
-    /// Nothing.
+    /// No digest was known.
     First,
-    /// The same.
+    /// The same digest was known.
     Same,
-    /// Another; the page has two digests now.
+    /// Another digest was known, so the page has two now.
     Other,
-    /// That it had two already.
+    /// The page was known to have two digests.
     Spoilt,
 }
 
-/// What is known of a content: its name, and the digests of its pages.
+/// What is known about a content: its name, and the digests of its pages.
 pub(crate) struct Content<N> {
     name: N,
-    /// [`Digest`]s, 0 for none yet, or [`DISCORD`].
+    /// The [`Digest`] of each page, 0 if none is known yet, or [`DISCORD`].
     digests: [Atomic<u64>; page_bitmap::PAGES as usize],
 }
 
 impl<N> Content<N> {
-    /// The content's name.
+    /// Returns the name of the content.
     pub(crate) fn name(&self) -> &N {
         &self.name
     }
 
-    /// The digest of page `page`, if it is known and the page has just one.
+    /// Returns the digest of page `page` if exactly one is known.
     pub(crate) fn digest(&self, page: u32) -> Option<Digest> {
         // CAST: A `u32` fits.
         let bits = self.digests.get(page as usize)?.load(Relaxed);
@@ -68,15 +70,16 @@ impl<N> Content<N> {
             .map(Digest)
     }
 
-    /// The pages whose digest is known.
+    /// Returns the pages of which exactly one digest is known, bit *n* for page *n*.
     pub(crate) fn known(&self) -> u32 {
-        // RANGE: Less than a mask's bits.
+        // RANGE: Less than the bits of a mask.
         (0..page_bitmap::PAGES)
             .filter(|at| self.digest(*at).is_some())
             .fold(0, |known, at| known | 1 << at)
     }
 
-    /// Takes note of the digest of page `at`, which there is. Fully ordered.
+    /// Learns the digest of page `at`, which must be less than [`page_bitmap::PAGES`]. Fully
+    /// ordered.
     pub(crate) fn learn(&self, at: u32, digest: Digest) -> Learned {
         match self.note(at, digest.0.get()) {
             0 => Learned::First,
@@ -86,10 +89,10 @@ impl<N> Content<N> {
         }
     }
 
-    /// Tells `other`, a content of the same name, what is known of the digests of these pages; returns the pages
-    /// of which the two know different things. Fully ordered.
+    /// Passes the digests of `pages` on to `other`, a content of the same name. Returns the pages
+    /// for which `other` has another digest. Fully ordered.
     pub(crate) fn tell(&self, other: &Self, pages: u32) -> u32 {
-        // RANGE: Less than a mask's bits.
+        // RANGE: Less than the bits of a mask.
         pages_of(pages)
             .filter(|at| {
                 let own = self.digests[*at as usize].load(Relaxed);
@@ -99,7 +102,7 @@ impl<N> Content<N> {
             .fold(0, |differ, at| differ | 1 << at)
     }
 
-    /// These pages have two digests. Fully ordered.
+    /// Marks `pages` as having two digests. Fully ordered.
     pub(crate) fn spoil(&self, pages: u32) {
         // CAST: A `u32` fits.
         for digest in pages_of(pages).map(|at| &self.digests[at as usize]) {
@@ -110,15 +113,15 @@ impl<N> Content<N> {
         }
     }
 
-    /// Of these pages, those that have two digests. Fully ordered.
+    /// Returns those of `pages` that have two digests. Fully ordered.
     pub(crate) fn spoilt(&self, pages: u32) -> u32 {
-        // RANGE: Less than a mask's bits.
+        // RANGE: Less than the bits of a mask.
         pages_of(pages)
             .filter(|at| self.digests[*at as usize].fetch_add(0, Full) == DISCORD)
             .fold(0, |spoilt, at| spoilt | 1 << at)
     }
 
-    /// Stores the digest of page `at` if none is known; returns what was known, 0 for nothing.
+    /// Stores the digest of page `at` if none is known. Returns what was known, or 0.
     fn note(&self, at: u32, digest: u64) -> u64 {
         // CAST: A `u32` fits.
         let known = self.digests[at as usize].cmpxchg(0, digest, Full);
@@ -126,13 +129,14 @@ impl<N> Content<N> {
     }
 }
 
-/// The numbers of the pages of `mask`, as far as they are a content's.
+/// Iterates over the numbers of the pages of `mask`, without bits that stand for no page.
 fn pages_of(mask: u32) -> impl Iterator<Item = u32> {
-    // RANGE: Less than a mask's bits.
+    // RANGE: Less than the bits of a mask.
     (0..page_bitmap::PAGES).filter(move |at| mask >> at & 1 != 0)
 }
 
-/// A reference to a content, if there was one to be had. Dropped as the last one, it counts the contents down.
+/// A reference to a content, or none. Dropping the last reference to a content decrements
+/// `contents`.
 pub(crate) struct ContentRef<'d, N> {
     content: Option<RcuArc<Content<N>>>,
     contents: &'d Atomic<u64>,
@@ -142,12 +146,13 @@ impl<'d, N> ContentRef<'d, N> {
     /// Bytes of memory that a content takes.
     pub(crate) const BYTES: u64 = RcuArc::<Content<N>>::BYTES as u64;
 
-    /// A reference to one of the contents that `contents` counts.
+    /// Wraps a reference to one of the contents that `contents` counts.
     pub(crate) fn new(content: Option<RcuArc<Content<N>>>, contents: &'d Atomic<u64>) -> Self {
         Self { content, contents }
     }
 
-    /// Makes a content of which no digest is known, and counts it; refers to none if there is no memory. Any context.
+    /// Creates a content without digests, and counts it. Refers to none if there is no memory. Any
+    /// context.
     pub(crate) fn make(name: N, contents: &'d Atomic<u64>) -> Self {
         let content = Content {
             name,
@@ -158,17 +163,18 @@ impl<'d, N> ContentRef<'d, N> {
         Self { content, contents }
     }
 
-    /// The content.
+    /// Returns the content, if there is one.
     pub(crate) fn get(&self) -> Option<&Content<N>> {
         self.content.as_deref()
     }
 
-    /// A pointer to the content, to be kept for RCU readers once the reference is [handed over](Self::hand_over).
+    /// Returns a pointer to the content, to be stored for RCU readers once the reference is [handed
+    /// over](Self::hand_over).
     pub(crate) fn ptr(&self) -> Option<RcuPtr<Content<N>>> {
         self.content.as_ref().map(RcuArc::ptr)
     }
 
-    /// Leaves the reference to the pointer that [`Self::ptr`] made.
+    /// Hands the reference over to the pointer that [`Self::ptr`] has returned.
     pub(crate) fn hand_over(mut self) {
         core::mem::forget(self.content.take());
     }

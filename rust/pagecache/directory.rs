@@ -2,21 +2,24 @@
 
 //! A directory of page-cache pages by the name of their content.
 //!
-//! The directory says which pages of which page caches have held a content, and the digest that
-//! the content's pages had when they came from the disk. It holds no reference on pages or inodes:
+//! The directory records which pages of which page caches have held a content, and the digests that
+//! the pages of the content had when they came from the disk. It holds no references on pages or
+//! inodes:
 //!
-//! > A page is in the directory only while it is in the page cache that it is in the directory for.
+//! > A page is in the directory only while it is in the page cache that the directory names for it.
 //!
-//! Pages are entered under their folio's lock while they are in the page cache, and taken out when
-//! they leave it, under that lock and `i_pages`' ([`crate::pagecache::removal::FolioEvents`]). So a page cache that is named by
-//! a record has a page, and its inode lives.
+//! Pages are entered under their folio's lock while they are in the page cache, and removed when
+//! they leave it, under the folio's lock and `i_pages`' lock
+//! ([`crate::pagecache::removal::FolioEvents`]). So a page cache that a record names has a page,
+//! and its inode is alive.
 //!
-//! Nothing is promised of what a page holds *now*: a copy of it has to be compared with the digest.
+//! The directory does not tell what a page holds *now*: a copy has to be compared with the digest.
 //!
-//! Pages are kept in runs: [`page_bitmap::PAGES`] consecutive pages of a file that were read from consecutive
-//! pages of the content. Adding, finding and ending take no lock unless a run is made or dies; then it
-//! is the [index](crate::sync::index)'s two. All runs of a name share its digests, as far as they can: two
-//! that are made at the same moment may have digests of their own, which are compared then.
+//! Pages are kept in extents: up to [`page_bitmap::PAGES`] consecutive pages of a file that were
+//! read from consecutive pages of a content. Adding, finding and ending pages takes no lock, unless
+//! an extent is created or dies: then it takes the two locks of the [index](crate::sync::index).
+//! All extents of a name share its digests as far as possible. Two that are created at the same
+//! moment may have separate digests, which are compared then.
 
 use core::{marker::PhantomData, ops::RangeInclusive, ptr};
 
@@ -40,26 +43,26 @@ use crate::{
     sync::rcu_arc::RcuPtr,
 };
 
-/// Why pages left the directory.
+/// Why pages have left the directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
 pub enum End {
-    /// They left the page cache.
+    /// The pages have left the page cache.
     Removed,
-    /// They were read anew, from elsewhere.
+    /// The pages were read again, from elsewhere.
     Read,
-    /// A copy of them didn't have the digest.
+    /// A copy of the pages did not have the digest.
     Changed,
-    /// The target that entered them is gone.
+    /// The target that entered the pages is gone.
     Gone,
-    /// Their content, read again, had another digest.
+    /// The content of the pages was read again and had another digest.
     Differed,
-    /// Enough others hold the same, and one that came later is known in their place.
+    /// Enough other page caches hold the same pages, and a later one is recorded instead.
     Replaced,
 }
 
 impl End {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 6] = [
         Self::Removed,
         Self::Read,
@@ -70,19 +73,19 @@ impl End {
     ];
 }
 
-/// What names a content of [`page_bitmap::PAGES`] pages.
+/// The name of a content of [`page_bitmap::PAGES`] pages.
 pub trait Name: Copy + PartialEq + Send + Sync {
-    /// Hash of the name.
+    /// Returns the hash of the name.
     fn hash(&self) -> u64;
 }
 
-/// Where it is noted down that pages have left the directory.
+/// A receiver of the pages that have left the directory.
 pub trait Ledger<N>: Send + Sync {
-    /// Says whose page cache it is.
+    /// Identifies the owner of a page cache.
     type Holder: Copy + PartialEq + Send + Sync;
 
-    /// Pages of this name, in this holder's page cache, have left the directory, bit *n* for page *n*.
-    /// Any context but NMI.
+    /// Called when pages of the content `name` in the page cache of `holder` have left the
+    /// directory, bit *n* for page *n*. Any context but NMI.
     fn ended(&self, name: &N, holder: &Self::Holder, why: End, pages: u32);
 }
 
@@ -90,8 +93,8 @@ pub trait Ledger<N>: Send + Sync {
 ///
 /// # Invariants
 ///
-/// For `'a`, all of them are in the page cache and their folios are locked. The page cache is one whose pages
-/// don't leave it without an event.
+/// For `'a`, all pages are in the page cache and their folios are locked. Pages do not leave this
+/// page cache without an event.
 pub struct CachedPages<'a> {
     mapping: MappingId,
     first: u64,
@@ -100,9 +103,9 @@ pub struct CachedPages<'a> {
 }
 
 impl<'a> CachedPages<'a> {
-    /// Pages that a read has filled, whose folio the reader has locked.
+    /// Returns the pages that a read has filled, whose folio the reader has locked.
     pub fn read(pages: &ReadPages<'a>) -> Self {
-        // INVARIANT: By that of `ReadPages`.
+        // INVARIANT: By the type invariant of `ReadPages`.
         Self {
             mapping: pages.mapping(),
             first: pages.first(),
@@ -111,7 +114,7 @@ impl<'a> CachedPages<'a> {
         }
     }
 
-    /// A page of a block device's, whose folio we have locked.
+    /// Returns a page of a block device whose folio we have locked.
     pub fn buffer(page: &'a LockedBuffer) -> Self {
         // INVARIANT: The folio is locked, and in the page cache.
         Self {
@@ -122,7 +125,7 @@ impl<'a> CachedPages<'a> {
         }
     }
 
-    /// A page that has just been stored.
+    /// Returns a page that was just stored.
     pub fn stored(page: &'a StoredPage<'_>) -> Self {
         // INVARIANT: The folio is locked, and in the page cache.
         Self {
@@ -133,20 +136,20 @@ impl<'a> CachedPages<'a> {
         }
     }
 
-    /// Takes in `next` too if it follows in the page cache; returns whether so.
+    /// Adds `next` if it follows in the page cache. Returns whether it does.
     pub fn extend(&mut self, next: &Self) -> bool {
         // RANGE: File indexes have 52 bits.
         let follows =
             next.mapping == self.mapping && next.first == self.first + u64::from(self.count);
         if follows {
             // INVARIANT: Holds for both.
-            // RANGE: Pages of one read.
+            // RANGE: Both have pages of one read.
             self.count += next.count;
         }
         follows
     }
 
-    /// Number of pages.
+    /// Returns the number of pages.
     pub fn count(&self) -> u32 {
         self.count
     }
@@ -156,11 +159,11 @@ impl<'a> CachedPages<'a> {
 ///
 /// # Invariants
 ///
-/// The reference in `content` is counted until the run is removed from the index.
+/// The reference in `content` is counted until the extent is removed from the index.
 pub struct CachedExtent<N, H> {
     content: RcuPtr<Content<N>>,
     mapping: MappingId,
-    /// File index of the page that holds, or would hold, the content's first page; wraps.
+    /// File index of the page that holds, or would hold, the first page of the content. Wraps.
     base: u64,
     bits: PageBitmap,
     holder: H,
@@ -168,30 +171,33 @@ pub struct CachedExtent<N, H> {
 }
 
 impl<N: Name, H: Copy + Send + Sync> Keyed for CachedExtent<N, H> {
-    /// The index is large where memory is, but a hash of half the bits does for it.
+    /// Returns the hash of the name, restored from 32 bits, which are enough for an index of any
+    /// size.
     fn forward(&self) -> u64 {
         widen(self.hash)
     }
 
-    /// Files are read and dropped in order.
+    /// Returns the hash of the page cache and the window. Adjacent windows have adjacent buckets,
+    /// as files are read and dropped in order.
     fn reverse(&self) -> u64 {
         hash_near(self.mapping.hash_key(), page_bitmap::window(self.base))
     }
 }
 
-/// Half of a name's hash: what chooses a bucket is the upper bits, and the lowest three.
+/// Reduces the hash of a name to the bits that choose a bucket: the upper ones and the lowest
+/// three.
 fn half(hash: u64) -> u32 {
-    // CAST: Cut off on purpose.
+    // CAST: Truncates on purpose.
     (hash >> u32::BITS) as u32 & !7 | hash as u32 & 7
 }
 
-/// A hash that chooses the same bucket as the one that [`half`] was made of.
+/// Returns a hash that chooses the same bucket as the one passed to [`half`].
 fn widen(half: u32) -> u64 {
-    // RANGE: The shift is of 32 bits in 64.
+    // RANGE: Shifts 32 bits within 64.
     u64::from(half) << u32::BITS | u64::from(half & 7)
 }
 
-/// A run as a reader of the directory sees it.
+/// An extent as readers of the directory see it.
 pub struct Donor<'g, N, H> {
     run: &'g Entry<CachedExtent<N, H>>,
     guard: &'g rcu::Guard,
@@ -210,27 +216,27 @@ impl<'g, N: Name, H: Copy + Send + Sync> Donor<'g, N, H> {
         content_of(self.run, self.guard)
     }
 
-    /// The name of the content.
+    /// Returns the name of the content.
     pub fn name(&self) -> &'g N {
         self.content().name()
     }
 
-    /// Whose page cache it is.
+    /// Returns the owner of the page cache.
     pub fn holder(&self) -> H {
         self.run.holder
     }
 
-    /// The page cache that holds it.
+    /// Returns the page cache.
     pub fn mapping(&self) -> MappingId {
         self.run.mapping
     }
 
-    /// File index of the content's page `page`.
+    /// Returns the file index of page `page` of the content.
     pub fn index(&self, page: u32) -> u64 {
         self.run.base.wrapping_add(u64::from(page))
     }
 
-    /// How many pages from `page` on are in the directory right now.
+    /// Returns the number of consecutive pages from `page` on that are in the directory right now.
     #[inline]
     pub fn pages_from(&self, page: u32) -> u32 {
         self.pages()
@@ -238,18 +244,18 @@ impl<'g, N: Name, H: Copy + Send + Sync> Donor<'g, N, H> {
             .map_or(0, |pages| pages.trailing_ones())
     }
 
-    /// The pages that are in the directory right now, bit *n* for page *n*.
+    /// Returns the pages that are in the directory right now, bit *n* for page *n*.
     #[inline]
     pub fn pages(&self) -> u32 {
         self.run.bits.pages()
     }
 
-    /// Those of the run's pages, bit *n* for page *n*, that are between two file indexes.
+    /// Returns the pages of the extent that are between two file indexes, bit *n* for page *n*.
     pub fn pages_between(&self, first: u64, last: u64) -> u32 {
         page_bitmap::overlap(self.run.base, first, last)
     }
 
-    /// The digest that a copy of page `page` must have.
+    /// Returns the digest that a copy of page `page` must have.
     #[inline]
     pub fn digest(&self, page: u32) -> Option<Digest> {
         self.content().digest(page)
@@ -261,25 +267,25 @@ impl<'g, N: Name, H: Copy + Send + Sync> Donor<'g, N, H> {
         if self.pages_from(page) == 0 {
             return None;
         }
-        // SAFETY: The page was in the directory just now, that is since the guard was taken. So
-        // it was in the page cache, which it leaves only after it was taken out of the
-        // directory, and the mapping was alive. Its memory stays for as long as the guard does.
+        // SAFETY: The page was in the directory just now, so after the guard was taken. It leaves
+        // the page cache only after it was removed from the directory, so it was in the page cache,
+        // and the mapping was alive. The memory of the mapping stays valid while the guard is held.
         unsafe { FolioRef::find(self.guard, self.run.mapping, self.index(page)) }
     }
 }
 
-/// The content of a run that was found under `guard`.
+/// Returns the content of an extent that was found under `guard`.
 #[inline]
 fn content_of<'g, N: Name, H: Copy + Send + Sync>(
     run: &'g CachedExtent<N, H>,
     guard: &'g rcu::Guard,
 ) -> &'g Content<N> {
-    // SAFETY: The run was found by the index, so it was linked at some time since the guard was taken, and
-    // its reference wasn't released before.
+    // SAFETY: The index has found the extent, so it was linked at some moment after the guard was
+    // taken, and its reference was not released before.
     unsafe { run.content.get(guard) }
 }
 
-/// All runs of one name.
+/// All extents of one name.
 pub struct Holders<'g, N, H> {
     chain: Chain<'g, CachedExtent<N, H>>,
     name: &'g N,
@@ -287,12 +293,12 @@ pub struct Holders<'g, N, H> {
 }
 
 impl<'g, N: Name, H: Copy + Send + Sync> Holders<'g, N, H> {
-    /// The name.
+    /// Returns the name.
     pub fn name(&self) -> &'g N {
         self.name
     }
 
-    /// The runs, the newest first.
+    /// Iterates over the extents, the newest first.
     pub fn donors(&self) -> impl Iterator<Item = Donor<'g, N, H>> + use<'_, 'g, N, H> {
         let (guard, name) = (self.guard, self.name);
         let runs = self.chain.clone();
@@ -303,21 +309,24 @@ impl<'g, N: Name, H: Copy + Send + Sync> Holders<'g, N, H> {
 
 const INTEREST: usize = 4096;
 
-/// Runs of one name that are known at the same time, about.
+/// Most extents of one name that are known at the same time, approximately. Bounded, as a search
+/// for the name walks all of them.
 const MOST_EXTENTS: u32 = 256;
-/// Of these, runs with the same pages.
+/// Most extents of one name that have the same pages. Bounded, as thousands of page caches may hold
+/// the pages, and a search walks all extents.
 ///
-/// Thousands may hold the same pages, and nothing is known of most of them. So that some holder is known whoever lets
-/// go, half of the runs that are known are those that came first, and half are of those that came last, of which
-/// [one in a few](LATER_ONE_IN) is taken: those that stay long are among the first, those that go soon have come last.
+/// So that some holder is known whichever ones drop the pages, half of the known extents are the
+/// first, and half are later ones, of which [one in a few](LATER_ONE_IN) is taken: holders that
+/// stay long are among the first, and holders that leave soon are among the last.
 const MOST_ALIKE: u32 = 16;
-/// When there are enough, a later one in so many takes the place of another.
+/// Once [`MOST_ALIKE`] extents are known, one in this many later ones replaces another.
 const LATER_ONE_IN: u64 = 8;
-/// And with the same pages of one holder: a file system may have any number of files that share their blocks, and
-/// must not take the room of others.
+/// Most extents of one name and one holder that have the same pages: a file system may have any
+/// number of files that share their blocks, and must not displace other holders.
 const MOST_OF_A_HOLDER: u32 = 4;
 
-/// Runs of a name: all, those with the same pages, and those of one holder among these.
+/// Numbers of extents of a name: all, those with the same pages, and those of one holder among the
+/// latter.
 #[derive(Default)]
 struct Crowd {
     runs: u32,
@@ -326,49 +335,50 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// No further run is to be made.
+    /// Returns whether no further extent is to be created.
     fn is_enough(&self) -> bool {
         self.runs == MOST_EXTENTS || self.alike == MOST_ALIKE || self.own == MOST_OF_A_HOLDER
     }
 
-    /// Unless it takes the place of another.
+    /// Returns whether a further extent may replace another.
     fn may_change(&self) -> bool {
         self.alike == MOST_ALIKE && self.own < MOST_OF_A_HOLDER
     }
 }
 
-/// Whether a run of that page cache is the one in [`LATER_ONE_IN`].
+/// Returns whether an extent of the page cache is the one in [`LATER_ONE_IN`].
 fn is_drawn(mapping: MappingId, base: u64) -> bool {
     hash(mapping.hash_key() ^ hash(base)) % LATER_ONE_IN == 0
 }
 
-/// Reads a counter that is below zero for a moment when something is ended by one CPU before
-/// another has counted it.
+/// Reads a counter. It is negative for a moment if one CPU ends an object before another CPU has
+/// counted it.
 fn count(counter: &Atomic<u64>) -> u64 {
-    // CAST: The sign is what matters.
+    // CAST: The sign matters.
     (counter.load(Relaxed) as i64).max(0) as u64
 }
 
 /// What became of pages that were to be entered, bit *n* for page *n* of the content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Entered {
-    /// They are in the directory now.
+    /// Pages that are in the directory now.
     pub pages: u32,
-    /// Their digest was known, and compared.
+    /// Pages whose digest was known and was compared.
     pub compared: u32,
-    /// And was another: nothing is recorded for these pages of the content any more.
+    /// Pages whose digest differed. Nothing is recorded for these pages of the content any more.
     pub differed: u32,
 }
 
-/// See the [module](self).
+/// A directory of page-cache pages; see the [module](self).
 pub struct Directory<N: Name, L: Ledger<N>> {
     index: Index<CachedExtent<N, L::Holder>>,
-    /// Runs by hashed mapping: page caches that have none are passed over at the cost of a load.
+    /// Number of extents by hash of the mapping. Page caches without extents are skipped at the
+    /// cost of a load.
     interest: KVVec<Atomic<u32>>,
     runs: Atomic<u64>,
     contents: Atomic<u64>,
     pages: Atomic<u64>,
-    /// Bytes that runs and contents may take.
+    /// Most bytes that extents and contents may take.
     most_bytes: u64,
     ledger: L,
 }
@@ -377,8 +387,8 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     const RUN_BYTES: u64 = Index::<CachedExtent<N, L::Holder>>::ENTRY_BYTES as u64;
     const CONTENT_BYTES: u64 = ContentRef::<N>::BYTES;
 
-    /// Makes a directory with 2^`bits` buckets for runs, which stays below `most_bytes` without these.
-    /// Fails with `ENOMEM`.
+    /// Creates a directory with 2^`bits` buckets, whose extents and contents take at most about
+    /// `most_bytes` bytes. Process context. Fails with `ENOMEM`.
     pub fn new(bits: u32, most_bytes: u64, ledger: L) -> Result<Self> {
         Ok(Self {
             ledger,
@@ -391,23 +401,23 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         })
     }
 
-    /// Runs in the directory.
+    /// Returns the number of extents in the directory.
     pub fn runs(&self) -> u64 {
         count(&self.runs)
     }
 
-    /// Pages in the directory.
+    /// Returns the number of pages in the directory.
     pub fn pages(&self) -> u64 {
         count(&self.pages)
     }
 
-    /// Bytes of memory that the runs and their contents take.
+    /// Returns the bytes of memory that the extents and their contents take.
     fn record_bytes(&self) -> u64 {
         // RANGE: A size in memory.
         self.runs() * Self::RUN_BYTES + count(&self.contents) * Self::CONTENT_BYTES
     }
 
-    /// Bytes of memory that the directory takes.
+    /// Returns the bytes of memory that the directory takes.
     // RANGE: Sizes in memory.
     pub fn bytes(&self) -> u64 {
         let fixed = self.index.table_bytes() + INTEREST * size_of::<Atomic<u32>>();
@@ -415,17 +425,17 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     }
 
     fn interest(&self, mapping: MappingId) -> &Atomic<u32> {
-        // CAST: Twelve bits.
+        // CAST: Less than `INTEREST`.
         &self.interest
             [(hash(mapping.hash_key()) >> (u64::BITS - INTEREST.trailing_zeros())) as usize]
     }
 
-    /// Enters pages that came from the disk: the first of `pages` holds page `page` of what `name` names,
-    /// and `digests` has the digest of each.
+    /// Enters pages that came from the disk. The first of `pages` holds page `page` of the content
+    /// `name`, and `digests` has the digest of each.
     ///
-    /// What is known of the same pages of the page cache under another name ends. Digests are compared with
-    /// those that the name has. Any context. Pages beyond the end of a run are left out. Nor are
-    /// pages entered if there is no memory, or if enough page caches are known to have them.
+    /// Ends what is known about the same pages of the page cache under other names, and compares
+    /// the digests with those of the name. Leaves out pages beyond the end of an extent. Enters no
+    /// pages if there is no memory, or if enough page caches are known to have them. Any context.
     pub fn enter(
         &self,
         name: N,
@@ -452,10 +462,10 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         entered
     }
 
-    /// Enters pages whose content was copied from pages of the directory, and proven: the digests are
-    /// those that the name has.
+    /// Enters pages that were copied from pages of the directory and proven, so their digests are
+    /// those of the name.
     ///
-    /// Returns the pages that are known now. Otherwise as [`Self::enter`].
+    /// Returns the pages that are in the directory now. Otherwise as [`Self::enter`].
     pub fn inherit(&self, name: N, holder: L::Holder, page: u32, pages: &CachedPages<'_>) -> u32 {
         let guard = rcu::read_lock();
         let content = self.find_content(&guard, name);
@@ -464,8 +474,8 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         known
     }
 
-    /// Compares digests of pages from `page` on, which came from the disk, with those that the name has,
-    /// and enters nothing. Any context.
+    /// Compares the digests of pages from `page` on, which came from the disk, with those of the
+    /// name, and enters nothing. Any context.
     pub fn compare(&self, name: N, page: u32, digests: &[Digest]) -> Entered {
         let guard = rcu::read_lock();
         let content = self.find_content(&guard, name);
@@ -483,12 +493,12 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         all
     }
 
-    /// Whether anything can be entered; if not, what is known can be compared still.
+    /// Returns whether pages can be entered. If not, digests can still be compared.
     pub fn has_room(&self) -> bool {
         self.record_bytes() < self.most_bytes
     }
 
-    /// What a run of that name knows of it.
+    /// Returns the content of some extent of the name.
     fn find_content(&self, guard: &rcu::Guard, name: N) -> ContentRef<'_, N> {
         let content = self
             .donors(guard, name)
@@ -497,8 +507,8 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         ContentRef::new(content, &self.contents)
     }
 
-    /// Compares digests, from page `page` on, with what is known, or adds them to it. Pages that differ
-    /// lose all that is known of them.
+    /// Compares digests from page `page` on with the known ones, or adds them. Ends all that is
+    /// known about pages whose digests differ.
     fn learn(
         &self,
         guard: &rcu::Guard,
@@ -508,7 +518,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     ) -> Entered {
         let mut entered = Entered::default();
         for (at, digest) in (page..page_bitmap::PAGES).zip(digests) {
-            // RANGE: Less than a mask's bits.
+            // RANGE: Less than the bits of a mask.
             let page = 1 << at;
             match content.learn(at, *digest) {
                 Learned::First => continue,
@@ -524,7 +534,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         entered
     }
 
-    /// Ends all that is known of pages that have two digests.
+    /// Ends all that is known about pages that have two digests.
     fn disagree(&self, guard: &rcu::Guard, content: &Content<N>, pages: u32) {
         if pages == 0 {
             return;
@@ -536,12 +546,12 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         }
     }
 
-    /// Has the contents of a name agree, when pages have been entered with one of them. Returns the pages on which they
-    /// don't, and of which nothing is known any more.
+    /// Makes the contents of one name agree after pages were entered with `content`. Returns the
+    /// pages on which they differ, about which nothing is known any more.
     ///
-    /// Of two that enter a name at the same time each may have made a content. Then the one whose run is linked later
-    /// finds the other's here. And if a page is found to differ meanwhile, either its mark is seen here, or
-    /// the CPU that marks it finds the run.
+    /// Two CPUs that enter a name at the same time may each have created a content. Then the one
+    /// whose extent is linked later finds the other content here. If a page is found to differ
+    /// meanwhile, either its mark is seen here, or the CPU that marks the page finds the extent.
     fn settle(&self, guard: &rcu::Guard, content: &Content<N>, pages: u32) -> u32 {
         let mut differ = 0;
         for other in self
@@ -557,8 +567,8 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         differ
     }
 
-    /// Enters the pages of `mask`, and returns which of them are known now, and which were found to differ;
-    /// ends what is known of `pages` under other names.
+    /// Enters the pages of `mask`, and ends what is known about `pages` under other names. Returns
+    /// the pages that are in the directory now, and those whose digests differ.
     fn insert(
         &self,
         guard: &rcu::Guard,
@@ -574,7 +584,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         };
         let mapping = pages.mapping;
         let base = pages.first.wrapping_sub(u64::from(page));
-        // RANGE: There is a page at least, and file indexes have 52 bits.
+        // RANGE: There is at least one page, and file indexes have 52 bits.
         let last = pages.first + u64::from(pages.count) - 1;
         let name = content.get().map(|content| *content.name());
         let is_it = |run: &CachedExtent<N, L::Holder>| {
@@ -587,7 +597,8 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
             if is_it(run) {
                 known |= self.add(run, guard, holder, mask);
             } else {
-                // Read again, from elsewhere: it was thrown away without having left the cache.
+                // Read again, from elsewhere: the page was discarded without having left the page
+                // cache.
                 self.end(run, guard, pages.first..=last, End::Read);
             }
         }
@@ -607,10 +618,10 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         if crowd.is_enough() {
             self.replace(guard, name, mask);
         }
-        // SAFETY: The reference is ours until the run is in the index.
+        // SAFETY: The reference is ours until the extent is in the index.
         let shared = unsafe { pointer.get(guard) };
 
-        // Counted before it can be found, so that an event can't miss it: the folio is locked.
+        // Counted before it can be found, so that no event misses the extent: the folio is locked.
         self.interest(mapping).add(1, Relaxed);
         let run = CachedExtent {
             content: pointer,
@@ -627,7 +638,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
             });
         match inserted {
             Ok(true) => {
-                // INVARIANT: The reference is the run's now.
+                // INVARIANT: The extent holds the reference now.
                 content.hand_over();
                 self.runs.add(1, Relaxed);
                 self.pages.add(u64::from(mask.count_ones()), Relaxed);
@@ -637,11 +648,11 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         inserted.map_or((0, 0), |_| settle(shared, mask))
     }
 
-    /// Counts the runs of a name, and those with the pages of `mask`, until there are enough.
+    /// Counts the extents of a name, and those with the pages of `mask`, until there are enough.
     ///
-    /// One content can be in any number of pages: thousands of page caches, or of files that
-    /// share their blocks. A search for it walks them all.
-    // RANGE: None of the three gets further than `MOST_EXTENTS`.
+    /// A content may be in any number of page caches, or of files that share their blocks. A search
+    /// walks all extents of its name.
+    // RANGE: No counter exceeds `MOST_EXTENTS`.
     fn crowd(&self, guard: &rcu::Guard, name: N, holder: L::Holder, mask: u32) -> Crowd {
         let mut crowd = Crowd::default();
         for donor in self.donors(guard, name) {
@@ -656,19 +667,20 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         crowd
     }
 
-    /// Of the runs with the pages of `mask`, ends one: the oldest of those that came last.
+    /// Ends one of the extents with the pages of `mask`: the oldest of the newer half.
     fn replace(&self, guard: &rcu::Guard, name: N, mask: u32) {
         let mut alike = self
             .donors(guard, name)
             .filter(|donor| donor.pages() & mask == mask);
         // CAST: A small number.
-        // RANGE: Half of it is one at least.
+        // RANGE: Half of it is at least 1.
         if let Some(donor) = alike.nth(MOST_ALIKE as usize / 2 - 1) {
             self.clear(donor.run, guard, mask, End::Replaced);
         }
     }
 
-    /// Adds pages to a run, unless there are enough with those that it hasn't got; returns which of them it has.
+    /// Adds pages to an extent, unless enough extents have those that it lacks. Returns the pages
+    /// of `mask` that it has now.
     fn add(
         &self,
         run: &CachedExtent<N, L::Holder>,
@@ -687,7 +699,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         }
     }
 
-    /// Adds pages to a run; false if it is dead.
+    /// Adds pages to an extent. Returns false if it is dead.
     fn set(&self, run: &CachedExtent<N, L::Holder>, mask: u32) -> bool {
         let new = run.bits.set(mask);
         if let Some(new) = new {
@@ -696,7 +708,8 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         new.is_some()
     }
 
-    /// Runs that may hold pages in `range` of `mapping`, and some that don't.
+    /// Iterates over extents of `mapping`: all that may hold pages in `range`, and some that do
+    /// not.
     fn runs_of<'g>(
         &'g self,
         guard: &'g rcu::Guard,
@@ -714,7 +727,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
             .filter(move |run| run.mapping == mapping)
     }
 
-    /// Ends what a run knows of the pages in `range`; returns how many it knew.
+    /// Ends the pages of an extent that are in `range`. Returns their number.
     fn end(
         &self,
         run: &Entry<CachedExtent<N, L::Holder>>,
@@ -745,15 +758,15 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         if cleared.died && self.index.remove(run) {
             self.interest(run.mapping).add(1u32.wrapping_neg(), Relaxed);
             self.runs.add(1u64.wrapping_neg(), Relaxed);
-            // SAFETY: The run was removed just now, which is done once.
+            // SAFETY: The extent was just removed from the index, which succeeds once.
             let content = unsafe { run.content.release() };
             drop(ContentRef::new(Some(content), &self.contents));
         }
         gone
     }
 
-    /// Ends what is known of the pages in `range` (file indexes) of `mapping`; returns of how many
-    /// something was. Any context.
+    /// Ends what is known about the pages of `mapping` with file indexes in `range`. Returns the
+    /// number of pages that were known. Any context.
     pub fn end_range(&self, mapping: MappingId, range: RangeInclusive<u64>, why: End) -> u32 {
         if self.interest(mapping).load(Relaxed) == 0 {
             return 0;
@@ -764,7 +777,8 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
             .sum()
     }
 
-    /// `folio` leaves the page cache; returns how many of its pages were known. Any context.
+    /// Ends what is known about the pages of `folio`, which leaves the page cache. Returns the
+    /// number of pages that were known. Any context.
     pub fn folio_removed(&self, folio: &EventFolio<'_>) -> u32 {
         if !Rule::RemovalHook.on() {
             return 0;
@@ -773,7 +787,8 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         self.end_range(folio.mapping(), first..=last, End::Removed)
     }
 
-    /// Ends what is known of page `page` of a donor, since a copy of it didn't have the digest. Any context.
+    /// Ends what is known about page `page` of a donor, as a copy of it did not have the digest.
+    /// Any context.
     pub fn end_changed(&self, donor: &Donor<'_, N, L::Holder>, page: u32) {
         self.clear(
             donor.run,
@@ -783,8 +798,8 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         );
     }
 
-    /// Ends every run that is there all the while and of which `ends` is true. Process context; walks the
-    /// whole directory.
+    /// Ends every extent whose holder `ends` accepts, if the extent exists during the whole walk
+    /// over the directory. Process context.
     pub fn end_where(&self, why: End, ends: impl Fn(&L::Holder) -> bool) {
         if self.runs() == 0 {
             return;
@@ -799,9 +814,11 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         });
     }
 
-    /// Calls `visit` for each name that has runs, from place `from` of the directory on and for `places`
-    /// of them, until it wants no more; returns the next place, unless that was the last. What comes
-    /// and goes meanwhile may be missed. Process context.
+    /// Calls `visit` for each name that has extents, in `places` buckets from number `from` on,
+    /// until `visit` returns false. Process context.
+    ///
+    /// Returns the number of the next bucket, or `None` after the last bucket. Extents that are
+    /// added or removed meanwhile may be missed.
     pub fn each_name(
         &self,
         from: usize,
@@ -825,13 +842,13 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         })
     }
 
-    /// The pages of a content that are in any page cache.
+    /// Returns the pages of a content that are in any page cache, bit *n* for page *n*.
     pub fn pages_of(&self, guard: &rcu::Guard, name: N) -> u32 {
         self.donors(guard, name)
             .fold(0, |pages, donor| pages | donor.pages())
     }
 
-    /// Runs that hold the content that `name` names, the newest first.
+    /// Iterates over the extents of the content `name`, the newest first.
     #[inline]
     pub fn donors<'g>(
         &'g self,

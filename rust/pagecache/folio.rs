@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Page-cache folios, as the owner of a read and as a copier see them.
+//! Page-cache folios, as seen by a read and by code that copies them.
 //!
 //! C headers: [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h),
 //! [`include/linux/page-flags.h`](srctree/include/linux/page-flags.h)
@@ -11,42 +11,44 @@ use kernel::{bindings::address_space, prelude::*, sync::rcu};
 
 use crate::{bindings, drr::rule::Rule};
 
-/// log2 of the page size.
+/// Binary logarithm of the page size in bytes.
 pub const PAGE_SHIFT: u32 = kernel::page::PAGE_SHIFT as u32;
-/// log2 of the sectors in a page.
+/// Binary logarithm of the number of sectors in a page.
 pub const PAGE_SECTORS_SHIFT: u32 = PAGE_SHIFT - 9;
-/// Sectors in a page.
+/// Number of sectors in a page.
 pub const PAGE_SECTORS: u32 = 1 << PAGE_SECTORS_SHIFT;
-/// Words of 64 bits in a page.
+/// Number of 64-bit words in a page.
 pub const PAGE_WORDS: usize = 1 << (PAGE_SHIFT - 3);
 
 /// The content of a page.
 pub type PageWords = [u64; PAGE_WORDS];
 
-/// The bytes of a page's content.
+/// Returns the bytes of a page's content.
 pub fn bytes(words: &PageWords) -> &[u8] {
-    // SAFETY: As long as the words are, and all bit patterns are bytes.
+    // SAFETY: The bytes have the size and the lifetime of the words, and all bit patterns are
+    // valid.
     unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
 }
 
-/// Names a page cache (`struct address_space`); no promise that it still exists.
+/// The address of a page cache (`struct address_space`), which may not exist any more.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MappingId(NonNull<address_space>);
 
-// SAFETY: Only a name; whoever dereferences it has to show that it is alive.
+// SAFETY: Only an address; code that dereferences it has to show that the page cache is alive.
 unsafe impl Send for MappingId {}
 // SAFETY: As above.
 unsafe impl Sync for MappingId {}
 
 impl MappingId {
-    /// A number for hashing.
+    /// Returns a number for hashing.
     #[inline]
     pub fn hash_key(self) -> u64 {
-        // CAST: Addresses fit.
+        // CAST: An address fits.
         self.0.as_ptr().addr() as u64
     }
 
-    /// The flags that share the pointer in an anonymous or movable page make it no mapping.
+    /// Returns `None` if the low bits of the pointer mark an anonymous or movable page, whose
+    /// pointer is no mapping.
     pub(crate) fn new(mapping: *mut address_space) -> Option<Self> {
         if mapping.addr() & 3 != 0 {
             return None;
@@ -54,24 +56,25 @@ impl MappingId {
         NonNull::new(mapping).map(Self)
     }
 
-    /// The page cache has `folio` at file index `index`.
+    /// Returns whether the page cache has `folio` at file index `index`.
     ///
     /// # Safety
     ///
-    /// It was alive at some moment after `_guard` was taken.
+    /// The page cache was alive at some moment after `_guard` was taken.
     unsafe fn holds(
         self,
         _guard: &rcu::Guard,
         folio: NonNull<bindings::folio>,
         index: u64,
     ) -> bool {
-        // SAFETY: By the safety requirements its memory is there, as inodes are freed by RCU.
+        // SAFETY: By the safety requirements the memory of the page cache is valid, as inodes are
+        // freed by RCU.
         // CAST: File indexes are `unsigned long`.
         unsafe { bindings::dm_rust_mapping_holds(self.0.as_ptr(), folio.as_ptr(), index as usize) }
     }
 }
 
-/// State of a folio at one moment.
+/// The state of a folio at one moment.
 #[derive(Clone, Copy)]
 pub struct State(u32);
 
@@ -80,16 +83,18 @@ impl State {
         self.0 & bits != 0
     }
 
-    /// It is in a state in which a page of it may be what was read into it, for all that its flags tell.
+    /// Returns whether the folio may still hold what was read into it, judging by its flags: it is
+    /// up to date, clean and not under writeback.
     pub fn unchanged(self) -> bool {
         self.any(bindings::DM_RUST_FOLIO_UPTODATE)
             && !self.any(bindings::DM_RUST_FOLIO_DIRTY | bindings::DM_RUST_FOLIO_WRITEBACK)
     }
 
-    /// A read fills it, and nobody else can write to it: its reader has it locked, it isn't up to date, so
-    /// nobody has mapped it, and nobody has its pages for direct I/O.
+    /// Returns whether a read is filling the folio and nothing else can write to it: its reader has
+    /// locked it; it is not up to date, so it is not mapped; and it is not pinned for direct I/O.
     ///
-    /// Anonymous and swapped memory, slabs, huge pages of hugetlbfs and device memory are no such folios.
+    /// Returns false for anonymous and swapped memory, slabs, huge pages of hugetlbfs and device
+    /// memory.
     fn being_read(self) -> bool {
         let reading = bindings::DM_RUST_FOLIO_LOCKED | bindings::DM_RUST_FOLIO_FILE;
         let shared = bindings::DM_RUST_FOLIO_UPTODATE
@@ -99,12 +104,11 @@ impl State {
     }
 }
 
-/// A folio that is known to be in the page cache of a live inode.
+/// A folio that is in the page cache of a live inode.
 ///
 /// # Invariants
 ///
-/// For `'a`, the folio is locked or otherwise kept from leaving its mapping, and `mapping` is its
-/// mapping.
+/// For `'a`, the folio is locked or otherwise kept from leaving its mapping, which is `mapping`.
 #[derive(Clone, Copy)]
 struct Cached<'a> {
     folio: NonNull<bindings::folio>,
@@ -128,26 +132,30 @@ impl<'a> Cached<'a> {
 
 /// A part of the data of a read, in one folio.
 pub enum FilledPages<'a> {
-    /// Pages whose memory is nobody's but the read's.
+    /// Pages that only the read can write to.
     Alone(ReadPages<'a>),
-    /// A page of a block device's page cache that has buffers: it is read under the lock of a buffer, and
-    /// others may write to other parts of it, or to the same without that lock.
+    /// A page of a block device's page cache that has buffers. It is read under the lock of a
+    /// buffer. Other code may write to other parts of the page, or without that lock to the same
+    /// part.
     Buffers(BufferPage<'a>),
 }
 
 impl<'a> FilledPages<'a> {
-    /// Looks at `page` and those that follow in a bio, up to `max` pages, `offset` pages into the
-    /// read. Returns how many there are in the same folio, or 0 if it isn't one of a page cache, and the
-    /// pages if they are either of the two.
+    /// Examines `page` and the pages that follow it in a bio, up to `max` pages, which are `offset`
+    /// pages into the read.
     ///
-    /// The rule for the first has four parts: the folio is one that [is being read](State::being_read);
-    /// it is in the page cache that it says it is in; that page cache's file system reads folios, and so
-    /// under the folio's lock (`read_folio`, which those lack whose pages are read in another way:
-    /// metadata of btrfs, f2fs and nilfs2, shared memory, swap, DAX); and it isn't the second.
+    /// Returns the number of pages that were examined, and the pages if they are of one of the two
+    /// kinds. The number is that of the pages in the same folio, 1 for a page with buffers, or 0 if
+    /// the memory is not page cache.
+    ///
+    /// Pages are [`Self::Alone`] if the folio is [being read](State::being_read); it is in the page
+    /// cache that it names; the file system of that page cache reads folios, and so under their
+    /// lock (`read_folio`, which is missing where pages are read in another way: metadata of btrfs,
+    /// f2fs and nilfs2, shared memory, swap, DAX); and it has no buffers of a block device.
     ///
     /// # Safety
     ///
-    /// `page` and the `max - 1` pages after it belong to a bio that doesn't complete during `'a`.
+    /// `page` and the `max - 1` pages after it belong to a bio that does not complete during `'a`.
     pub(crate) unsafe fn new(
         page: *mut bindings::page,
         max: u32,
@@ -155,14 +163,14 @@ impl<'a> FilledPages<'a> {
     ) -> (u32, Option<Self>) {
         // SAFETY: The bio holds the page.
         let folio = unsafe { bindings::dm_rust_page_folio(page) };
-        // SAFETY: As above; and what is the folio of a page that is held doesn't change.
+        // SAFETY: As above; the folio of a page that is held does not change.
         let (at, pages) = unsafe {
             (
                 bindings::dm_rust_folio_page_idx(folio, page),
                 bindings::dm_rust_folio_nr_pages(folio),
             )
         };
-        // RANGE: `page` is in the folio, so `at` is less than `pages`; the count isn't more than `max`.
+        // RANGE: `page` is in the folio, so `at` is less than `pages`; the count is at most `max`.
         let count = (pages - at).min(max as usize) as u32;
         let guard = rcu::read_lock();
         // SAFETY: As above.
@@ -178,8 +186,8 @@ impl<'a> FilledPages<'a> {
         if !state.any(bindings::DM_RUST_FOLIO_FILE) {
             return (0, None);
         }
-        // SAFETY: The folio was in that page cache since the guard was taken, so its inode was alive,
-        // which is freed by RCU.
+        // SAFETY: The folio was in that page cache after the guard was taken, so its inode, which
+        // is freed by RCU, was alive.
         if unsafe { bindings::dm_rust_folio_has_buffers(mapping.0.as_ptr(), folio.as_ptr()) } {
             let page = BufferPage {
                 page,
@@ -204,7 +212,7 @@ impl<'a> FilledPages<'a> {
         if !there || !reads_folios {
             return (count, None);
         }
-        // INVARIANT: Checked above; the reader unlocks the folio when the read completes.
+        // INVARIANT: Checked above; the reader unlocks the folio only after the read has completed.
         let pages = ReadPages {
             page,
             mapping,
@@ -218,12 +226,12 @@ impl<'a> FilledPages<'a> {
     }
 }
 
-/// Consecutive pages of a page-cache folio that a read has filled or is about to.
+/// Consecutive pages of a page-cache folio that a read has filled or is about to fill.
 ///
 /// # Invariants
 ///
-/// For `'a`, the folio is in the page cache, locked by the reader and not yet up to date; nobody else
-/// writes to the pages, which start with `page` and are at least one.
+/// For `'a`, the folio is in the page cache, locked by the reader and not yet up to date. Nothing
+/// else writes to the pages. There is at least one, and the first is `page`.
 pub struct ReadPages<'a> {
     page: *mut bindings::page,
     mapping: MappingId,
@@ -234,35 +242,35 @@ pub struct ReadPages<'a> {
 }
 
 impl<'a> ReadPages<'a> {
-    /// The page cache that they are in.
+    /// Returns the page cache of the pages.
     pub fn mapping(&self) -> MappingId {
         self.mapping
     }
 
-    /// File index of the first page.
+    /// Returns the file index of the first page.
     pub fn first(&self) -> u64 {
         self.first
     }
 
-    /// Number of pages.
+    /// Returns the number of pages.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// Pages of the read before the first of these.
+    /// Returns the number of pages of the read before these.
     pub fn offset(&self) -> u32 {
         self.offset
     }
 
-    /// The pages in parts, each of which ends before a page that is a multiple of `every`, if page `first` is the
-    /// read's first.
-    // RANGE: Pages of one read; `next` is between the first and the end, where it stays.
+    /// Splits the pages into parts that end at multiples of `every` pages, if the first page of the
+    /// read has the number `first`.
+    // RANGE: Pages of one read. `next` is at least the first and at most the end.
     pub fn parts(self, first: u32, every: u32) -> impl Iterator<Item = Self> + use<'a> {
         let (end, mut next) = (self.offset + self.count, self.offset);
         core::iter::from_fn(move || {
             let (at, count) = (next - self.offset, every - (first + next) % every);
             next = (next + count).min(end);
-            // INVARIANT: Holds for all parts that aren't empty, as for the whole.
+            // INVARIANT: Holds for each part that is not empty, as for the whole.
             (at < self.count).then(|| Self {
                 page: self.page.wrapping_add(at as usize),
                 first: self.first + u64::from(at),
@@ -273,10 +281,10 @@ impl<'a> ReadPages<'a> {
         })
     }
 
-    /// What the read has put into page `at` of these, once it has ended.
+    /// Returns the content of page `at` of these, after the read has ended.
     pub fn words(&self, at: u32) -> Option<&'a PageWords> {
-        // SAFETY: Consecutive pages of a folio, whose memory nobody writes any more before the read
-        // completes, by the type invariant.
+        // SAFETY: The pages are consecutive in a folio, and by the type invariant nothing writes to
+        // them any more before the read completes.
         (at < self.count).then(|| unsafe {
             // CAST: A `u32` fits.
             &*bindings::dm_rust_page_address(self.page.wrapping_add(at as usize)).cast()
@@ -288,7 +296,7 @@ impl<'a> ReadPages<'a> {
 ///
 /// # Invariants
 ///
-/// For `'a`, `page` is held by a bio that doesn't complete.
+/// For `'a`, `page` is held by a bio that does not complete.
 pub struct BufferPage<'a> {
     page: *mut bindings::page,
     offset: u32,
@@ -296,15 +304,15 @@ pub struct BufferPage<'a> {
 }
 
 impl BufferPage<'_> {
-    /// Pages of the read before this.
+    /// Returns the number of pages of the read before this page.
     pub fn offset(&self) -> u32 {
         self.offset
     }
 
-    /// Locks its folio, if that isn't locked, and is in a block device's page cache with its buffers. Any
-    /// context.
+    /// Locks the folio of the page. Returns `None` if the folio is locked already, or is not in a
+    /// block device's page cache, or has no buffers. Any context.
     pub fn try_lock(&self) -> Option<LockedBuffer> {
-        // SAFETY: The bio holds the page, and so does the reference that is taken.
+        // SAFETY: The bio holds the page, and so does the reference that is taken here.
         let (folio, at) = unsafe {
             let folio = bindings::dm_rust_page_folio(self.page);
             bindings::dm_rust_folio_ref(folio);
@@ -316,22 +324,22 @@ impl BufferPage<'_> {
         let mapping = unsafe { bindings::dm_rust_folio_mapping(folio.folio.as_ptr()) };
         let mapping = MappingId::new(mapping)?;
         let folio = folio.try_lock(mapping)?;
-        // SAFETY: The folio is locked and in that page cache, so its inode lives.
+        // SAFETY: The folio is locked and in that page cache, so the inode is alive.
         if !unsafe {
             bindings::dm_rust_folio_has_buffers(mapping.0.as_ptr(), folio.folio.folio.as_ptr())
         } {
             return None;
         }
-        // INVARIANT: It has buffers, as just seen.
+        // INVARIANT: Has buffers, as just checked.
         Some(LockedBuffer {
-            // RANGE: A page of the folio.
+            // RANGE: The index of a page of the folio.
             index: folio.folio.range().0 + at as u64,
             folio,
         })
     }
 }
 
-/// A page of a locked folio of a block device's page cache, which tells of pages that leave it.
+/// A page of a locked folio of a block device's page cache, which reports removed pages.
 ///
 /// # Invariants
 ///
@@ -342,36 +350,36 @@ pub struct LockedBuffer {
 }
 
 impl LockedBuffer {
-    /// The page cache that it is in.
+    /// Returns the page cache of the page.
     pub fn mapping(&self) -> MappingId {
         self.folio.mapping
     }
 
-    /// The page's file index.
+    /// Returns the file index of the page.
     pub fn index(&self) -> u64 {
         self.index
     }
 }
 
-/// Names the control group whose memory a folio takes; no promise that it still exists.
+/// The memory control group to which a folio is charged, which may not exist any more.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Group(usize);
 
 impl Group {
-    /// A number for hashing.
+    /// Returns a number for hashing.
     pub fn hash_key(self) -> u64 {
-        // CAST: Addresses fit.
+        // CAST: An address fits.
         self.0 as u64
     }
 }
 
-/// A folio in the hands of a page-cache event.
+/// A folio that a page-cache event is about.
 pub struct EventFolio<'a>(Cached<'a>);
 
 impl EventFolio<'_> {
     /// # Safety
     ///
-    /// `folio` is valid and in the page cache that it names for `'a`.
+    /// For `'a`, `folio` is valid and in the page cache that it names.
     pub(crate) unsafe fn in_own_mapping(folio: *mut bindings::folio) -> Option<Self> {
         // SAFETY: By the safety requirements.
         let mapping = MappingId::new(unsafe { bindings::dm_rust_folio_mapping(folio) })?;
@@ -383,12 +391,12 @@ impl EventFolio<'_> {
         }))
     }
 
-    /// The page cache that it is in.
+    /// Returns the page cache of the folio.
     pub fn mapping(&self) -> MappingId {
         self.0.mapping
     }
 
-    /// If it goes since memory is short: in which group.
+    /// Returns the control group of the folio if reclaim is removing it.
     pub fn reclaimed_from(&self) -> Option<Group> {
         // SAFETY: Valid by the type invariant of `Cached`.
         match unsafe { bindings::dm_rust_folio_reclaimed_from(self.0.folio.as_ptr()) } {
@@ -397,20 +405,20 @@ impl EventFolio<'_> {
         }
     }
 
-    /// First and last file index.
+    /// Returns the first and last file index.
     pub fn range(&self) -> (u64, u64) {
         let index = self.0.index();
-        // RANGE: A folio has a page at least, and file indexes have 52 bits.
+        // RANGE: A folio has at least one page, and file indexes have 52 bits.
         (index, index + self.0.pages() - 1)
     }
 }
 
-/// A reference to a folio that may be in the page cache.
+/// A reference to a folio that may be in a page cache.
 ///
 /// # Invariants
 ///
-/// Owns a reference count of the folio, which isn't split before it is dropped; so the folio has `pages` pages.
-/// `first` was the first one's file index when the reference was taken.
+/// Owns a reference to the folio. The folio can't be split while it is referenced, so it has
+/// `pages` pages. `first` was the file index of the first page when the reference was taken.
 pub struct FolioRef {
     folio: NonNull<bindings::folio>,
     first: u64,
@@ -420,9 +428,9 @@ pub struct FolioRef {
 impl FolioRef {
     /// # Safety
     ///
-    /// A reference is held, which goes to the new value.
+    /// The caller holds a reference, which is passed to the new value.
     unsafe fn new(folio: NonNull<bindings::folio>) -> Self {
-        // SAFETY: A reference is held.
+        // SAFETY: The caller holds a reference.
         let (first, pages) = unsafe {
             (
                 // CAST: An `unsigned long` fits.
@@ -449,65 +457,67 @@ impl FolioRef {
         mapping: MappingId,
         index: u64,
     ) -> Option<FolioRef> {
-        // SAFETY: The mapping's memory is valid as long as the guard is held.
+        // SAFETY: The memory of the mapping is valid while the guard is held.
         // CAST: File indexes are `unsigned long`.
         let folio = unsafe { bindings::dm_rust_folio_get(mapping.0.as_ptr(), index as usize) };
-        // SAFETY: `dm_rust_folio_get()` took the reference.
+        // SAFETY: `dm_rust_folio_get()` has taken the reference.
         NonNull::new(folio).map(|folio| unsafe { Self::new(folio) })
     }
 
-    /// First and last file index, as of when the reference was taken.
+    /// Returns the first and last file index at the moment when the reference was taken.
     pub fn range(&self) -> (u64, u64) {
         // RANGE: As in `EventFolio::range`.
         (self.first, self.first + self.pages - 1)
     }
 
-    /// The number in the folio of the page at a file index, if the folio holds it.
+    /// Returns the number within the folio of the page at file index `index`, if the folio holds
+    /// it.
     #[inline]
     pub fn page_at(&self, index: u64) -> Option<u64> {
         Some(index.wrapping_sub(self.first)).filter(|at| *at < self.pages)
     }
 
-    /// The folio's state.
+    /// Returns the current state of the folio.
     pub fn state(&self) -> State {
         // SAFETY: A reference is held.
         State(unsafe { bindings::dm_rust_folio_state(self.folio.as_ptr()) })
     }
 
-    /// Copies page `at` of the folio, whatever it holds at this moment: a process may be writing to it, or it may be
-    /// another file's by now. So the copy is to be trusted only if it is proven.
+    /// Copies page `at` of the folio. The page may be written to meanwhile, or belong to another
+    /// file by now, so the copy must be proven before it is used.
     ///
-    /// Returns false if the folio has fewer pages, or the memory is broken.
+    /// Returns false if the folio has no such page, or the memory is broken.
     #[inline]
     pub fn copy_page(&self, at: u64, to: &mut PageWords) -> bool {
         if at >= self.pages {
             return false;
         }
         let to = to.as_mut_ptr().cast();
-        // SAFETY: A reference is held, and the folio has that page; `to` is a page, and ours.
-        // CAST: Less than the folio's pages.
+        // SAFETY: A reference is held, and the folio has the page; `to` is a page that is
+        // exclusively ours.
+        // CAST: Less than the number of pages of the folio.
         unsafe { bindings::dm_rust_copy_page(to, self.folio.as_ptr(), at as usize) }
     }
 
-    /// Nobody has used it lately, as far as reclaim knows.
+    /// Returns whether the folio has not been used lately, as far as reclaim knows.
     pub fn idle(&self) -> bool {
         // SAFETY: A reference is held.
         unsafe { bindings::dm_rust_folio_idle(self.folio.as_ptr()) }
     }
 
-    /// Whose memory it takes.
+    /// Returns the control group to which the folio is charged.
     pub fn group(&self) -> Group {
         // SAFETY: A reference is held.
         Group(unsafe { bindings::dm_rust_folio_group(self.folio.as_ptr()) })
     }
 
-    /// Locks the folio if it isn't locked and is in `mapping`.
+    /// Locks the folio. Returns `None` if it is locked already or is not in `mapping`.
     pub fn try_lock(self, mapping: MappingId) -> Option<LockedFolio> {
         // SAFETY: A reference is held.
         if !unsafe { bindings::dm_rust_folio_trylock(self.folio.as_ptr()) } {
             return None;
         }
-        // INVARIANT: Just locked; dropped below if it isn't in the mapping.
+        // INVARIANT: Just locked; not returned if it is not in the mapping.
         let locked = LockedFolio {
             folio: self,
             mapping,
@@ -518,7 +528,7 @@ impl FolioRef {
             return None;
         }
         let guard = rcu::read_lock();
-        // SAFETY: Locked, it is in that page cache still, so the inode lives.
+        // SAFETY: The folio is locked and still in that page cache, so the inode is alive.
         let there = unsafe { mapping.holds(&guard, locked.folio.folio, locked.first()) };
         there.then_some(locked)
     }
@@ -535,8 +545,8 @@ impl Drop for FolioRef {
 ///
 /// # Invariants
 ///
-/// The folio is locked by us. Where others can see the value, it is in `mapping`, whose inode
-/// can't go away before the folio is unlocked.
+/// The folio is locked by us. Outside of [`FolioRef::try_lock`], it is in `mapping`, whose inode
+/// can't be freed before the folio is unlocked.
 pub struct LockedFolio {
     folio: FolioRef,
     mapping: MappingId,
@@ -547,11 +557,11 @@ impl LockedFolio {
         self.folio.range().0
     }
 
-    /// Takes the folio out of the page cache, as reclaim would: if it is clean and nobody else uses
-    /// it. Process context, without locks.
+    /// Removes the folio from the page cache as reclaim does, if it is clean and otherwise unused.
+    /// Returns whether it was removed. Process context, without locks.
     pub fn drop_from_cache(self) -> bool {
         let unused = Rule::Unused.on();
-        // SAFETY: Locked by us and in the mapping, and the only reference that we know of is ours.
+        // SAFETY: The folio is locked by us and in the mapping, and we hold one reference.
         unsafe {
             bindings::dm_rust_folio_drop(self.mapping.0.as_ptr(), self.folio.folio.as_ptr(), unused)
         }
@@ -560,7 +570,7 @@ impl LockedFolio {
 
 impl Drop for LockedFolio {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant; the reference is dropped after this.
+        // SAFETY: By the type invariant; the reference is dropped afterwards.
         unsafe { bindings::dm_rust_folio_unlock(self.folio.folio.as_ptr()) };
     }
 }

@@ -1,56 +1,57 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which pages of a run are known, and when the run is done with.
+//! The known pages of an extent, and the end of the extent.
 //!
-//! A run is up to [`PAGES`] consecutive pages of one file that hold consecutive pages of one
-//! data block. Pages are added when they have been read and taken away by page-cache events,
-//! both at any time, in any context, without a lock. A run whose last page is taken away is
-//! dead from that very moment: nobody can add to it any more, and exactly one caller is told
-//! to unlink it. Whoever wants to add to a dead run makes a new one.
+//! An extent is up to [`PAGES`] consecutive pages of one file that hold consecutive pages of one
+//! data block. Pages are added after they were read, and removed by page-cache events among others,
+//! at any time, in any context and without a lock. An extent whose last page is removed is dead
+//! from that moment: no page can be added any more, and exactly one caller is told to unlink the
+//! extent. Adding a page then takes a new extent.
 
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Full, Relaxed};
 
-/// Pages in a run.
+/// Number of pages in an extent.
 pub const PAGES: u32 = 16;
 
 const DEAD: u64 = 1 << 63;
 
-/// The set of known pages of a run.
+/// The set of known pages of an extent.
 ///
 /// # Invariants
 ///
 /// Once [`DEAD`] is set, the value never changes again and no page is in the set.
 pub struct PageBitmap(Atomic<u64>);
 
-/// What [`PageBitmap::clear`] did.
+/// The result of [`PageBitmap::clear`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cleared {
-    /// The pages that were known and no longer are.
+    /// The pages that were removed.
     pub pages: u32,
-    /// This call took the last page away: the caller unlinks the run.
+    /// Whether this call has removed the last page. If so, the caller unlinks the extent.
     pub died: bool,
 }
 
 impl PageBitmap {
-    /// A set with the pages of `mask`, bit *n* for page *n*.
+    /// Creates a set with the pages of `mask`, bit *n* for page *n*.
     pub fn new(mask: u32) -> Self {
         // INVARIANT: Not dead.
         Self(Atomic::new(u64::from(mask)))
     }
 
-    /// The pages that are known now.
+    /// Returns the pages that are known now.
     ///
-    /// Orders nothing. A caller that relies on a page being known has its folio locked: what ends that comes
-    /// under the same lock. And who relies on its page cache being there holds RCU since before.
+    /// Relaxed, so it orders nothing. A caller that relies on a page being known holds the folio's
+    /// lock, under which the page would be removed. A caller that relies on the page cache being
+    /// alive has held RCU since before the call.
     #[inline]
     pub fn pages(&self) -> u32 {
         // CAST: The upper half holds the dead bit only.
         self.0.load(Relaxed) as u32
     }
 
-    /// Adds the pages of `mask`; returns those that were not known, or nothing if the run is
-    /// dead.
+    /// Adds the pages of `mask`. Returns those that were not known before, or `None` if the extent
+    /// is dead.
     pub fn set(&self, mask: u32) -> Option<u32> {
         let mut old = self.0.load(Relaxed);
         loop {
@@ -66,7 +67,7 @@ impl PageBitmap {
         }
     }
 
-    /// Takes the pages of `mask` away.
+    /// Removes the pages of `mask`.
     pub fn clear(&self, mask: u32) -> Cleared {
         let mut old = self.0.load(Relaxed);
         loop {
@@ -78,7 +79,7 @@ impl PageBitmap {
                 };
             }
             let left = old & !hit;
-            // INVARIANT: Dead only with no page left.
+            // INVARIANT: Dead only if no page is left.
             let new = if left == 0 { DEAD } else { left };
             match self.0.cmpxchg(old, new, Full) {
                 Ok(_) => {
@@ -94,7 +95,8 @@ impl PageBitmap {
     }
 }
 
-/// A mask of `count` pages from page `first` on, as far as they are inside a run.
+/// Returns the mask of `count` pages from page `first` on, without pages beyond the end of an
+/// extent.
 #[inline]
 pub fn mask(first: u32, count: u32) -> u32 {
     if first >= PAGES {
@@ -106,39 +108,41 @@ pub fn mask(first: u32, count: u32) -> u32 {
     (((1u64 << count) - 1) << first) as u32
 }
 
-/// The pages of a run that starts at file index `base` which lie in `first..=last`.
+/// Returns the pages of an extent starting at file index `base` that are in `first..=last`.
 ///
-/// `base` wraps: a run whose first pages would lie before the file starts at a "negative" index.
+/// `base` wraps: an extent whose first pages would lie before the file starts at a "negative"
+/// index.
 #[inline]
 pub fn overlap(base: u64, first: u64, last: u64) -> u32 {
-    // CAST: Distances between file indexes fit in 63 bits; the sign says on which side.
+    // CAST: Distances between file indexes fit in 63 bits; the sign tells the direction.
     let low = first.wrapping_sub(base) as i64;
     // CAST: As above.
     let high = last.wrapping_sub(base) as i64;
     if high < low.max(0) || low >= i64::from(PAGES) {
         return 0;
     }
-    // CAST: Less than `PAGES`, as has been asked, and not negative now.
+    // CAST: Less than `PAGES`, as checked above, and not negative any more.
     let low = low.max(0) as u32;
-    // RANGE: Not negative, as has been asked, and less than `PAGES` now, which is at least 1.
+    // RANGE: Not negative, as checked above, and less than `PAGES` now, which is at least 1.
     let high = high.min(i64::from(PAGES) - 1) as u32;
     // RANGE: `low` is at most `high`, which is less than `PAGES`.
     mask(low, high - low + 1)
 }
 
-/// The aligned window of [`PAGES`] file indexes in which a run starts at `base`.
+/// Returns the aligned window of [`PAGES`] file indexes in which an extent starting at `base`
+/// begins.
 ///
-/// A run reaches into its own window and the next, so the runs that can hold an index are found
-/// in the index's window and the one before.
+/// An extent reaches at most into the next window. So the extents that can hold an index are in the
+/// window of the index and in the one before.
 #[inline]
 pub fn window(base: u64) -> u64 {
     // CAST: Arithmetic shift, so that wrapped bases come before index 0.
     ((base as i64) >> PAGES.trailing_zeros()) as u64
 }
 
-/// Of `count` things, how many come before the first `worth` in a row that are `known`, or before
-/// fewer that are the last; `count` if there are no such.
-// RANGE: `run` counts things before `at + 1`, of which there are at most `count`.
+/// Returns how many of `count` items come before the first `worth` consecutive `known` items, or
+/// before a shorter row of known items at the end, or `count` if there is neither.
+// RANGE: `run` counts items before `at + 1`, which is at most `count`.
 pub fn before_run(count: u32, worth: u32, mut known: impl FnMut(u32) -> bool) -> u32 {
     let mut run = 0;
     for at in 0..count {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages of our own that are kept for a while, in a page cache of their own.
+//! A page cache of its own for private pages.
 //!
-//! The page cache is that of an inode without a name, in a file system that nobody else can reach. So the
-//! pages are like any others to the kernel, which takes them back when memory is short, and to the
-//! [directory](crate::pagecache::directory), which is told when they leave.
+//! It is that of an inode without a name, in a file system that is not accessible otherwise. So the
+//! kernel reclaims the pages like any others when memory is short, and the
+//! [directory](crate::pagecache::directory) is told when they are removed.
 //!
 //! C headers: [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h),
 //! [`include/linux/mount.h`](srctree/include/linux/mount.h)
@@ -28,7 +28,7 @@ use crate::{
     sync::work_queue::WorkQueue,
 };
 
-/// A file system of our own, in which stores have their inodes.
+/// The mount of a private file system, which has the inodes of stores.
 ///
 /// # Invariants
 ///
@@ -41,33 +41,33 @@ unsafe impl Send for PrivateMount {}
 unsafe impl Sync for PrivateMount {}
 
 impl PrivateMount {
-    /// Mounts it. Process context; fails with `ENOMEM`.
+    /// Mounts the file system. Process context. Fails with `ENOMEM`.
     pub fn new() -> Result<Self> {
-        // SAFETY: May always be called, in process context.
+        // SAFETY: May be called at any time in process context.
         let mount = from_err_ptr(unsafe { bindings::dm_rust_mount_new() })?;
-        // INVARIANT: Just made.
+        // INVARIANT: Just created.
         NonNull::new(mount).map(Self).ok_or(ENOMEM)
     }
 }
 
 impl Drop for PrivateMount {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant; the stores that have it are gone.
+        // SAFETY: By the type invariant; the stores that use the mount are gone.
         unsafe { bindings::dm_rust_mount_free(self.0.as_ptr()) };
     }
 }
 
-/// A page cache for pages of our own.
+/// A page cache for private pages.
 ///
 /// # Invariants
 ///
-/// The inode is ours, and its page cache has only pages that were kept.
+/// The inode is ours, and its page cache has only pages that [`Self::keep`] has added.
 pub struct PageStore {
     inode: NonNull<inode>,
     /// File index of the next page.
     next: Atomic<u64>,
     most_pages: u64,
-    /// In which pages are kept.
+    /// The workqueue in which pages are added.
     pub(crate) queue: WorkQueue,
     // Dropped last.
     _mount: Arc<PrivateMount>,
@@ -79,12 +79,13 @@ unsafe impl Send for PageStore {}
 unsafe impl Sync for PageStore {}
 
 impl PageStore {
-    /// Makes a store that keeps about the newest `most_pages` pages. Process context; fails with `ENOMEM`.
+    /// Creates a store that keeps about the newest `most_pages` pages. Process context. Fails with
+    /// `ENOMEM`.
     pub fn new(mount: Arc<PrivateMount>, most_pages: u64) -> Result<Self> {
         let queue = WorkQueue::in_task(c"drr_meta")?;
-        // SAFETY: The mount is there.
+        // SAFETY: The mount is valid.
         let inode = from_err_ptr(unsafe { bindings::dm_rust_store_new(mount.0.as_ptr()) })?;
-        // INVARIANT: Just made.
+        // INVARIANT: Just created.
         Ok(Self {
             inode: NonNull::new(inode).ok_or(ENOMEM)?,
             next: Atomic::new(0),
@@ -94,31 +95,32 @@ impl PageStore {
         })
     }
 
-    /// Pages that are kept right now.
+    /// Returns the number of pages in the store right now.
     pub fn pages(&self) -> u64 {
-        // SAFETY: The inode is there.
+        // SAFETY: The inode is valid.
         // CAST: An `unsigned long` fits.
         unsafe { bindings::dm_rust_store_pages(self.inode.as_ptr()) as u64 }
     }
 
-    /// Keeps a page, and drops those that are too old, except pages that a sibling is copying from: these go with the
-    /// next call. Returns nothing if there is no memory. Process context; doesn't wait for memory.
+    /// Adds a page, and drops pages that are too old. Pages in use, for example by a copy, are
+    /// dropped by the next call. Returns `None` if there is no memory. Process context; does not
+    /// wait for memory.
     pub fn keep(&self, page: StorablePage) -> Option<StoredPage<'_>> {
         let index = self.next.fetch_add(1, Relaxed);
         let inode = self.inode.as_ptr();
         if let Some(old) = index.checked_sub(self.most_pages) {
-            // SAFETY: The inode is there.
+            // SAFETY: The inode is valid.
             // CAST: File indexes are `unsigned long`.
             unsafe { bindings::dm_rust_store_drop(inode, old as usize) };
         }
-        // SAFETY: The page is ours, and in no page cache.
+        // SAFETY: The page is ours and in no page cache.
         // CAST: File indexes are `unsigned long`.
         if !unsafe { bindings::dm_rust_store_add(inode, page.0.as_ptr(), index as usize) } {
             return None;
         }
-        // SAFETY: The inode is there.
+        // SAFETY: The inode is valid.
         let mapping = MappingId::new(unsafe { bindings::dm_rust_store_mapping(inode) })?;
-        // INVARIANT: It was locked when it was added.
+        // INVARIANT: The folio was locked when it was added.
         Some(StoredPage {
             page,
             mapping,
@@ -130,31 +132,32 @@ impl PageStore {
 
 impl Drop for PageStore {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant; the page cache is emptied by that. The queue's work is done but for its
-        // last steps, which keep nothing: a store goes with the last target, after all bios have ended.
+        // SAFETY: By the type invariant; this empties the page cache. The work of the queue is done
+        // except for its last steps, which add no page: a store goes with the last target, after
+        // all bios have ended.
         unsafe { bindings::dm_rust_store_free(self.inode.as_ptr()) };
     }
 }
 
-/// A page of our own that was filled from the disk.
+/// A private page that was filled from the disk.
 ///
 /// # Invariants
 ///
-/// Nobody writes to the page.
+/// Nothing writes to the page.
 pub struct StorablePage(OwnPage);
 
 impl StorablePage {
     /// # Safety
     ///
-    /// The page has been filled as a whole, and nobody writes to it any more.
+    /// The whole page was filled, and nothing writes to it any more.
     pub(crate) unsafe fn new(page: OwnPage) -> Self {
         // INVARIANT: By the safety requirements.
         Self(page)
     }
 
-    /// What the disk had.
+    /// Returns the content that the disk had.
     pub fn words(&self) -> &PageWords {
-        // SAFETY: The page is there, and nobody writes to it, by the type invariant.
+        // SAFETY: The page is valid and nothing writes to it, by the type invariant.
         unsafe { &*bindings::dm_rust_page_address(self.0.as_ptr()).cast() }
     }
 }
@@ -163,7 +166,7 @@ impl StorablePage {
 ///
 /// # Invariants
 ///
-/// The page's folio is locked by us, and in the store's page cache at `index`.
+/// The folio of the page is locked by us, and in the store's page cache at `index`.
 pub struct StoredPage<'a> {
     page: StorablePage,
     mapping: MappingId,
@@ -172,12 +175,12 @@ pub struct StoredPage<'a> {
 }
 
 impl StoredPage<'_> {
-    /// The store's page cache.
+    /// Returns the store's page cache.
     pub fn mapping(&self) -> MappingId {
         self.mapping
     }
 
-    /// The page's file index.
+    /// Returns the file index of the page.
     pub fn index(&self) -> u64 {
         self.index
     }
@@ -185,7 +188,7 @@ impl StoredPage<'_> {
 
 impl Drop for StoredPage<'_> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant; our reference is dropped after this.
+        // SAFETY: By the type invariant; our reference is dropped afterwards.
         unsafe { bindings::dm_rust_store_unlock(self.page.0.as_ptr()) };
     }
 }

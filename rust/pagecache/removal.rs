@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Page-cache events, by way of the kernel's own tracepoints.
+//! The removal of folios from page caches, as reported by the kernel's tracepoints.
 //!
 //! C headers: [`include/linux/tracepoint.h`](srctree/include/linux/tracepoint.h),
 //! [`include/trace/events/filemap.h`](srctree/include/trace/events/filemap.h)
@@ -16,11 +16,11 @@ use kernel::{
 
 use crate::{bindings, pagecache::folio::EventFolio};
 
-/// What happens to folios of any page cache.
+/// A receiver of events of all page caches.
 ///
-/// Called in any context but NMI, with interrupts on or off, under the page cache's locks.
+/// Called in any context but NMI, with interrupts on or off, under the locks of the page cache.
 pub trait FolioEvents: Send + Sync {
-    /// `folio` is about to leave the page cache; it is locked, and so is `i_pages`.
+    /// Called when `folio` is about to leave the page cache. The folio and `i_pages` are locked.
     fn removed(&self, folio: EventFolio<'_>);
 }
 
@@ -28,7 +28,7 @@ pub trait FolioEvents: Send + Sync {
 ///
 /// # Invariants
 ///
-/// `probe` is registered with `tracepoint`, `data` is valid as long as it is.
+/// `probe` is registered with `tracepoint`, and `data` is valid as long as it is.
 pub(crate) struct Probe {
     tracepoint: *mut tracepoint,
     probe: *mut c_void,
@@ -44,6 +44,8 @@ struct Search<'a> {
     found: *mut tracepoint,
 }
 
+/// Stores `tp` in `search` if it has the name that is searched for.
+///
 /// # Safety
 ///
 /// `tp` is a tracepoint and `search` a [`Search`].
@@ -57,13 +59,13 @@ unsafe extern "C" fn compare(tp: *mut tracepoint, search: *mut c_void) {
 }
 
 impl Probe {
-    /// The kernel's tracepoint of that name.
+    /// Returns the kernel's tracepoint of this name. Process context.
     pub(crate) fn find(name: &CStr) -> Option<NonNull<tracepoint>> {
         let mut search = Search {
             name,
             found: core::ptr::null_mut(),
         };
-        // SAFETY: `compare` gets what it asks for.
+        // SAFETY: `compare` is called with a tracepoint and the search.
         unsafe {
             bindings::for_each_kernel_tracepoint(
                 Some(compare),
@@ -73,6 +75,8 @@ impl Probe {
         NonNull::new(search.found)
     }
 
+    /// Registers `probe`. Process context. Fails as `tracepoint_probe_register()` does.
+    ///
     /// # Safety
     ///
     /// `probe` has the tracepoint's prototype, with `data` before its arguments. `data` is valid
@@ -95,7 +99,8 @@ impl Probe {
         })
     }
 
-    /// As [`Self::new`], of a tracepoint that has to be there.
+    /// Registers a probe on the tracepoint of this name. Fails with `ENOENT` if there is none, and
+    /// otherwise as [`Self::new`].
     ///
     /// # Safety
     ///
@@ -115,38 +120,38 @@ impl Probe {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        // SAFETY: Registered, by the type invariant.
+        // SAFETY: Registered by the type invariant.
         unsafe { bindings::tracepoint_probe_unregister(self.tracepoint, self.probe, self.data) };
     }
 }
 
-/// Waits until no probe that was unregistered runs any more.
+/// Waits until probes that were unregistered are not running any more. Process context.
 pub(crate) fn synchronize() {
-    // SAFETY: Process context.
+    // SAFETY: Called in process context.
     unsafe { bindings::dm_rust_tracepoint_synchronize() };
 }
 
-/// Sends page-cache events to a `T` for as long as it lives.
+/// Passes page-cache events to a `T` as long as the value lives.
 pub struct Hooks<T: FolioEvents> {
     probe: Option<Probe>,
     _target: Arc<T>,
 }
 
-// SAFETY: The raw pointers are to static tracepoints, functions and `target`.
+// SAFETY: The raw pointers are to static tracepoints, to functions and to `target`.
 unsafe impl<T: FolioEvents> Send for Hooks<T> {}
 // SAFETY: As above.
 unsafe impl<T: FolioEvents> Sync for Hooks<T> {}
 
 impl<T: FolioEvents> Hooks<T> {
-    /// Starts sending events to `target`. Process context.
+    /// Starts passing events to `target`. Process context.
     ///
     /// Fails with `ENOENT` if the kernel lacks the tracepoint, and with `ENOMEM`.
     pub fn new(target: Arc<T>) -> Result<Self> {
         let data = core::ptr::from_ref::<T>(&target)
             .cast_mut()
             .cast::<c_void>();
-        // SAFETY: The prototype is that of the header above; `target` is kept alive until `synchronize()`
-        // has returned in `drop`.
+        // SAFETY: The prototype is that of the header above; `target` is kept alive until
+        // `synchronize()` has returned in `drop`.
         let probe = unsafe {
             Probe::on(
                 c"mm_filemap_delete_from_page_cache",
@@ -164,7 +169,7 @@ impl<T: FolioEvents> Hooks<T> {
     ///
     /// Called as a probe with the data of [`Self::new`].
     unsafe extern "C" fn removed(data: *mut c_void, folio: *mut folio) {
-        // SAFETY: `data` is a `T`, by the safety requirements.
+        // SAFETY: By the safety requirements `data` is a `T`.
         let target = unsafe { &*data.cast::<T>() };
         // SAFETY: The tracepoint fires before the folio leaves its mapping.
         if let Some(folio) = unsafe { EventFolio::in_own_mapping(folio) } {
