@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which cached page was read from which block: the access table, what proves that a page is still what it was, and what
-//! is kept of dm-thin's mappings.
+//! The access table: which cached page was read from which block, the digests that prove a cached
+//! page unchanged, and caches of dm-thin's mappings.
 
 pub(crate) mod digest;
 pub(crate) mod donor_target;

@@ -2,13 +2,13 @@
 
 //! Digests of pages, by a keyed universal hash.
 //!
-//! A page is copied for a sibling without the page's lock, so nothing that is believed of it counts:
-//! what was copied has to have the digest that was taken when the content came from the disk.
+//! A page is copied for a sibling without the page's lock, so nothing is assumed about its bytes:
+//! the copy must have the digest that was taken when the content came from the disk.
 //!
 //! # The function
 //!
-//! A page is *n* words *m* of 64 bits. The key is *n* random words *k* and three random numbers *a* of
-//! 128 bits:
+//! A page is *n* words *m* of 64 bits. The key is *n* random words *k* and three random numbers *a*
+//! of 128 bits:
 //!
 //! ```text
 //! NH     = sum over i of (m[2i] + k[2i] mod 2^64) * (m[2i+1] + k[2i+1] mod 2^64)    mod 2^128
@@ -17,25 +17,28 @@
 //!
 //! # The bound
 //!
-//! Take any two different pages, chosen without knowledge of the key. The chance that they have
-//! the same digest is at most 2^-63, over all keys:
+//! Take any two different pages, chosen without knowledge of the key. The chance that they have the
+//! same digest is at most 2^-63, over all keys:
 //!
-//! - NH of the two is the same with a chance of at most 2^-64: Black, Halevi, Krawczyk, Krovetz, Rogaway,
-//!   "UMAC: Fast and Secure Message Authentication", CRYPTO '99, theorem 1, with words of 64 bits;
-//! - if NH differs, the second step gives the same with a chance of 2^-64: it is multilinear hashing of two
-//!   words of 64 bits to the upper 64 bits of 128, which is strongly universal, as 128 >= 64 + 64 - 1
-//!   (Lemire, Kaser, "Strongly universal string hashing is fast", Computer Journal 57 (2014), theorem 3.1).
+//! - NH of the two is the same with a chance of at most 2^-64: Black, Halevi, Krawczyk, Krovetz,
+//!   Rogaway, "UMAC: Fast and Secure Message Authentication", CRYPTO '99, theorem 1, with words of
+//!   64 bits;
+//! - if NH differs, the second step gives the same digest with a chance of 2^-64: it is multilinear
+//!   hashing of two words of 64 bits to the upper 64 bits of 128, which is strongly universal, as
+//!   128 >= 64 + 64 - 1 (Lemire, Kaser, "Strongly universal string hashing is fast", Computer
+//!   Journal 57 (2014), theorem 3.1).
 //!
-//! A CRC, or a hash without a key, has no such bound: the author of one page may choose another that has
-//! its digest. Two values stand for something else in the table ([`Digest::from_bits`]), and are replaced;
-//! that adds less than 2^-120.
+//! A CRC, or a hash without a key, has no bound of this kind: the author of one page may choose
+//! another page with the same digest. Two digest values have a special meaning in the table
+//! ([`Digest::from_bits`]), and are replaced; this adds less than 2^-120.
 //!
 //! # Secrecy
 //!
-//! The bound holds as long as the key is secret. Some pairs of a page and its digest give the key away, and an
-//! attacker who has the key can make other containers run bytes of their choice. So neither is ever printed, traced or dumped: there
-//! is no `Debug` for them. Whether a proof fails tells an attacker "different", which is what was to be
-//! expected; 10^5 attempts a second for a year find a collision with a chance of 2^-21.
+//! The bound holds as long as the key is secret. Some pairs of a page and its digest give the key
+//! away, and an attacker who has the key can make other containers run bytes of their choice. So
+//! neither keys nor digests are ever printed, traced or dumped, and neither implements `Debug`. A
+//! failed proof tells an attacker only "different", the expected outcome; 10^5 attempts a second
+//! for a year find a collision with a chance of 2^-21.
 
 use kernel::{alloc::flags::*, prelude::*};
 
@@ -45,19 +48,22 @@ use dm::{
     random,
 };
 
-/// Words of the key behind those for NH: three numbers of 128 bits.
+/// Words of the key after those for NH: three numbers of 128 bits.
 const TAIL_WORDS: usize = 6;
 
-/// The key of all digests: drawn with the first read that comes when the random number generator is seeded; it
-/// stays for as long as the module is loaded.
+/// The key of all digests.
+///
+/// Drawn by the first read that arrives after the random number generator is seeded; kept for as
+/// long as the module is loaded.
 pub(crate) struct Key {
     words: KVec<u64>,
 }
 
 impl Key {
-    /// Draws a key, without waiting for memory: reads on behalf of reclaim may come by.
+    /// Draws a key.
     ///
-    /// Returns nothing as long as the random number generator isn't seeded, or if there is no memory.
+    /// Allocates with `GFP_NOWAIT`, as the caller may be a read on behalf of memory reclaim.
+    /// Returns [`None`] if the random number generator isn't seeded yet, or if there is no memory.
     pub(crate) fn draw() -> Option<Self> {
         if !random::seeded() {
             return None;
@@ -68,7 +74,7 @@ impl Key {
         Some(Self { words })
     }
 
-    /// Makes a key of these words; for tests.
+    /// Makes a key from the words that `word` returns; for tests. Fails with `ENOMEM`.
     #[cfg(any(test, CONFIG_KUNIT))]
     fn from_words(word: impl Fn(u64) -> u64) -> Result<Self> {
         let mut words = KVec::from_elem(0, PAGE_WORDS + TAIL_WORDS, GFP_KERNEL)?;
@@ -78,9 +84,9 @@ impl Key {
         Ok(Self { words })
     }
 
-    /// Returns the digest of a page that nobody writes meanwhile.
+    /// Returns the digest of a page, which must not be written to meanwhile.
     ///
-    /// It takes 0.1 to 0.2 µs if the page is in the CPU's cache, and 0.8 µs if it isn't.
+    /// Takes 0.1 to 0.2 µs if the page is in the CPU's cache, and 0.8 µs if it isn't.
     pub(crate) fn digest(&self, page: &PageWords) -> Digest {
         let (nh_key, tail) = self.words.split_at(PAGE_WORDS);
         let mut nh = 0u128;
@@ -89,15 +95,15 @@ impl Key {
             let right = u128::from(m[1].wrapping_add(k[1]));
             nh = nh.wrapping_add(left.wrapping_mul(right));
         }
-        // RANGE: `at` is one of a few places in the tail; the shift is of 64 bits in 128.
+        // RANGE: `at` is a constant index in the tail; the shift is by 64 bits in 128.
         let a = |at: usize| u128::from(tail[at]) | u128::from(tail[at + 1]) << 64;
-        // CAST: The lower half.
+        // CAST: The lower half of `nh`.
         let low = u128::from(nh as u64);
         let high = nh >> 64;
         let sum = a(0)
             .wrapping_add(a(2).wrapping_mul(low))
             .wrapping_add(a(4).wrapping_mul(high));
-        // CAST: The upper half.
+        // CAST: The upper half of `sum`.
         Digest::from_bits((sum >> 64) as u64)
     }
 }
@@ -107,7 +113,7 @@ mod tests {
     use super::*;
     use kernel::alloc::KBox;
 
-    // The same generator as in tools/host/digest-vectors.py, which worked the vectors out.
+    // The generator of tools/host/digest-vectors.py, which computed the vectors.
     fn mix(value: u64) -> u64 {
         let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -156,7 +162,7 @@ mod tests {
         Ok(())
     }
 
-    /// A bit that is turned anywhere in a page, and words that change places, make another digest.
+    /// Checks that flipping a bit, or swapping two words, anywhere in a page changes the digest.
     #[test]
     fn every_bit_counts() -> Result {
         let key = Key::from_words(|at| mix(at.wrapping_add(77)))?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Targets as donors: what they have given, and why their pages donate no longer.
+//! Targets as donors: how much they have donated, and why their pages no longer donate.
 
 use core::fmt::{self, Write};
 
@@ -27,17 +27,18 @@ use crate::{
 /// A target that may donate.
 pub(crate) struct DonorTarget {
     target_id: u32,
-    /// `dev_t` of its mapped device; 0 until that has one.
+    /// `dev_t` of the target's mapped device; 0 until the device has one.
     dev_t: Atomic<u32>,
-    /// How long others wait for its reads.
+    /// The time that other targets' reads wait for reads of this target.
     pub(crate) lag: Lag,
-    /// Its pages aren't dropped because others have them.
+    /// Whether pages of its page cache are kept even if other page caches have copies
+    /// (`keep_copies`).
     pub(crate) keeps: bool,
-    /// Pages that were.
+    /// Pages that were dropped from its page cache because other page caches had copies.
     pub(crate) thinned: Atomic<u64>,
     /// Sectors that it has donated.
     pub(crate) donated: StripedCounter,
-    /// Pages that it no longer donates, by the reason.
+    /// Pages that it no longer donates, by reason.
     ended: [Atomic<u64>; End::ALL.len()],
 }
 
@@ -51,23 +52,24 @@ impl Keyed for DonorTarget {
     }
 }
 
-/// log2 of the buckets for [`DonorTarget`]s: good for hundreds of targets, and fair for thousands.
+/// log2 of the number of buckets for [`DonorTarget`]s: short chains with hundreds of targets, and
+/// acceptable ones with thousands.
 const TARGETS_BITS: u32 = 8;
 
-/// All targets.
+/// All targets that may donate.
 pub(crate) struct TargetRegistry {
     index: Index<DonorTarget>,
 }
 
 impl TargetRegistry {
-    /// None yet. Fails with `ENOMEM`.
+    /// Creates an empty registry. Fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             index: Index::new(TARGETS_BITS)?,
         })
     }
 
-    /// Has a new target, which may donate; it `keeps` its page cache. Fails with `ENOMEM`.
+    /// Adds a target; `keeps` says whether it was asked for `keep_copies`. Fails with `ENOMEM`.
     pub(crate) fn add(&self, target_id: u32, keeps: bool) -> Result {
         let target = DonorTarget {
             target_id,
@@ -82,7 +84,7 @@ impl TargetRegistry {
         Ok(())
     }
 
-    /// A target goes.
+    /// Removes a target.
     pub(crate) fn remove(&self, target_id: u32) {
         let guard = rcu::read_lock();
         for target in self.target(&guard, target_id) {
@@ -90,7 +92,8 @@ impl TargetRegistry {
         }
     }
 
-    /// The target, unless it is gone.
+    /// Returns an iterator over the target with the id `target_id`, which is empty if that target
+    /// has been removed.
     fn target<'g>(
         &'g self,
         guard: &'g rcu::Guard,
@@ -101,7 +104,7 @@ impl TargetRegistry {
             .filter(move |target| target.target_id == target_id)
     }
 
-    /// What `visit` says of a target, unless that is gone.
+    /// Returns what `visit` returns for a target, or [`None`] if the target has been removed.
     pub(crate) fn with<R>(
         &self,
         target_id: u32,
@@ -112,10 +115,10 @@ impl TargetRegistry {
         Some(visit(target))
     }
 
-    /// Pages of a target's stretch donate no longer, bit *n* for page *n*.
+    /// Counts and traces pages of an extent that a target no longer donates, bit *n* for page *n*.
     pub(crate) fn ended(&self, stretch: &BlockExtent, holder: &Holder, why: End, pages: u32) {
         self.with(holder.target_id, |target| {
-            // CAST: The place in `End::ALL`.
+            // CAST: The index in `End::ALL`.
             target.ended[why as usize].add(pages.count_ones().into(), Relaxed);
             trace!(
                 record_end,
@@ -126,7 +129,7 @@ impl TargetRegistry {
     }
 }
 
-/// The word for it in traces, and in the status.
+/// Returns the name of a reason in traces and in the status line.
 fn reason(why: End) -> &'static str {
     match why {
         End::Removed => "removed",
@@ -139,17 +142,18 @@ fn reason(why: End) -> &'static str {
 }
 
 impl DonorTarget {
-    /// The `dev_t` of its mapped device, once that has one.
+    /// Returns the `dev_t` of the target's mapped device, or 0 if the device has none yet.
     pub(crate) fn dev_t(&self) -> u32 {
         self.dev_t.load(Relaxed)
     }
 
-    /// Notes the `dev_t` of its mapped device, which has none yet when its first target is made.
+    /// Sets the `dev_t` of the target's mapped device, which has none yet when its first target is
+    /// made.
     pub(crate) fn set_dev_t(&self, dev_t: u32) {
         self.dev_t.store(dev_t, Relaxed);
     }
 
-    /// Starts its figures anew.
+    /// Zeroes the target's counters.
     pub(crate) fn reset(&self) {
         self.donated.reset();
         self.thinned.store(0, Relaxed);
@@ -158,11 +162,11 @@ impl DonorTarget {
         }
     }
 
-    /// Prints its figures.
+    /// Prints the target's counters.
     pub(crate) fn print(&self, out: &mut dyn Write) -> fmt::Result {
         write!(out, " donated_sectors={}", self.donated.sum())?;
         for why in End::ALL {
-            // CAST: Its place in there.
+            // CAST: The index in `End::ALL`.
             let pages = self.ended[why as usize].load(Relaxed);
             write!(out, " ended_{}={pages}", reason(why))?;
         }

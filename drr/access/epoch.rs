@@ -1,28 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether a mapping of a pool's has been left alone for a while.
+//! Epochs: whether a pool's mapping has been left alone for a while.
 //!
-//! Where a read comes from is looked up before the read is sent. What has come from the disk is the content
-//! of the block that was found only if the mapping wasn't changed meanwhile: a change may have freed the
-//! block, or the read may have passed dm-thin when it had the new mapping already.
+//! The block that a read comes from is looked up before the read is sent. The bytes from the disk
+//! are the content of that block only if the mapping wasn't changed meanwhile: a change may have
+//! freed the block, or the read may have reached dm-thin when the new mapping was in place already.
 //!
-//! dm-thin tells of each change twice: before and after. Cells stand for virtual blocks, many blocks for a
-//! cell, and each counts the changes that have *begun* and those that have *ended*:
+//! dm-thin sends an event before each change and another after it. Each virtual block has a cell,
+//! which many blocks share, and a cell counts the changes that have *begun* and those that have
+//! *ended*:
 //!
 //! - a cell is *quiet* if both counts are the same: no change is under way;
-//! - it is *unchanged* if no more changes have begun.
+//! - an epoch is *unchanged* if no change of its cell has begun since.
 //!
-//! A read takes a [`Epoch`] before the lookup, if the cell is quiet, and looks when it has ended whether the
-//! cell is unchanged. If the read went to where a new mapping leads, dm-thin had inserted that, under a
-//! lock that the read has passed since (its `root_lock`), and had told that it begins to before. So the count
-//! is seen.
+//! A read takes an [`Epoch`] before the lookup, if the cell is quiet, and checks at its end whether
+//! the epoch is unchanged. If the read went through a new mapping, dm-thin had inserted this
+//! mapping under its `root_lock`, which the read has taken later, and had announced the beginning
+//! of the change before that. So the read sees the new count.
 //!
-//! A lookup that is kept for later reads ([`crate::access::mappings`]) stands for one that is made when a read comes,
-//! if the cell is quiet and unchanged *then*. A change is complete when dm-thin completes the bio or the
-//! message that asked for it. It tells of the change before that, so a read that comes afterwards sees the count.
+//! A cached lookup ([`crate::access::mappings`]) is as good as one that is made when a read
+//! arrives, if the cell is quiet and unchanged *then*. A change is complete when dm-thin completes
+//! the bio or the message that asked for it. dm-thin sends both events before that, so a read that
+//! arrives afterwards sees the counts.
 //!
-//! Writes that pass the target need no count of their own. One that changes no mapping changes no shared
-//! block, and one that changes a mapping is told of.
+//! Writes through the target need no count of their own. A write that changes no mapping changes no
+//! shared block, and dm-thin announces a write that changes a mapping.
 
 use kernel::{
     alloc::KVVec,
@@ -32,6 +34,7 @@ use kernel::{
 
 use dm::{drr::rule::Rule, sync::cells::cells, sync::index::hash};
 
+/// Cells of a pool: 64 KiB of memory. A change also costs records of blocks that share its cell.
 const CELLS: usize = 4096;
 
 struct Cell {
@@ -39,31 +42,34 @@ struct Cell {
     ended: Atomic<u64>,
 }
 
-/// A moment at which no change of a mapping was under way.
+/// A moment at which no change was under way in a cell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Epoch {
     cell: u32,
-    /// Doesn't wrap: lookups are kept for as long as it stays the same.
+    /// Value of the cell's `begun`. Doesn't wrap: lookups are cached for as long as it stays the
+    /// same.
     begun: u64,
-    /// Which counters these are.
+    /// [`Epochs::number`] of the counters that `begun` was read from.
     counters: u64,
 }
 
 impl Epoch {
-    /// What is the same for two stamps of a cell only if no change has begun between them.
+    /// Returns numbers that are equal for two epochs of a cell only if no change has begun between
+    /// them.
     pub(crate) fn moment(self) -> [u64; 2] {
         [self.counters, self.begun]
     }
 }
 
-/// Numbers of [`Epochs`]: a pool whose targets have all gone starts to count anew with the next.
+/// The number for the next [`Epochs`]: when all targets of a pool have gone, its next target begins
+/// with new counters.
 #[cfg(not(loom))]
 static COUNTERS: Atomic<u64> = Atomic::new(0);
-// What stands for it in models (tools/host), which know no static atomics.
+// Stands in for the static in models (tools/host), as loom has no static atomics.
 #[cfg(loom)]
 use crate::COUNTERS;
 
-/// The changes of a pool's mappings.
+/// Counters of the changes of a pool's mappings.
 pub(crate) struct Epochs {
     cells: KVVec<Cell>,
     /// A number that is never used again.
@@ -71,7 +77,7 @@ pub(crate) struct Epochs {
 }
 
 impl Epochs {
-    /// None yet. Fails with `ENOMEM`.
+    /// Creates counters that are all zero. Process context; fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         let cell = || Cell {
             begun: Atomic::new(0),
@@ -83,25 +89,26 @@ impl Epochs {
         })
     }
 
-    /// Bytes of memory that it takes.
+    /// Returns the bytes of memory that the counters take.
     pub(crate) fn bytes(&self) -> u64 {
         // RANGE: A size in memory.
         (self.cells.len() * size_of::<Cell>()) as u64
     }
 
-    /// Consecutive blocks have consecutive cells.
+    /// Returns the index of a block's cell. Consecutive blocks have consecutive cells.
     fn cell(thin_id: u32, block: u64) -> usize {
         // CAST: The remainder is less than `CELLS`.
         (hash(thin_id.into()).wrapping_add(block) % CELLS as u64) as usize
     }
 
-    /// This moment, for virtual block `block` of thin device `thin_id`; nothing while a change is under way.
+    /// Returns the current epoch of virtual block `block` of thin device `thin_id`, or [`None`]
+    /// while a change is under way.
     #[inline]
     pub(crate) fn stamp(&self, thin_id: u32, block: u64) -> Option<Epoch> {
         let number = Self::cell(thin_id, block);
         let cell = &self.cells[number];
-        // In this order: if they are the same, nothing had begun that hadn't ended when the first was read.
-        // Acquire: what is looked up after this is looked up after this.
+        // `ended` is read first: if both counts are the same, all changes that had begun by then
+        // had ended. Acquire: the lookup that follows must not be made before the counts are read.
         let ended = cell.ended.load(Acquire);
         let begun = cell.begun.load(Acquire);
         // CAST: Less than `CELLS`.
@@ -113,7 +120,7 @@ impl Epochs {
         })
     }
 
-    /// No change of a mapping that `stamp` stands for has begun since.
+    /// Returns whether no change has begun in the cell of `stamp` since `stamp` was taken.
     #[inline]
     pub(crate) fn unchanged(&self, stamp: Epoch) -> bool {
         // CAST: A `u32` fits.
@@ -127,18 +134,20 @@ impl Epochs {
         }
     }
 
-    /// The mappings of virtual blocks `begin..end` of a thin device are about to change.
+    /// Counts the beginning of a change of the mappings of virtual blocks `begin..end` of a thin
+    /// device.
     pub(crate) fn begin(&self, thin_id: u32, begin: u64, end: u64) {
         self.each(thin_id, begin, end, |cell| {
             cell.begun.fetch_add(1, Full);
         });
     }
 
-    /// They have changed.
+    /// Counts the end of a change of the mappings of virtual blocks `begin..end` of a thin device.
     pub(crate) fn end(&self, thin_id: u32, begin: u64, end: u64) {
         self.each(thin_id, begin, end, |cell| {
-            // A target that joins between the two isn't told of the first. Acquire: of a change that is told at the same
-            // time, as a roll-back may be, the beginning is seen if the end is.
+            // A pool's first target may subscribe between the two events, and then gets only the
+            // second: count the beginning here. Acquire: if the end of a concurrent change (a
+            // rollback, for example) is visible here, so is its beginning.
             if cell.ended.load(Acquire) == cell.begun.load(Relaxed) {
                 cell.begun.fetch_add(1, Full);
             }
@@ -146,7 +155,7 @@ impl Epochs {
         });
     }
 
-    /// All mappings may have changed.
+    /// Counts a change of all mappings.
     pub(crate) fn change_all(&self) {
         self.begin(0, 0, CELLS as u64);
         self.end(0, 0, CELLS as u64);

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Lookups that are kept: where shared blocks of layers are mapped.
+//! A cache of lookups: where shared blocks of layers are mapped.
 //!
-//! A lookup walks dm-thin's B-trees, under locks that all devices of a pool share. Most reads are
-//! of a block that was looked up a moment ago. A kept lookup stands for one that is made when the read has
-//! come, if no change of the mapping has begun since before it was made ([`crate::access::epoch`]), and the
-//! thin device's table is the same.
+//! A lookup walks dm-thin's B-trees, under locks that all devices of a pool share, and most reads
+//! are of a block that was looked up a moment ago. A cached lookup is as good as one that is made
+//! when a read arrives, if no change of the mapping has begun since before the cached one was made
+//! ([`crate::access::epoch`]), and the thin device's table is the same.
 //!
-//! Only shared mappings are kept: they stay shared, while others may come to be at any time.
+//! Only shared mappings are cached: they stay shared, while an unshared one may become shared at
+//! any time.
 
 use kernel::{alloc::KVVec, prelude::*};
 
@@ -21,29 +22,31 @@ use dm::{
 
 use crate::{access::epoch::Epoch, layers::id::ThinId};
 
-/// Thin id, virtual block, the stamp's moment, binding, data block, time: one is kept in these words.
+/// Words of a cached lookup: layer, virtual block, moment of the epoch (two words), binding, data
+/// block, time.
 const WORDS: usize = 7;
 
-/// Pages of memory for each mapping that is kept: 64 bytes in a MiB.
+/// Pages of memory for each cached lookup: 64 bytes in a MiB.
 const PAGES_EACH: usize = 256;
 
-/// See the [module](self).
+/// The cache of lookups, see the [module](self).
 pub(crate) struct MappingCache(KVVec<SeqCell<WORDS>>);
 
 impl MappingCache {
-    /// None yet, and room for more the more memory there is. Fails with `ENOMEM`.
+    /// Creates an empty cache, with a size that depends on the machine's memory. Process context;
+    /// fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         let count = by_memory(PAGES_EACH, 256, 1 << 16);
         Ok(Self(cells(count, SeqCell::new)?))
     }
 
-    /// Bytes of memory that it takes.
+    /// Returns the bytes of memory that the cache takes.
     pub(crate) fn bytes(&self) -> u64 {
         // RANGE: A size in memory.
         (self.0.len() * size_of::<SeqCell<WORDS>>()) as u64
     }
 
-    /// Consecutive blocks have consecutive cells.
+    /// Returns the cell of a block. Consecutive blocks have consecutive cells.
     fn cell(&self, layer: ThinId, block: u64) -> &SeqCell<WORDS> {
         // CAST: A `usize` fits.
         let at = hash(layer.to_bits()).wrapping_add(block) % self.0.len() as u64;
@@ -51,8 +54,9 @@ impl MappingCache {
         &self.0[at as usize]
     }
 
-    /// Where virtual block `block` of `layer`, of `block_sectors` sectors, is mapped, if that was looked up
-    /// after `stamp`, which is the block's now, and in `binding`.
+    /// Returns the cached mapping of virtual block `block` of `layer`, of `block_sectors` sectors,
+    /// if it was looked up in `binding`, and in the epoch `stamp`, which is the block's current
+    /// one.
     pub(crate) fn get(
         &self,
         layer: ThinId,
@@ -67,7 +71,7 @@ impl MappingCache {
             && its_block == block
             && ([counters, begun] == stamp.moment() || !Rule::Kept.on())
             && its_binding == binding;
-        // No thin device has binding 0, so that a cell that was never written isn't taken for one.
+        // No thin device has binding 0, so a cell that was never written matches nothing.
         (same && binding != 0).then_some(Mapping {
             pool: layer.pool(),
             block: at,
@@ -81,7 +85,8 @@ impl MappingCache {
         })
     }
 
-    /// Keeps a lookup of virtual block `block` of `layer`, made after `stamp` was taken.
+    /// Caches a lookup of virtual block `block` of `layer`, made after the epoch `stamp` was taken.
+    /// Does nothing if the mapping isn't shared.
     pub(crate) fn keep(&self, layer: ThinId, block: u64, stamp: Epoch, mapping: &Mapping) {
         let Mapping {
             binding,
@@ -94,7 +99,7 @@ impl MappingCache {
             return;
         };
         let [counters, begun] = stamp.moment();
-        // If another is being kept in its place, that will do.
+        // If another CPU is writing to the cell, this lookup isn't cached.
         self.cell(layer, block).write(&[
             layer.to_bits(),
             block,

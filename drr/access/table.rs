@@ -2,14 +2,14 @@
 
 //! The access table: which page-cache pages were read from which data blocks.
 //!
-//! The pool's activation, a data block and the time at which it was mapped name one content for ever, among
-//! those that see the block as shared: what is mapped to the block later has a later time. (Why, and what
-//! the exceptions are, is in Documentation/design.rst.) So neither layers nor virtual blocks are part of what
-//! is looked up, and no event has to say that a block was freed or filled anew: its next content has another
-//! name.
+//! The pool's activation, a data block and the time at which the block was mapped name one content
+//! for ever, among the devices that see the block as shared: the next content of the block has a
+//! later time. (Documentation/design.rst has the proof and the exceptions.) So neither layers nor
+//! virtual blocks are part of the key, and no event is needed when a block is freed or allocated
+//! again: its next content has another name.
 //!
-//! A content is cut into stretches of a run's length ([`dm::pagecache::page_bitmap::PAGES`]); a stretch is what a name in the
-//! [`Directory`] stands for.
+//! A content is divided into extents of [`dm::pagecache::page_bitmap::PAGES`] pages; a name in the
+//! [`Directory`] stands for one extent.
 
 use kernel::{
     prelude::*,
@@ -32,35 +32,39 @@ use crate::{
     access::unshared::UnsharedBlocks, layers::id::LayerId,
 };
 
-/// The name of a stretch of a data block's content.
+/// The name of an extent of a data block's content.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BlockExtent {
-    /// Number of the stretch in the pool.
+    /// The block's number in the pool, and in the lowest `EXTENTS_BITS` bits the extent's number in
+    /// the block.
     number: u64,
     pool: u32,
     time: u32,
 }
 
-/// Whose page cache a stretch was read into.
+/// The page cache that an extent was read into.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Holder {
-    /// The target that it passed; [`OURS`] if the page cache is the pool's own store.
+    /// The target that the read passed; [`OURS`] if the page cache is the pool's store.
     pub(crate) target_id: u32,
-    /// The layer that it was read from.
+    /// The layer that the extent was read from.
     pub(crate) layer: LayerId,
 }
 
-/// Stands for the target of pages that are in a store of ours: they stay when the target that read them goes. No
-/// target has that number, unless four billion came before it; then the pages' records go with it.
+/// Target id of pages in a pool's store, which stay when the target that read them is removed.
+///
+/// A target gets this id only after four billion others; the records of stored pages then end with
+/// that target.
 pub(crate) const OURS: u32 = 0;
 
 impl BlockExtent {
-    /// The pool.
+    /// Returns the number of the pool.
     pub(crate) fn pool(&self) -> u32 {
         self.pool
     }
 
-    /// The block's number in the pool, and the stretch's first page in the block.
+    /// Returns the block's number in the pool, and the number in the block of the extent's first
+    /// page.
     pub(crate) fn place(&self) -> (u64, u32) {
         // CAST: Fourteen bits.
         let stretch = (self.number & ((1 << EXTENTS_BITS) - 1)) as u32;
@@ -68,7 +72,7 @@ impl BlockExtent {
         (self.number >> EXTENTS_BITS, stretch * page_bitmap::PAGES)
     }
 
-    /// Some of its pages, or so many from its first on, for the tracepoints.
+    /// Describes pages of the extent for tracepoints; `pages` is as in [`trace::Pages::pages`].
     pub(crate) fn traced(&self, dev: u32, thin_id: u32, pages: u32) -> trace::Pages {
         let (block, page) = self.place();
         trace::Pages {
@@ -83,7 +87,8 @@ impl BlockExtent {
 }
 
 impl Name for BlockExtent {
-    /// Consecutive blocks of a pool are often consecutive parts of a file.
+    /// Hashes consecutive blocks to neighbouring places, as they are often consecutive parts of a
+    /// file.
     fn hash(&self) -> u64 {
         let (block, first) = self.place();
         hash_near(
@@ -102,16 +107,16 @@ impl Ledger<BlockExtent> for Arc<TargetRegistry> {
     }
 }
 
-/// Something that has a number in its pool, for hashing.
+/// Combines a number in a pool with the pool's number, for hashing.
 fn pooled(pool: u32, number: u64) -> u64 {
     // RANGE: The shift may lose bits; two hashes may then be equal, which is harmless.
     number ^ (u64::from(pool) << 44)
 }
 
-/// log2 of the most stretches that a block can have: dm-thin's blocks are at most 1 GiB.
+/// log2 of the maximum number of extents in a block: dm-thin's blocks are at most 1 GiB.
 const EXTENTS_BITS: u32 = 14;
 
-/// The name of a data block's content, among those that see the block as shared.
+/// The name of a data block's content, among the devices that see the block as shared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Block {
     pool: u32,
@@ -120,8 +125,10 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// Data block `number` of `pool`, mapped at `time`. Nothing if the numbers are beyond what the table can tell
-    /// apart, which no pool gets to: dm-thin's block numbers have 40 bits.
+    /// Returns the name of data block `number` of `pool`, mapped at `time`.
+    ///
+    /// Returns [`None`] if the numbers exceed what the table can store, which no pool reaches:
+    /// dm-thin's block numbers have 40 bits.
     pub(crate) fn new(pool: u64, number: u64, time: u32) -> Option<Self> {
         (number < 1 << (u64::BITS - EXTENTS_BITS)).then_some(Self {
             pool: u32::try_from(pool).ok()?,
@@ -130,12 +137,12 @@ impl Block {
         })
     }
 
-    /// The name of what `mapping` maps.
+    /// Returns the name of the content that `mapping` maps, or [`None`] as [`Self::new`] does.
     pub(crate) fn of(mapping: &Mapping) -> Option<Self> {
         Self::new(mapping.pool, mapping.block, mapping.time)
     }
 
-    /// What stands for its content.
+    /// Returns a pair of numbers that identifies the content.
     pub(crate) fn content(&self) -> (u64, u64) {
         (
             // RANGE: Both halves are `u32`s.
@@ -144,30 +151,31 @@ impl Block {
         )
     }
 
-    /// The pool.
+    /// Returns the number of the pool.
     pub(crate) fn pool(&self) -> u64 {
         self.pool.into()
     }
 
-    /// The block's number in the pool.
+    /// Returns the block's number in the pool.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
-    /// For tables of blocks, whatever their content.
+    /// Returns a hash of the block that doesn't depend on its content.
     pub(crate) fn hash(&self) -> u64 {
         hash(pooled(self.pool, self.number))
     }
 
-    /// The block, whatever its content.
+    /// Returns a name of the block that doesn't depend on its content.
     pub(crate) fn at_any_time(self) -> Self {
         Self { time: 0, ..self }
     }
 
-    /// The stretch that holds page `page` of the block, and the page's number in it.
+    /// Returns the extent that holds page `page` of the block, and the page's number in the extent.
     fn stretch(&self, page: u32) -> (BlockExtent, u32) {
         let stretch = BlockExtent {
-            // RANGE: `Block::new` sees that the number has room for these bits; a block has fewer stretches.
+            // RANGE: `Block::new` checks that the number has room for these bits; a block has fewer
+            // extents.
             number: self.number << EXTENTS_BITS | u64::from(page / page_bitmap::PAGES),
             pool: self.pool,
             time: self.time,
@@ -176,25 +184,28 @@ impl Block {
     }
 }
 
-/// A donor of pages.
+/// A cached extent that can donate pages.
 pub(crate) type PageDonor<'g> = Donor<'g, BlockExtent, Holder>;
 
 /// The access table of all pools.
 pub(crate) struct AccessTable {
     directory: Directory<BlockExtent, Arc<TargetRegistry>>,
     pub(crate) targets: Arc<TargetRegistry>,
-    /// Lookups that are kept for other reads.
+    /// Cached lookups of shared blocks.
     pub(crate) mappings: MappingCache,
     /// Blocks that were found not to be shared.
     pub(crate) unshared: UnsharedBlocks,
 }
 
-/// Records take no more than this part of the machine's memory: a page has 288 bytes of them if it is
-/// the only one of its stretch, and 18 if all are there.
+/// The part of the machine's memory that records may take, as a divisor.
+///
+/// A page's records take 288 bytes if the page is the only one of its extent, and 18 bytes if all
+/// pages of the extent are recorded.
 const MOST_MEMORY: u64 = 64;
 
 impl AccessTable {
-    /// Makes an empty table, with a bucket for each 32 pages of memory. Fails with `ENOMEM`.
+    /// Creates an empty table, with a bucket for each 32 to 64 pages of memory. Process context;
+    /// fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         let pages = sched::total_ram_pages();
         let bits = (pages / 32).max(1).ilog2().clamp(8, 26);
@@ -209,13 +220,14 @@ impl AccessTable {
         })
     }
 
-    /// The directory below it.
+    /// Returns the directory below the table.
     pub(crate) fn directory(&self) -> &Directory<BlockExtent, Arc<TargetRegistry>> {
         &self.directory
     }
 
-    /// Records pages of a stretch that came from the disk as the block's from page `page` on; `digests` has that
-    /// of each. Returns how many were, and how many were compared and differed.
+    /// Records pages of an extent that came from the disk, as the block's pages from `page` on;
+    /// `digests` has the digest of each. Returns how many were recorded, how many were compared,
+    /// and how many of these differed. Any context.
     pub(crate) fn record(
         &self,
         block: &Block,
@@ -229,7 +241,8 @@ impl AccessTable {
         entered.into()
     }
 
-    /// Records pages of a stretch whose content was copied from donors, and proven. Returns how many were.
+    /// Records pages of an extent that were copied from donors and proven. Returns how many were
+    /// recorded. Any context.
     pub(crate) fn inherit(
         &self,
         block: &Block,
@@ -242,7 +255,8 @@ impl AccessTable {
         recorded.count_ones()
     }
 
-    /// Compares digests of pages of a stretch that came from the disk with those that are known, and records nothing.
+    /// Compares the digests of pages of an extent that came from the disk with those on record, and
+    /// records nothing. Any context.
     pub(crate) fn compare(&self, block: &Block, page: u32, digests: &[Digest]) -> Counted {
         let (stretch, at) = block.stretch(page);
         self.directory.compare(stretch, at, digests).into()
@@ -254,7 +268,8 @@ impl AccessTable {
             .end_where(why, |holder| holder.target_id == target_id);
     }
 
-    /// Donors of page `page` of `block`, the newest first; it is page `page % page_bitmap::PAGES` in their runs.
+    /// Returns the donors of page `page` of `block`, the newest first; it is page
+    /// `page % page_bitmap::PAGES` of their cached extents.
     #[inline]
     pub(crate) fn donors<'g>(
         &'g self,
@@ -268,14 +283,15 @@ impl AccessTable {
             .filter(move |donor| donor.pages_from(at) != 0)
     }
 
-    /// Page `page` of `block` is on record in a store of ours.
+    /// Returns whether page `page` of `block` is on record in a pool's store.
     pub(crate) fn is_stored(&self, block: &Block, page: u32) -> bool {
         let guard = rcu::read_lock();
         let mut donors = self.donors(&guard, block, page);
         donors.any(|donor| donor.holder().target_id == OURS)
     }
 
-    /// Something is known of a content that `count` pages from page `page` of `block` on are a part of.
+    /// Returns whether any page is on record of the extents that hold `count` pages from page
+    /// `page` of `block` on.
     pub(crate) fn knows(&self, block: &Block, page: u32, count: u32) -> bool {
         let guard = rcu::read_lock();
         // RANGE: Pages of one block.
@@ -287,8 +303,11 @@ impl AccessTable {
         })
     }
 
-    /// Of `count` pages from page `first` of `block` on, how many come before the first `worth` in a
-    /// row that have donors, or before fewer that are the last; `count` if there are no such.
+    /// Returns how many of `count` pages from page `first` of `block` on precede the first `worth`
+    /// consecutive pages that have donors.
+    ///
+    /// Fewer consecutive pages are enough at the end of the range. Returns `count` if neither is
+    /// found.
     pub(crate) fn before_donors(
         &self,
         guard: &rcu::Guard,
@@ -298,7 +317,7 @@ impl AccessTable {
         worth: u32,
     ) -> u32 {
         let mut last = (u64::MAX, 0);
-        // RANGE: Pages of one block; `at` in its stretch is less than a mask's bits.
+        // RANGE: Pages of one block; `at` in its extent is less than a mask's bits.
         page_bitmap::before_run(count, worth, |at| {
             let (stretch, at) = block.stretch(first + at);
             if last.0 != stretch.number {
@@ -308,7 +327,8 @@ impl AccessTable {
         })
     }
 
-    /// Records, recorded pages, and bytes that the table takes, kept look-ups included.
+    /// Returns the numbers of cached extents and of recorded pages, and the bytes that the table
+    /// takes, cached lookups included.
     pub(crate) fn usage(&self) -> (u64, u64, u64) {
         let directory = &self.directory;
         // RANGE: A size in memory.
@@ -316,8 +336,8 @@ impl AccessTable {
         (directory.runs(), directory.pages(), bytes)
     }
 
-    /// Something happened in a pool. If a snapshot was taken, blocks are shared now that weren't; if the metadata
-    /// was rolled back, older mappings are there again.
+    /// Handles an event of a pool: a snapshot may have made blocks shared, and a rollback of the
+    /// metadata may have restored older mappings.
     pub(crate) fn event(&self, event: Event) {
         match event {
             Event::Created {
@@ -329,14 +349,14 @@ impl AccessTable {
     }
 }
 
-/// What became of pages that came from the disk.
+/// Numbers of pages that came from the disk, by what became of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Counted {
-    /// They are on record now.
+    /// Pages that are on record now.
     pub(crate) recorded: u32,
-    /// Their name had a digest already, and they were compared.
+    /// Pages that were compared, as their name had a digest already.
     pub(crate) compared: u32,
-    /// They differed.
+    /// Pages whose digest differed.
     pub(crate) differed: u32,
 }
 

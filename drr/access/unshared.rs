@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Blocks that were found not to be shared, so that they needn't be looked up with each bio.
+//! A cache of blocks that were found not to be shared, so that they aren't looked up for each bio.
 //!
-//! A container's own data is most of what DRR can't help with: to find that out once is enough. A block
-//! that isn't shared becomes so only by a snapshot of its thin device. That is taken while the device
-//! is suspended, which changes its binding, or DRR's is; dm-thin tells of it besides. A rollback of the
-//! pool's metadata may bring back an older mapping.
+//! Most of the blocks that DRR can't serve are a container's own data, for which one lookup is
+//! enough. An unshared block becomes shared only by a snapshot of its thin device. The snapshot is
+//! taken while the thin device is suspended, which changes its binding, or while the device above
+//! is; dm-thin sends an event, too. A rollback of the pool's metadata may restore an older mapping.
 //!
-//! Nothing depends on it but how much is served: a block that is taken for unshared is read from the
-//! disk, is not recorded, and is not made a whole when a part of it is written. So it doesn't matter
-//! either that a block may have been discarded meanwhile, or that two may look the same.
+//! Only how much is served depends on this cache: a block that is taken for unshared is read from
+//! the disk, is not recorded, and gets no whole-block writes. So neither a discard of the block nor
+//! two blocks with the same hash do harm.
 
 use kernel::{
     alloc::KVVec,
@@ -24,24 +24,25 @@ use dm::{
 
 use crate::layers::id::ThinId;
 
-/// Pages of memory for each block that is remembered: 16 bytes in a MiB.
+/// Pages of memory for each cell: 16 bytes in a MiB.
 const PAGES_EACH: usize = 128;
 
-/// See the [module](self).
+/// The cache of unshared blocks, see the [module](self).
 pub(crate) struct UnsharedBlocks {
     blocks: KVVec<Atomic<u64>>,
-    /// How often all of them were forgotten.
+    /// How often the cache was invalidated; part of each hash.
     forgotten: Atomic<u64>,
 }
 
-/// What there is to be known of a block, from before it is looked up.
+/// The cell and the hash of a block, computed before the block is looked up.
 pub(crate) struct Memory<'a> {
     cell: &'a Atomic<u64>,
     block: u64,
 }
 
 impl UnsharedBlocks {
-    /// None yet, and room for more the more memory there is. Fails with `ENOMEM`.
+    /// Creates an empty cache, with a size that depends on the machine's memory. Process context;
+    /// fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         let count = by_memory(PAGES_EACH, 512, 1 << 17);
         Ok(Self {
@@ -50,39 +51,41 @@ impl UnsharedBlocks {
         })
     }
 
-    /// Bytes of memory that it takes.
+    /// Returns the bytes of memory that the cache takes.
     pub(crate) fn bytes(&self) -> u64 {
         // RANGE: A size in memory.
         (self.blocks.len() * size_of::<Atomic<u64>>()) as u64
     }
 
-    /// Of virtual block `block` of `layer` in `binding`. Consecutive blocks are next to each other.
+    /// Returns the cell and the hash of virtual block `block` of `layer` in `binding`. Consecutive
+    /// blocks have consecutive cells.
     pub(crate) fn at(&self, layer: ThinId, block: u64, binding: u64) -> Memory<'_> {
-        // Before the look-up: what was found before a snapshot is not taken for newer.
+        // Read before the lookup, so that a result from before a snapshot isn't taken for a newer
+        // one.
         let forgotten = self.forgotten.load(Acquire);
         let layer = hash(layer.to_bits());
         // CAST: Less than the number of cells.
         let at = (layer.wrapping_add(block) % self.blocks.len() as u64) as usize;
         Memory {
             cell: &self.blocks[at],
-            // Zero is what was never written.
+            // A cell that was never written holds 0.
             block: hash(block ^ hash(layer ^ hash(binding ^ hash(forgotten)))) | 1,
         }
     }
 
-    /// They may be shared by now.
+    /// Invalidates the cache, as blocks may have become shared.
     pub(crate) fn forget(&self) {
         self.forgotten.fetch_add(1, Full);
     }
 }
 
 impl Memory<'_> {
-    /// It was found not to be shared.
+    /// Returns whether the block was found not to be shared.
     pub(crate) fn unshared(&self) -> bool {
         self.cell.load(Relaxed) == self.block
     }
 
-    /// It has been found not to be shared.
+    /// Remembers that the block was found not to be shared.
     pub(crate) fn keep(&self) {
         self.cell.store(self.block, Relaxed);
     }
@@ -110,7 +113,7 @@ mod tests {
         }
         unshared.forget();
         assert!(!unshared.at(layer, 10, 3).unshared());
-        // A look-up that has taken its time.
+        // A lookup that began before `forget()` and ends after it.
         before.keep();
         assert!(!unshared.at(layer, 10, 3).unshared());
         Ok(())
