@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The walk of a bio: reads, which donors may serve and which leave records; and what changes sectors.
+//! The path of a bio: reads, which donors may serve and which leave records; and bios that change
+//! sectors.
 
 pub(crate) mod copy;
 pub(crate) mod patience;

@@ -4,15 +4,16 @@
 //!
 //! For each page, in this order:
 //!
-//! 1. under RCU, find a record of the page's name, and take a reference to the folio that it names: from
-//!    here on only the folio is touched;
-//! 2. copy the page to a page of our own, without any lock: whatever it holds now, torn or not;
-//! 3. compare the digest of the copy with that of the record. If it is another, the page isn't what was read
-//!    any more: the record ends, and the next is tried, four at most;
-//! 4. copy it from the page of our own to the reader.
+//! 1. Under RCU, find a record of the page's name, and take a reference to the folio that the
+//!    record names. From here on only the folio is touched.
+//! 2. Copy the page to a page of our own, without any lock: whatever the page holds now, torn or
+//!    not.
+//! 3. Compare the digest of the copy with the digest on record. If they differ, the page no longer
+//!    holds what was read: the record ends, and the next one is tried, four at most.
+//! 4. Copy the page of our own to the reader.
 //!
-//! So bytes that aren't proven are in the page of our own only. A process that watches the reader's memory
-//! meanwhile sees what was there before, or the content of the block.
+//! So only the page of our own ever holds unproven bytes. A process that watches the reader's
+//! memory meanwhile sees either the old bytes or the content of the block.
 
 use core::ops::Range;
 
@@ -33,24 +34,24 @@ use crate::{
     layers::id::LayerId,
 };
 
-/// Donors of a page that are tried.
+/// Donors that are tried for a page, besides the donor of the page before.
 const MOST_TRIED: usize = 4;
 
-/// Distinct donors that a single read tells apart.
+/// Donor targets of a single read that are counted separately.
 const SOURCES: usize = 8;
 
-/// A part of a read that came from one donor.
+/// A part of a read that came from one donor target.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Source {
-    /// The target whose page cache it came from.
+    /// The target whose page cache the part came from.
     pub(crate) target_id: u32,
-    /// The target's layer.
+    /// The layer that the target was on.
     pub(crate) layer: LayerId,
-    /// How much; pages may be served in part.
+    /// Length of the part; pages may be served in part.
     pub(crate) sectors: u32,
 }
 
-/// Where the parts of a read came from.
+/// The donors of a read.
 #[derive(Default)]
 pub(crate) struct Sources {
     known: [Source; SOURCES],
@@ -74,29 +75,29 @@ impl Sources {
         }
     }
 
-    /// The parts whose donors are told apart.
+    /// Returns the parts whose donors are counted separately.
     pub(crate) fn known(&self) -> impl Iterator<Item = &Source> {
         self.known.iter().filter(|source| source.sectors != 0)
     }
 
-    /// Sectors from all other donors.
+    /// Returns the number of sectors from all other donors.
     pub(crate) fn others(&self) -> u32 {
         self.others
     }
 }
 
-/// What came of a read.
+/// The result of serving a read.
 #[derive(Default)]
 pub(crate) struct Served {
-    /// Whose.
+    /// Where the pages came from.
     pub(crate) sources: Sources,
-    /// How many of its pages, from the first on.
+    /// Pages that were served, from the read's first on.
     pub(crate) pages: u32,
-    /// Copies that were not what they should have been.
+    /// Copies that failed the proof.
     pub(crate) unproven: u32,
 }
 
-/// A part of a block, in bytes; at least one.
+/// A part of a block, in bytes; not empty.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct ByteRange {
     /// First byte in the block.
@@ -111,47 +112,50 @@ impl ByteRange {
         self.at + self.len
     }
 
-    /// The first page of the block that the extent overlaps, and the number of pages that it overlaps.
+    /// Returns the first page of the block that the range overlaps, and the number of pages that it
+    /// overlaps.
     pub(crate) fn pages(self) -> (u32, u32) {
         let first = self.at >> PAGE_SHIFT;
-        // RANGE: The end isn't before the page in which it begins.
+        // RANGE: The end isn't before the page in which the range begins.
         (first, self.end().div_ceil(1 << PAGE_SHIFT) - first)
     }
 
-    /// It is made up of whole pages.
+    /// Returns whether the range consists of whole pages.
     pub(crate) fn is_whole(self) -> bool {
         (self.at | self.len) % (1 << PAGE_SHIFT) == 0
     }
 
-    /// How many bytes come before the end of its page number `pages`, counted from its first.
+    /// Returns how many bytes of the range are in its first `pages` pages.
     pub(crate) fn up_to(self, pages: u32) -> u32 {
-        // RANGE: The extent has no fewer pages.
+        // RANGE: The range has at least `pages` pages.
         let end = (self.pages().0 + pages) << PAGE_SHIFT;
         end.min(self.end()).saturating_sub(self.at)
     }
 
-    /// Which bytes of page `page` of the block belong to it.
+    /// Returns which bytes of page `page` of the block belong to the range, as offsets in the page.
     fn in_page(self, page: u32) -> Range<usize> {
-        // RANGE: A page of the block.
+        // RANGE: `page` is a page of the block.
         let start = page << PAGE_SHIFT;
-        // CAST: No more than a page's.
+        // CAST: At most the size of a page.
         let within = |at: u32| at.saturating_sub(start).min(1 << PAGE_SHIFT) as usize;
         within(self.at)..within(self.end())
     }
 }
 
-/// What a read is served with.
+/// The copy engine: the table, the key and the scratch pages that serve a read.
 pub(crate) struct Engine<'a> {
     pub(crate) table: &'a AccessTable,
     pub(crate) key: &'a Key,
     pub(crate) scratch: &'a ScratchPages,
 }
 
-/// A folio that was found for one page, for the next, and the number of its page cache.
+/// The folio in which the last page was found, which may hold the next one, too, and the hash key
+/// of its page cache.
 type LastFolio = Option<(FolioRef, u64)>;
 
 impl Engine<'_> {
-    /// Fills `writer` with `extent` of `block`, from donors, as far as it goes.
+    /// Fills `writer` with `extent` of `block` from donors, up to the first page for which no
+    /// donor's copy is proven.
     // RANGE: Pages and bytes of `extent`, of which no more are served than there are.
     pub(crate) fn serve(
         &self,
@@ -183,9 +187,10 @@ impl Engine<'_> {
         served
     }
 
-    /// Copies what is in `extent` from page `page` of the block on, as far as a donor has it; the donor's run
-    /// begins with the page's stretch. Returns how many pages were proven, and whether the next one wasn't.
-    // RANGE: `page` is one of the extent's, and the donor has no pages beyond its stretch.
+    /// Copies what is in `extent` from page `page` of the block on, as far as a donor has it; page
+    /// 0 of the donor is the first page of the extent that holds page `page`. Returns how many
+    /// pages were proven, and whether the copy of the next page failed the proof.
+    // RANGE: `page` is one of `extent`'s, and the donor has no pages beyond its cached extent.
     #[inline]
     fn copy_run(
         &self,
@@ -212,7 +217,8 @@ impl Engine<'_> {
         (most, false)
     }
 
-    /// Copies `part` of page `at` of the donor's run.
+    /// Copies `part` of page `at` of the donor's cached extent to the reader, if the page is
+    /// proven.
     #[inline]
     fn copy_page(
         &self,
@@ -257,14 +263,14 @@ impl Engine<'_> {
     }
 }
 
-/// What came of a donor's page.
+/// The result of copying a donor's page.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Copied {
-    /// The reader has it.
+    /// The copy was proven, and the reader has it.
     Proven,
-    /// It isn't what it was.
+    /// The copy failed the proof.
     Unproven,
-    /// It isn't there any more, or can't be copied now.
+    /// The page isn't cached any more, or can't be copied now.
     Nothing,
 }
 

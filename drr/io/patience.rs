@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long a target's reads wait for another's of the same data, and when whole blocks are written.
+//! How long a target's reads wait for another target's read of the same data, and when whole blocks
+//! are written.
 //!
-//! To wait pays as long as the other's reads don't take much longer than the target's own would. The other's
-//! container may be throttled (`io.max`), far below what can be seen here, and each of its reads may end just in
-//! time. So a target knows how long its own reads from the disk take at the worst ([`OwnReads`]), and of each target it
-//! is known how long others have lately waited for its reads ([`Lag`]). If that is many times as long, or long and
-//! there is nothing to compare it with, one read doesn't wait, to find out: it *probes*. If it turns out to take
-//! much less time, nobody waits for the other any more, for a while.
+//! Waiting pays as long as the other target's reads don't take much longer than the target's own
+//! would. The other container may be throttled (`io.max`), which the target can't see, and each of
+//! its reads may end just in time. So a target knows the longest time that its own reads from the
+//! disk take ([`OwnReads`]), and of each target it is known how long other targets have lately
+//! waited for its reads ([`Lag`]). If the waits are several times as long as own reads, or long and
+//! there is nothing to compare them with, one read doesn't wait, but measures: it *probes*. If the
+//! probe takes much less time, no read waits for the other target for a while.
 //!
-//! All times are in jiffies. Two reads at once may count as one, and times may be out of order by a little: all of it
-//! is a matter of experience.
+//! All times are in jiffies. Two concurrent reads may count as one, and times may be slightly out
+//! of order: the figures are estimates.
 
 use kernel::{
     prelude::*,
@@ -18,50 +20,53 @@ use kernel::{
     time::msecs_to_jiffies,
 };
 
-/// The longest that anybody waits, in milliseconds: longer than any healthy disk takes.
+/// The longest wait for another target's read, in milliseconds: longer than any healthy disk takes.
 const MOST_MS: u32 = 1000;
-/// What anybody may wait, in milliseconds: single reads take longer than others.
+/// A wait that is always allowed, in milliseconds: single reads take longer than others.
 const LIMIT_MS: u32 = 250;
-/// Waits of which the mean is less than that, in milliseconds, are nobody's fault.
+/// Waits with a mean of up to this, in milliseconds, don't count as slow.
 const LEAST_MS: u32 = 20;
-/// A wait that makes those probe who know nothing, in milliseconds.
+/// Mean of fewer than [`WAITS`] waits, in milliseconds, above which a target probes that doesn't
+/// know the time of its own reads.
 const LONG_MS: u32 = 100;
-/// How many times as long as own reads another's may take.
+/// How many times as long as own reads another target's reads may take.
 const TIMES: u64 = 4;
-/// How long it is known how long own reads take, in milliseconds.
+/// How long the time of own reads is known after the last of them, in milliseconds.
 const KNOWN_MS: u32 = 10_000;
-/// A write of a whole block that takes longer, in milliseconds, is the last for a while.
+/// A whole-block write that takes longer than this, in milliseconds, is the last for a while.
 const WHOLE_MS: u32 = 500;
-/// Such writes before one of a part is made to find out how long that takes: of many, few are spent on that.
+/// Whole-block writes before a write of a part measures how long parts take: many, as each
+/// measurement costs a copy in dm-thin.
 const WHOLE_WRITES: u32 = 16;
-/// Waits for the same other before anything is made of it.
+/// Waits for the same target's reads before a read probes; [`LONG_MS`] is the exception.
 pub(crate) const WAITS: u32 = 3;
-/// How fast bad moments are forgotten: a part of one to the power of two with each read.
+/// log2 of the part that each read takes off the longest time: 1/16.
 const DECAY: u32 = 4;
-/// How long something isn't done the first time, and at the most, in milliseconds; four times as long with each time
-/// that follows soon.
+/// The shortest and the longest restraint, in milliseconds; a restraint that soon follows another
+/// is four times as long.
 const RESTRAINT_MS: [u32; 2] = [1000, 64_000];
 
 fn jiffies(ms: u32) -> u64 {
-    // CAST: Fits.
+    // CAST: A `c_ulong` fits.
     msecs_to_jiffies(ms) as u64
 }
 
-/// `waited` is much longer than an own read that takes so long, and worth the trouble.
+/// Returns whether `waited` is much longer than an own read that takes `own`, and long enough to
+/// matter.
 fn is_slow(waited: u64, own: u64) -> bool {
     waited > own.saturating_mul(TIMES).max(jiffies(LEAST_MS))
 }
 
-/// How long a target's reads from the disk take.
+/// Times of a target's reads from the disk.
 pub(crate) struct OwnReads {
-    /// At the worst.
+    /// The longest time, which decays.
     worst: Atomic<u64>,
-    /// When the last of them ended, and 0 if none has.
+    /// When the last of them ended; 0 if none has.
     known: Atomic<u64>,
 }
 
 impl OwnReads {
-    /// Nothing is known.
+    /// Creates an estimate that knows nothing yet.
     pub(crate) fn new() -> Self {
         Self {
             worst: Atomic::new(0),
@@ -69,28 +74,28 @@ impl OwnReads {
         }
     }
 
-    /// The disk may be another by now.
+    /// Forgets the times, as the disk may be another one now.
     pub(crate) fn forget(&self) {
         self.known.store(0, Relaxed);
     }
 
-    /// How long they take at the worst, if any has come lately.
+    /// Returns the longest time that own reads take, or [`None`] if none has ended lately.
     pub(crate) fn worst(&self, now: u64) -> Option<u64> {
         let known = self.known.load(Relaxed);
         let lately = known != 0 && now.saturating_sub(known) <= jiffies(KNOWN_MS);
         lately.then(|| self.worst.load(Relaxed))
     }
 
-    /// One has ended, and took so long.
+    /// Learns that a read took `time` and has ended at `now`.
     pub(crate) fn took(&self, time: u64, now: u64) {
         let old = self.worst(now).unwrap_or(0);
         self.worst
-            // RANGE: Takes off a part of it.
+            // RANGE: Takes off a part of `old`.
             .store(time.max(old - old.div_ceil(1 << DECAY)), Relaxed);
         self.known.store(now.max(1), Relaxed);
     }
 
-    /// How long to wait for another's read.
+    /// Returns how long to wait for another target's read.
     pub(crate) fn patience(&self, now: u64) -> u64 {
         let most = jiffies(MOST_MS);
         self.worst(now).map_or(most, |own| {
@@ -99,11 +104,11 @@ impl OwnReads {
     }
 }
 
-/// Something that isn't done for a while, since it took too long.
+/// A period in which something isn't done, because it took too long.
 struct Restraint {
     /// When the restraint ends.
     until: Atomic<u64>,
-    /// How long the last one was.
+    /// How long the last restraint was.
     length: Atomic<u64>,
 }
 
@@ -124,13 +129,13 @@ impl Restraint {
         now < self.until.load(Relaxed)
     }
 
-    /// It was done, and has taken too long or not. Ignored while the restraint is on.
+    /// Learns whether it took too long when it was done. Ignored while the restraint is on.
     fn tell(&self, too_long: bool, now: u64) {
         if self.is_on(now) {
             return;
         }
         let last = self.length.load(Relaxed);
-        // What came long ago is forgotten.
+        // A restraint that ended longer ago than it lasted is forgotten.
         let soon = now.saturating_sub(self.until.load(Relaxed)) <= last;
         let [least, most] = RESTRAINT_MS.map(jiffies);
         let length = match too_long {
@@ -143,32 +148,33 @@ impl Restraint {
     }
 }
 
-/// What to do about another's read, or whether to write a whole block.
+/// Advice on another target's read in flight, or on a write of a part of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Advice {
     /// Wait for the read; write the whole block.
     Follow,
-    /// Don't.
+    /// Don't wait; write the part.
     Leave,
-    /// Don't, and see how long an own read takes: [`Lag::judge`].
+    /// As [`Advice::Leave`], and pass the time that it takes to [`Lag::judge`].
     Probe,
 }
 
-/// How long others wait for a target's reads.
+/// The time that other targets wait for a target's reads.
 pub(crate) struct Lag {
     /// Waits that a judgement needs.
     enough: u32,
-    /// How often they have waited, since it was last judged, and how long, a moving average.
+    /// Waits since the last judgement, and their moving average.
     waits: Atomic<u32>,
     mean: Atomic<u64>,
-    /// A read is on its way to find out whether that has to be. Given up after a while.
+    /// When a probe was sent that hasn't ended; 0 if there is none. After [`MOST_MS`] another may
+    /// be sent.
     probing: Atomic<u64>,
-    /// Nobody waits.
+    /// While this is on, no read waits for the target's reads.
     restraint: Restraint,
 }
 
 impl Lag {
-    /// Nobody has waited yet; a judgement needs `enough` waits.
+    /// Creates an estimate without waits; a judgement needs `enough` waits.
     pub(crate) fn new(enough: u32) -> Self {
         Self {
             enough,
@@ -179,18 +185,19 @@ impl Lag {
         }
     }
 
-    /// The disk may be another by now.
+    /// Forgets waits and restraint, as the disk may be another one now.
     pub(crate) fn forget(&self) {
         self.waits.store(0, Relaxed);
         self.restraint.forget();
     }
 
-    /// Whether to wait for the target's reads at all.
+    /// Returns whether no read is to wait for the target's reads for now.
     pub(crate) fn is_restrained(&self, now: u64) -> bool {
         self.restraint.is_on(now)
     }
 
-    /// What a target is to do about one of these reads. Its own take `own` at the worst, if that is known.
+    /// Returns what another target is to do about one of these reads. `own` is the longest time
+    /// that the other target's own reads take, if known.
     pub(crate) fn advice(&self, own: Option<u64>, now: u64) -> Advice {
         if self.is_restrained(now) {
             return Advice::Leave;
@@ -209,7 +216,7 @@ impl Lag {
         }
     }
 
-    /// Another target's read has waited `time` for one of these, in vain or not.
+    /// Learns that another target's read has waited `time` for one of these, successfully or not.
     pub(crate) fn waited(&self, time: u64) {
         let waits = self.waits.load(Relaxed);
         let mean = match waits {
@@ -226,7 +233,7 @@ impl Lag {
         self.waits.store(waits.saturating_add(1), Relaxed);
     }
 
-    /// A probe has ended, and took `time`.
+    /// Judges the waits: a probe has ended, and took `time`.
     pub(crate) fn judge(&self, time: u64, now: u64) {
         self.probing.store(0, Relaxed);
         self.waits.store(0, Relaxed);
@@ -238,36 +245,38 @@ impl Lag {
     }
 }
 
-/// Whether whole blocks are written instead of parts.
+/// The decision whether whole blocks are written instead of parts.
 ///
-/// A whole block costs its writer's control group more bytes than the part. Where bytes are short (`io.max`), whole
-/// blocks take longer than parts, for all that dm-thin then has to copy: one part is written to find out. Where many
-/// writes wait for each other, both kinds take long and a comparison tells nothing. So parts are written after any
-/// whole block that took longer than [`WHOLE_MS`]. If the disk itself is slow, this is no worse than dm-thin alone.
+/// A whole block costs its writer's control group more bytes than the part. Where bandwidth is
+/// limited (`io.max`), the whole block takes longer than the part, although dm-thin copies the
+/// block for the part: one part is written to measure this. Where many writes wait for each other,
+/// both kinds take long and a comparison tells nothing. So only parts are written for a while after
+/// a whole-block write that took longer than [`WHOLE_MS`]. If the disk itself is slow, this is no
+/// worse than dm-thin alone.
 pub(crate) struct FullBlockWrites(Lag);
 
 impl FullBlockWrites {
-    /// Nothing is known.
+    /// Creates an estimate that knows nothing yet.
     pub(crate) fn new() -> Self {
         Self(Lag::new(WHOLE_WRITES))
     }
 
-    /// The disk may be another by now.
+    /// Forgets times and restraint, as the disk may be another one now.
     pub(crate) fn forget(&self) {
         self.0.forget();
     }
 
-    /// Whether none is to be made for now.
+    /// Returns whether no whole block is to be written for now.
     pub(crate) fn is_restrained(&self, now: u64) -> bool {
         self.0.is_restrained(now)
     }
 
-    /// What to do about the next: [`Advice::Follow`] is to write the whole.
+    /// Returns what to do with the next write: [`Advice::Follow`] is to write the whole block.
     pub(crate) fn advice(&self, now: u64) -> Advice {
         self.0.advice(Some(0), now)
     }
 
-    /// A whole block has been written, in so long.
+    /// Learns that a whole-block write took `time`, and has ended at `now`.
     pub(crate) fn took(&self, time: u64, now: u64) {
         self.0.waited(time);
         if time > jiffies(WHOLE_MS) {
@@ -275,7 +284,7 @@ impl FullBlockWrites {
         }
     }
 
-    /// A part has been written to find out.
+    /// Judges whole-block writes: the write of a part to measure took `time`.
     pub(crate) fn judge(&self, time: u64, now: u64) {
         self.0.judge(time, now);
     }
@@ -291,7 +300,7 @@ mod tests {
         jiffies(ms)
     }
 
-    /// How many waits it takes until a read probes.
+    /// Returns how many waits it takes until a read probes.
     fn waits_until_probe(lag: &Lag, own: Option<u64>, time: u32) -> Option<u32> {
         (1..=10).find(|_| {
             lag.waited(ms(time));
@@ -307,10 +316,11 @@ mod tests {
         assert_eq!(own.patience(NOW), ms(LIMIT_MS));
         own.took(ms(800), NOW);
         assert_eq!(own.patience(NOW), ms(MOST_MS));
-        // Better moments don't make it forget at once. Nor does a clock that another CPU has read a little earlier.
+        // Better times don't make it forget at once. Nor does a clock that another CPU has read a
+        // little earlier.
         own.took(ms(10), NOW + 1);
         assert!(own.worst(NOW) > Some(ms(700)));
-        // But with time.
+        // With time it forgets.
         let later = NOW + ms(KNOWN_MS) + 2;
         assert_eq!(own.worst(later), None);
         own.took(ms(10), later);
@@ -325,7 +335,7 @@ mod tests {
             let lag = Lag::new(WAITS);
             assert_eq!(lag.advice(None, NOW), Advice::Follow);
             assert_eq!(waits_until_probe(&lag, None, time), waits);
-            // One read is enough.
+            // One probe is enough.
             assert_eq!(lag.advice(None, NOW), Advice::Follow);
         }
     }
@@ -334,7 +344,7 @@ mod tests {
     fn who_takes_many_times_as_long_is_left() {
         let (lag, other) = (Lag::new(WAITS), Lag::new(WAITS));
         let own = Some(ms(20));
-        // It doesn't matter whose reads come in between.
+        // Waits for one target don't count for the other.
         for lag in [&lag, &other, &lag, &other] {
             lag.waited(ms(250));
             assert_eq!(lag.advice(own, NOW), Advice::Follow);
@@ -346,7 +356,7 @@ mod tests {
         let mut now = NOW;
         while restraint <= most {
             assert_eq!(lag.advice(own, now), Advice::Leave);
-            // One that comes late with the same doesn't make it worse.
+            // A late probe with the same result doesn't lengthen the restraint.
             lag.judge(ms(20), now);
             now += restraint;
             assert_eq!(lag.advice(own, now), Advice::Follow);
@@ -365,7 +375,7 @@ mod tests {
     fn whole_blocks_only_where_they_are_quick() {
         let whole = FullBlockWrites::new();
         let [least, _] = RESTRAINT_MS.map(ms);
-        // Each of them takes long, and so would a part.
+        // Whole blocks take 80 ms. A part takes half of that first, and a tenth later.
         for time in [40, 8] {
             for _ in 0..WHOLE_WRITES {
                 assert_eq!(whole.advice(NOW), Advice::Follow);
@@ -375,10 +385,11 @@ mod tests {
             assert_eq!(whole.advice(NOW), Advice::Follow);
             whole.judge(ms(time), NOW);
         }
-        // It wouldn't.
+        // A tenth is much less.
         assert_eq!(whole.advice(NOW), Advice::Leave);
         assert_eq!(whole.advice(NOW + least), Advice::Follow);
-        // All take so long that something is short. Those that were sent before don't count.
+        // Whole blocks take longer than `WHOLE_MS`; another one during the restraint doesn't
+        // lengthen it.
         let now = NOW + least;
         whole.took(ms(WHOLE_MS + 20), now);
         whole.took(ms(WHOLE_MS + 20), now + 1);

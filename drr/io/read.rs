@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Serves a read: from donors, from another read of the same data that is in flight, or from the disk.
+//! Serves a read: from donors, from another read of the same data that is in flight, or from the
+//! disk.
 
 use kernel::{prelude::*, sync::atomic::Relaxed, sync::rcu};
 
@@ -30,53 +31,55 @@ use crate::{
     target::Drr,
 };
 
-/// Fewest pages in a row with donors that are served from the middle of a read: with fewer, to split the
-/// disk's request costs more than the copy saves. At the beginning and at the end of a read any number is.
+/// Fewest donor pages in a row worth serving from the middle of a read: with fewer, splitting the
+/// disk request costs more than the copy saves. At the beginning and at the end of a read any
+/// number is served.
 const WORTH_PAGES: u32 = 4;
 
-/// Most pages of a read that goes to pages of our own: metadata is read in pieces no larger than that.
+/// Most pages of a private read: metadata is read in pieces no larger than that.
 const MOST_PRIVATE_PAGES: u32 = 4;
 
-/// Where a read goes.
+/// The part of a shared block that a read is for, and how it was found.
 #[derive(Clone, Copy)]
 pub(crate) struct MappedRange {
     /// The name of the block's content.
     pub(crate) block: Block,
-    /// Which part of the block.
+    /// The part of the block.
     pub(crate) extent: ByteRange,
-    /// The layer that it is read from.
+    /// The layer that is read from.
     pub(crate) layer: LayerId,
-    /// When the mapping was looked up, if it wasn't being changed.
+    /// The block's epoch when the mapping was looked up, if its cell was quiet.
     stamp: Option<Epoch>,
     binding: u64,
 }
 
-/// What travels with a bio.
+/// Per-bio data of the target.
 #[derive(Default)]
 pub(crate) struct PerBioData {
     /// The layer that wrote the block that a read is for.
     owner: Option<LayerId>,
-    /// The target whose read it has followed, or might have; 0 for none.
+    /// The target whose read in flight this read has followed, or could have; 0 for none.
     followed: u32,
-    /// When it began to wait for that, and then when it was sent to the disk. For a write, when it was
+    /// When a read began to wait, and then when it was sent to the disk. For a write, when it was
     /// decided whether to write the whole block.
     pub(crate) since: Option<Since>,
-    /// A probe: a read that doesn't wait, or a write of a part, whose time is measured.
+    /// Whether this is a probe: a read that doesn't wait, or a write of a part, whose time is
+    /// measured.
     pub(crate) probes: bool,
-    /// The read was served.
+    /// Whether the read was served.
     pub(crate) served: bool,
     /// The pages of a read.
     pub(crate) filled: Filled,
-    /// The shared block that they are from.
+    /// The part of a shared block that a read is for.
     pub(crate) place: Option<MappedRange>,
-    /// Whose pages they were copied from, until the disk agrees (paranoid).
+    /// Thin id of the first donor, for the comparison with the disk (paranoid).
     pub(crate) donor: u32,
-    /// The blocks that a write is in.
+    /// The locks of the blocks that a write changes.
     pub(crate) locked: Locked,
 }
 
 impl Drr {
-    /// A read comes in.
+    /// Maps a read.
     pub(crate) fn read<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
         bio.data().filled = Filled::by(&bio);
         if self.handle.key().is_none() {
@@ -99,8 +102,8 @@ impl Drr {
         self.serve(bio, place, 1)
     }
 
-    /// Serves as much of a read as donors have; or looks elsewhere, and comes back no more than
-    /// `again` times.
+    /// Serves as many pages of a read, from its first on, as donors have. If this is none, follows
+    /// another read or goes to the disk; looks for donors again no more than `again` times.
     fn serve<'a>(&'a self, mut bio: Bio<'a, Self>, mut place: MappedRange, again: u32) -> Mapped {
         let served = self.copy_to(&mut bio, &place);
         if served.pages == 0 {
@@ -109,7 +112,7 @@ impl Drr {
             let table = self.handle.table();
             let alone = table.before_donors(&guard, &place.block, first, count, WORTH_PAGES);
             drop(guard);
-            // Not even one if there is a donor by now.
+            // 0 if the first pages have donors by now, or donors that couldn't be copied.
             let alone = if alone == 0 { count } else { alone };
             return self.fetch(bio, place, alone, again);
         }
@@ -117,7 +120,7 @@ impl Drr {
         self.hit(bio, &served.sources)
     }
 
-    /// Copies what donors have to a read.
+    /// Copies to a read what donors have, and returns how much.
     fn copy_to(&self, bio: &mut Bio<'_, Self>, place: &MappedRange) -> Served {
         let Some(engine) = self.handle.engine() else {
             return Served::default();
@@ -127,7 +130,9 @@ impl Drr {
         served
     }
 
-    /// Has the first `pages` of a read wait for another read of them that is in flight, or sends them to the disk.
+    /// Parks the first `pages` pages of a read behind another read of them that is in flight, or
+    /// sends them to the disk. Looks for donors again, no more than `again` times, if another read
+    /// may have ended meanwhile.
     fn fetch<'a>(
         &'a self,
         mut bio: Bio<'a, Self>,
@@ -167,11 +172,11 @@ impl Drr {
             }
             Entry::Vacant(vacant) => Some(vacant),
         };
-        // A read that was in flight when donors were looked for, and has ended before we looked here, has left
-        // records by now.
+        // A read that was in flight when donors were looked for, and has ended since, has left
+        // records.
         if again != 0 && vacant.is_some() && self.donors_came(&place, first, pages) {
             drop(vacant);
-            // RANGE: Not 0.
+            // RANGE: `again` isn't 0.
             return self.serve(bio, place, again - 1);
         }
         let pages = vacant.as_ref().map_or(pages, |vacant| vacant.pages());
@@ -198,7 +203,8 @@ impl Drr {
         table.before_donors(&guard, &place.block, first, count, worth) < count
     }
 
-    /// Its pages will be on record when it has ended, for all that can be told now, and it isn't slower than
+    /// Returns whether other reads may follow this one: as far as can be told before it is sent,
+    /// its pages will be on record when it has ended, and the target's reads aren't slower than
     /// others.
     fn may_lead(
         &self,
@@ -219,8 +225,8 @@ impl Drr {
                 .unwrap_or(false)
     }
 
-    /// Others may write to its memory while it is read, though it belongs to a page cache; or it belongs to none, but
-    /// what is read may be kept.
+    /// Returns whether a read is to be private: its memory belongs to a page cache but may be
+    /// written to during the read, or belongs to none but the metadata that is read may be kept.
     fn wants_privacy(&self, bio: &Bio<'_, Self>, place: &MappedRange) -> bool {
         place.stamp.is_some()
             && !self.features.no_donate
@@ -235,7 +241,7 @@ impl Drr {
             }
     }
 
-    /// Has a read come from the disk by way of pages of our own.
+    /// Sends a private read to the disk, or `bio` itself if there is no memory.
     fn fetch_privately<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
         let (sector, disk) = (bio.sector(), self.thin.device().bdev());
         let (owner, sectors, metadata) = (bio.data().owner, bio.sectors(), bio.metadata());
@@ -250,7 +256,7 @@ impl Drr {
         }
     }
 
-    /// A read goes on that has followed another's.
+    /// Goes on with a read that has followed another, for the reason `why`. Process context.
     pub(crate) fn followed<'a>(&'a self, mut bio: Bio<'a, Self>, why: Wake) -> Mapped {
         let now = Since::now();
         let (leader, since) = (bio.data().followed, bio.data().since.replace(now));
@@ -262,7 +268,7 @@ impl Drr {
         let Some(place) = bio.data().place else {
             return self.missed(bio, Miss::Left);
         };
-        // As a whole, since it can't be divided any more.
+        // Served only as a whole, since a bio can't be divided after it was parked.
         let served = self.copy_to(&mut bio, &place);
         if served.pages != place.extent.pages().1 {
             return self.missed(bio, Miss::Left);
@@ -273,8 +279,8 @@ impl Drr {
         self.hit(bio, &served.sources)
     }
 
-    /// A read has ended well. If it came from the disk, and is one that others may have waited for or that has waited, learns
-    /// from the time that it took.
+    /// Learns from the time that a successful read took, if it came from the disk and either could
+    /// be followed or could have followed another.
     pub(crate) fn learn_time(&self, passage: &PerBioData) {
         let Some(since) = passage.since.filter(|_| !passage.served) else {
             return;
@@ -290,7 +296,7 @@ impl Drr {
         }
     }
 
-    /// What to do about a read of `other`'s that is in flight.
+    /// Returns what to do about a read in flight of the target `other`.
     fn advice(&self, other: u32, now: Since) -> Advice {
         let own = self.own_reads.worst(now.jiffies());
         let targets = &self.handle.table().targets;
@@ -299,7 +305,7 @@ impl Drr {
             .unwrap_or(Advice::Leave)
     }
 
-    /// Completes a read whose data is there.
+    /// Completes a read that was served; in paranoid mode, once it was compared with the disk.
     fn hit<'a>(&'a self, mut bio: Bio<'a, Self>, sources: &Sources) -> Mapped {
         let (owner, metadata) = (bio.data().owner, bio.metadata());
         let (sector, sectors) = (bio.sector(), bio.sectors());
@@ -325,7 +331,7 @@ impl Drr {
             .next()
             .map_or(0, |source| source.layer.thin_id);
         let disk = self.thin.device().bdev();
-        // What can't be compared isn't served.
+        // A read that can't be compared isn't served.
         match read_again(bio, self, disk, sector) {
             Ok(mapped) => {
                 account();
@@ -338,7 +344,7 @@ impl Drr {
         }
     }
 
-    /// What tracepoints tell of donors.
+    /// Describes the donors of a read for tracepoints.
     fn donor(&self, sources: &Sources) -> trace::Donor {
         let others = u32::from(sources.others() != 0);
         let Some(first) = sources.known().next() else {
@@ -355,7 +361,7 @@ impl Drr {
         }
     }
 
-    /// Takes only the first `pages` of a read; the rest comes as another.
+    /// Shortens a read to its first `pages` pages; device-mapper sends the rest as another bio.
     fn accept(&self, bio: &mut Bio<'_, Self>, place: &mut MappedRange, pages: u32) {
         let len = place.extent.up_to(pages);
         if len == 0 || len >= place.extent.len {
@@ -378,7 +384,9 @@ impl Drr {
         self.forward(bio)
     }
 
-    /// Finds the shared data block that `sectors` from `sector` on are in, and who wrote it.
+    /// Finds the block that the `sectors` sectors from `sector` on are in. Returns the layer that
+    /// wrote the block, if known, and the part of the block, or the reason why donors can't serve
+    /// it. May sleep.
     pub(crate) fn place_at(
         &self,
         sector: u64,
@@ -402,7 +410,7 @@ impl Drr {
         } else {
             let memory = self.memory_of(layer, block);
             if memory.unshared() {
-                // It was written after all snapshots, so by this layer.
+                // An unshared block was mapped after all snapshots, so this layer wrote it.
                 let (_, owner) = self.handle.tree().owner(layer, u32::MAX);
                 return (owner, Err(Miss::Unshared));
             }
@@ -438,15 +446,15 @@ impl Drr {
         (owner, place())
     }
 
-    /// What is known of virtual block `block` of `layer`.
+    /// Returns the entry that remembers whether virtual block `block` of `layer` is unshared.
     pub(crate) fn memory_of(&self, layer: ThinId, block: u64) -> Memory<'_> {
         let binding = self.thin.thin().binding();
         self.handle.table().unshared.at(layer, block, binding)
     }
 
-    /// Looks up where `sector` is mapped, in virtual block `block` of `layer`, whose stamp was taken
-    /// before, as was what is known of it; and keeps what comes of it. Takes the stamp away if it doesn't
-    /// tell of all changes.
+    /// Looks up where `sector` is mapped, in virtual block `block` of `layer`, and caches the
+    /// result. `stamp` and `memory` are the block's, and were taken before; `stamp` is cleared if
+    /// it may have missed a change.
     fn look_up(
         &self,
         sector: u64,
@@ -477,7 +485,8 @@ impl Drr {
         Ok(mapping)
     }
 
-    /// The stamp is good for `layer` only; the thin device's table may have been replaced.
+    /// Checks that `mapping` is one of `layer`, for which the epoch was taken: the thin device's
+    /// table may have been replaced.
     fn check_layer(&self, layer: ThinId, mapping: &Mapping) -> Result<(), Miss> {
         let now = ThinId::new(mapping.pool, mapping.thin_id);
         if mapping.block_sectors != self.block_sectors {
@@ -493,8 +502,8 @@ impl Drr {
         Ok(())
     }
 
-    /// The mapping of `place` has been left alone since it was looked up, and the thin device's table is the
-    /// same.
+    /// Returns whether the mapping of `place` has been left alone since before it was looked up,
+    /// and the thin device's table is the same.
     pub(crate) fn still_there(&self, place: &MappedRange) -> bool {
         place
             .stamp

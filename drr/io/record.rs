@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The birth of records: what a read has filled, under the digests of its pages.
+//! Makes records of the pages that a read has filled, with their digests.
 //!
-//! What came from the disk is hashed, and compared with what is known of the same content. What was served
-//! has the digests that it was proven with.
+//! Pages from the disk are hashed, and compared with the digests that are known of the same
+//! content. Pages that were served have the digests that proved them.
 
 use kernel::prelude::*;
 
@@ -28,11 +28,11 @@ use crate::{
     target::Drr,
 };
 
-/// Most pages of a read that are hashed and recorded, but for the rest of a stretch: 1 MiB takes a fifth of a
-/// millisecond.
+/// Most pages of a read that are hashed and recorded, except that no part of an extent is cut:
+/// hashing 1 MiB takes a fifth of a millisecond.
 const MOST_RECORDED: u32 = 256;
 
-/// Pages that follow each other in a stretch of a block, and in a page cache.
+/// Pages that follow each other in an extent of a block, and in a page cache.
 struct Batch<'a> {
     /// The first page's number in the block.
     page: u32,
@@ -40,8 +40,8 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Adds `next`, which are pages of a stretch from page `page` of the block on, to `batch`, or begins another with
-    /// them if they don't follow. Returns the batch that is complete by that.
+    /// Adds `next`, the pages of an extent from page `page` of the block on, to `batch`; if they
+    /// don't follow it, starts another batch with them. Returns the batch that is complete, if any.
     fn join(batch: &mut Option<Self>, page: u32, next: CachedPages<'a>) -> Option<Self> {
         let extend = |batch: &mut Self| {
             // RANGE: Pages of one block.
@@ -56,7 +56,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// The pages whose memory is nobody's but the read's.
+/// Returns the pages if only the read can write to their memory.
 fn alone(pages: FilledPages<'_>) -> Option<ReadPages<'_>> {
     match pages {
         FilledPages::Alone(pages) => Some(pages),
@@ -69,8 +69,9 @@ impl PrivateReads for Drr {
         &self.handle.pool.metadata
     }
 
-    /// Records the page of the buffer, if there is one, and the page of our own, which is kept for when the file system
-    /// modifies the first. Whatever becomes of either, the digest is that of what came from the disk.
+    /// Records the buffer's page, if there is one, and the private page, which is kept for when the
+    /// file system modifies the buffer. Whatever happens to either page, the digest is that of the
+    /// bytes from the disk.
     fn page_read(
         &self,
         passage: &PerBioData,
@@ -84,14 +85,15 @@ impl PrivateReads for Drr {
         if !self.still_there(place) {
             return;
         }
-        // RANGE: A page of the extent.
+        // RANGE: A page of the read.
         let at = place.extent.pages().0 + at;
         let digest = [key.digest(page.words())];
         let locked = buffer.as_ref().and_then(BufferPage::try_lock);
         let pages = locked.as_ref().map(CachedPages::buffer);
         self.record_pages(place, at, pages, &digest);
         let table = self.handle.table();
-        // Readers that weren't served read pages again that are kept; two at once may each keep one.
+        // A read that wasn't served may be of a page that the store has; of two at once, each may
+        // add a page.
         if self.features.no_meta_cache
             || self.features.no_donate
             || !table.directory().has_room()
@@ -120,13 +122,14 @@ impl Drr {
 
     /// Records what a read has filled from the disk, with the digests of its pages.
     ///
-    /// It is the content that `place` names if the mapping has been left alone since before it was looked up.
+    /// The pages hold the content that `place` names if the mapping has been left alone since
+    /// before it was looked up. Any context.
     pub(crate) fn record(&self, bio: &EndedBio<'_, Self>, place: &MappedRange, key: &Key) {
         if !place.extent.is_whole() && Rule::WholePages.on() || !self.still_there(place) {
             return;
         }
         let (first, count) = place.extent.pages();
-        // What can't be recorded is compared all the same.
+        // Pages that can't be recorded are still compared.
         let table = self.handle.table();
         let records = !self.features.no_donate && table.directory().has_room();
         if !records && !table.knows(&place.block, first, count) {
@@ -144,7 +147,7 @@ impl Drr {
         let pages = bio.data().filled.pages(bio).filter_map(alone);
         let parts = pages.flat_map(|pages| pages.parts(first, page_bitmap::PAGES));
         for part in parts.take_while(|part| part.offset() < MOST_RECORDED) {
-            // RANGE: A page of the extent.
+            // RANGE: A page of the read.
             let page = first + part.offset();
             if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&part)) {
                 record(full, &digests);
@@ -162,8 +165,8 @@ impl Drr {
         }
     }
 
-    /// Records pages of a stretch from page `page` of the block on, which have these digests; or only compares
-    /// them, if they aren't to be had.
+    /// Records pages of an extent from page `page` of the block on, which have these digests. Only
+    /// compares the digests if `pages` is [`None`], or the target doesn't donate.
     fn record_pages(
         &self,
         place: &MappedRange,
@@ -199,7 +202,7 @@ impl Drr {
         }
     }
 
-    /// Records what a read was served, under the digests that it was proven with.
+    /// Records the pages of a read that was served, with the digests that proved them. Any context.
     pub(crate) fn inherit(&self, bio: &EndedBio<'_, Self>, place: &MappedRange) {
         if self.features.no_donate || !place.extent.is_whole() {
             return;
@@ -210,7 +213,7 @@ impl Drr {
             match pages {
                 FilledPages::Alone(pages) => {
                     for part in pages.parts(first, page_bitmap::PAGES) {
-                        // RANGE: A page of the extent.
+                        // RANGE: A page of the read.
                         let page = first + part.offset();
                         if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&part))
                         {
@@ -220,7 +223,7 @@ impl Drr {
                 }
                 FilledPages::Buffers(buffer) => {
                     if let Some(locked) = buffer.try_lock() {
-                        // RANGE: A page of the extent.
+                        // RANGE: A page of the read.
                         let page = first + buffer.offset();
                         let pages = CachedPages::buffer(&locked);
                         self.inherit_pages(place, &Batch { page, pages });
@@ -240,7 +243,8 @@ impl Drr {
         trace!(record, self.traced_pages(place, batch.page, recorded));
     }
 
-    /// What tracepoints tell of `pages` pages from page `page` of a block on, which are on record now.
+    /// Describes `pages` pages from page `page` of a block on, which are on record now, for
+    /// tracepoints.
     fn traced_pages(&self, place: &MappedRange, page: u32, pages: u32) -> trace::Pages {
         trace::Pages {
             dev: self.md.bdev().dev_t(),

@@ -1,24 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A write, or whatever else changes sectors.
+//! Writes, and other bios that change sectors.
 //!
-//! dm-thin answers a write to a part of a shared block with a copy: it reads the whole block from the
-//! disk, writes it elsewhere, and then writes the part. A write of the whole block it just sends
-//! elsewhere. So if donors have the rest of the block, the whole is written here instead.
+//! dm-thin answers a write to a part of a shared block with a copy: it reads the whole block from
+//! the disk, writes it elsewhere, and then writes the part. For a write of the whole block dm-thin
+//! only writes elsewhere. So if donors have the rest of the block, the target writes the whole
+//! block instead.
 //!
-//! What is copied from donors must not be written over what another write has put there meanwhile:
+//! Bytes that were copied from donors must not overwrite what another write has put there
+//! meanwhile:
 //!
-//! - a write that was there first, and may not have ended, is in the block's lock
-//!   ([`dm::io::block_lock`]), which then can't be had exclusively: nothing is made of it;
-//! - one that comes later finds the lock taken, and waits until the whole block has been written;
-//! - one that has ended before has changed the mapping: dm-thin breaks sharing before it completes
-//!   a write. The mapping is looked up with the lock taken, and the block isn't shared any more;
-//! - one that passes another target on the same thin device has the same lock;
-//! - one that passes no target changes the mapping as well, which is seen until the whole
-//!   block is sent. After that nothing sees it. Whoever writes to the thin device below an active target
-//!   loses data in other ways, too: the page cache above doesn't know either.
+//! - a write that arrived earlier, and may not have ended, shares the block's lock
+//!   ([`dm::io::block_lock`]), which then can't be made exclusive: no whole block is written;
+//! - a write that arrives later finds the lock taken, and is parked until the whole block has been
+//!   written;
+//! - a write that has ended before has changed the mapping: dm-thin breaks sharing before it
+//!   completes a write. The mapping is looked up with the lock held, and the block isn't shared any
+//!   more;
+//! - a write through another target on the same thin device takes the same lock;
+//! - a write through no target changes the mapping as well, which is noticed until the whole block
+//!   is sent, and not afterwards. A write to the thin device below an active target loses data in
+//!   other ways, too: the page cache above the target doesn't see the write either.
 //!
-//! Should the write fail, then the mapping stays as it was, like all other parts of the block.
+//! If the whole-block write fails, the mapping stays as it was, and so does all that the block
+//! held.
 
 use core::ops::Range;
 
@@ -37,7 +42,7 @@ use dm::{
 use crate::{io::copy::ByteRange, io::patience::Advice, io::read::PerBioData, target::Drr};
 
 impl Drr {
-    /// A bio comes in that changes sectors, or comes again when it has waited.
+    /// Maps a bio that changes sectors, when it arrives and again after it was parked. May sleep.
     pub(crate) fn change<'a>(&'a self, mut bio: Bio<'a, Self>) -> Mapped {
         let Range { start, end } = self.blocks_of(&bio);
         let locks = self.handle.locks();
@@ -71,7 +76,8 @@ impl Drr {
         })
     }
 
-    /// A bio that was here has ended.
+    /// Learns from the time that a bio of [`Self::change`] took, if `ok`, and unlocks its blocks.
+    /// Any context.
     pub(crate) fn changed(&self, passage: &PerBioData, ok: bool) {
         let whole = passage.locked.is_exclusive();
         if whole {
@@ -90,11 +96,12 @@ impl Drr {
     }
 
     fn sector_of(&self, block: u64) -> u64 {
-        // RANGE: `block` is the target's, or the next; device-mapper has no device of 2^54 sectors or more.
+        // RANGE: `block` is the target's, or the next; device-mapper has no device of 2^54 sectors
+        // or more.
         block * u64::from(self.block_sectors)
     }
 
-    /// The blocks that `bio` is for.
+    /// Returns the blocks that `bio` changes.
     fn blocks_of(&self, bio: &Bio<'_, Self>) -> Range<u64> {
         let block_sectors = u64::from(self.block_sectors);
         // RANGE: A sector of the target, or its end.
@@ -102,16 +109,17 @@ impl Drr {
         bio.sector() / block_sectors..end.div_ceil(block_sectors)
     }
 
-    /// The disk takes a block in one request: of several, dm-thin would read the block for the first.
+    /// Returns whether the disk takes a block in one request. If the block were split, dm-thin
+    /// would read it from the disk for the first request.
     pub(crate) fn can_write_whole(&self) -> bool {
         self.block_sectors <= most_sectors(self.thin.device().bdev())
     }
 
-    /// It may be worth writing all of `block` instead of `bio`, for all that is known without looking
-    /// it up.
+    /// Returns whether it may pay to write all of `block` instead of `bio`, as far as can be told
+    /// without a lookup.
     fn may_complete(&self, bio: &Bio<'_, Self>, block: u64) -> bool {
         let part = bio.sectors() != 0 && bio.sectors() < self.block_sectors;
-        // What is written is compared with nothing.
+        // Nothing compares a whole-block write with the disk.
         let wanted = !self.features.no_receive && !self.features.paranoid;
         part && wanted
             && bio.writes_plainly()
@@ -123,7 +131,8 @@ impl Drr {
             && self.thin.thin().is_writable()
     }
 
-    /// Whether the whole block, which is there, is to be written instead of `bio`.
+    /// Returns whether the whole block, which has been put together, is to be written instead of
+    /// `bio`.
     fn is_worth_it(&self, bio: &mut Bio<'_, Self>) -> bool {
         let now = Since::now();
         let advice = self.whole_writes.advice(now.jiffies());
@@ -133,19 +142,24 @@ impl Drr {
         advice == Advice::Follow
     }
 
-    /// All of `block` as it is to be when `bio` has been written, whose lock is exclusive.
+    /// Returns all of `block` as it is to be when `bio` has been written. The block's lock must be
+    /// exclusive.
+    ///
+    /// Returns [`None`] if the block isn't shared, donors lack a page, the mapping has changed, or
+    /// there is no memory.
     // RANGE: `bio` begins in `block`, and a block has 1 GiB at most.
     fn whole(&self, bio: &mut Bio<'_, Self>, block: u64) -> Option<FullBlockWrite> {
         let (_, place) = self.place_at(self.sector_of(block), self.block_sectors);
         let place = place.ok()?;
         let engine = self.handle.engine()?;
         let at = u32::try_from(bio.sector() - self.sector_of(block)).ok()?;
-        // Device-mapper splits bios at blocks; a longer one would be written outside of the block that is locked.
+        // Device-mapper splits bios at the borders of blocks; a longer one would reach beyond the
+        // block that is locked.
         let end = at.checked_add(bio.sectors())?;
         if end > self.block_sectors {
             return None;
         }
-        // Pages that it doesn't write, or not all of.
+        // The pages before and after those that `bio` writes as a whole.
         let (head, tail) = (at.div_ceil(PAGE_SECTORS), end / PAGE_SECTORS);
         let (_, all) = place.extent.pages();
         let parts = if head < tail {
