@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which layer wrote what is read, who reads whose data, and how often.
+//! Layers: which layer wrote the data that is read, which layer reads whose data, and how often.
 
 pub(crate) mod block_stats;
 pub(crate) mod duplicates;

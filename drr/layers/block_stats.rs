@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How often shared blocks are read, and by how many layers: what a pool shares.
+//! How often the shared blocks of a pool are read, and by how many layers.
 //!
-//! Off until it is asked for, as it costs an entry of memory for each block that is read, and a
-//! look-up for each read.
+//! Off by default, as counting costs an entry of memory for each block that is read, and a hash
+//! lookup for each read.
 
 use core::fmt::{self, Write};
 
@@ -26,9 +26,9 @@ const LAYERS: usize = 8;
 pub(crate) struct HotBlock {
     block: Block,
     reads: Atomic<u32>,
-    /// The first of its readers; 0 is free.
+    /// The first layers that have read the block; 0 is free.
     layers: [Atomic<Serial>; LAYERS],
-    /// There were more.
+    /// Whether more layers have read the block.
     others: Atomic<bool>,
 }
 
@@ -59,7 +59,8 @@ impl HotBlock {
         self.others.store(true, Relaxed);
     }
 
-    /// Number of layers that have read it; one more than can be told apart if there were more.
+    /// Returns the number of layers that have read the block, or `LAYERS + 1` if more than `LAYERS`
+    /// have.
     fn layers(&self) -> usize {
         let known = self.layers.iter().filter(|it| it.load(Relaxed) != 0);
         // RANGE: At most `LAYERS`, and one more.
@@ -67,14 +68,14 @@ impl HotBlock {
     }
 }
 
-/// log2 of the buckets, and of a quarter of the blocks that are counted.
+/// log2 of the number of buckets, which is a quarter of [`MOST`].
 const BITS: u32 = 16;
-/// Most blocks that are counted: 128 bytes each.
+/// Most blocks that are counted: 128 bytes each, 32 MiB in all.
 const MOST: u64 = 4 << BITS;
-/// Classes of reads: 1, 2-3, 4-7 ...
+/// Classes of numbers of reads: 1, 2-3, 4-7 ..., one for each bit of a `u32`.
 const CLASSES: usize = 32;
 
-/// See the [module](self).
+/// Counters of reads by block, see the [module](self).
 pub(crate) struct BlockStats {
     on: Atomic<bool>,
     hot: Index<HotBlock>,
@@ -83,7 +84,7 @@ pub(crate) struct BlockStats {
 }
 
 impl BlockStats {
-    /// Off. Fails with `ENOMEM`.
+    /// Creates counters that are switched off. Fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             on: Atomic::new(false),
@@ -93,13 +94,13 @@ impl BlockStats {
         })
     }
 
-    /// Begins to count, or ends it and forgets. Process context.
+    /// Starts counting, or stops counting and removes all counters. Process context.
     pub(crate) fn switch(&self, on: bool) {
         self.on.store(on, Relaxed);
         if on {
             return;
         }
-        // A read that was under way may leave an entry behind, which then counts from there.
+        // A concurrent read may still add an entry, which counts on when counting starts again.
         self.hot.for_each(|hot| {
             if self.hot.remove(hot) {
                 self.count.add(1u64.wrapping_neg(), Relaxed);
@@ -108,7 +109,7 @@ impl BlockStats {
         self.missed.store(0, Relaxed);
     }
 
-    /// A read of a shared block, through the layer `layer`.
+    /// Counts a read of a shared block through the layer `layer`, if counting is on.
     pub(crate) fn read(&self, block: Block, layer: Serial) {
         let block = block.at_any_time();
         if !self.on.load(Relaxed) || layer == 0 {
@@ -147,7 +148,8 @@ impl BlockStats {
         }
     }
 
-    /// Prints the figures of a pool, as `include/uapi/linux/dm-drr.h` says.
+    /// Prints the figures of a pool, in the format of `include/uapi/linux/dm-drr.h`. Process
+    /// context.
     // RANGE: Counts of entries in memory; a class is less than `CLASSES`.
     pub(crate) fn print(&self, pool: u64, block_sectors: u32, out: &mut dyn Write) -> fmt::Result {
         let mut reads = [0u64; CLASSES];

@@ -2,9 +2,10 @@
 
 //! What is cached more than once: pages of a pool's blocks that are in several page caches.
 //!
-//! The [table](crate::access::table) knows each page that a shared block's page was read into, so nothing is searched
-//! for by content. A page that was modified since counts until a copy of it has failed to be proven, or it
-//! goes. Which copies there are changes while they are counted.
+//! The [access table](crate::access::table) knows each cached page that was read from a shared
+//! block, so no page is searched for by content. A page that was modified since counts until a copy
+//! of it fails the proof, or the page leaves the page cache. Copies appear and disappear while they
+//! are counted.
 
 use core::fmt::{self, Write};
 
@@ -18,24 +19,24 @@ use crate::{
     layers::layer_counters::LayerCounters,
 };
 
-/// Pages with so many copies or more aren't told apart.
+/// Pages with this many copies or more are counted together.
 const MOST_COPIES: usize = 16;
 
-/// Layers that are told apart, but for a few where many come together.
+/// Layers that are told apart, except for a few if their rows are taken (`LayerCounters::of()`).
 const LAYERS: usize = 4096;
 
-/// Lines of a list, about; whoever asks asks again for the rest.
+/// Lines of an answer, about; the answer says where the next one begins.
 const LINES: u32 = 4096;
 
-/// How many pages are cached how often, and by whom.
+/// Counters of cached pages, by number of copies and by layer.
 struct Tally {
     copies: [u64; MOST_COPIES],
-    /// Pages that a layer's page caches hold; of these, pages of which somebody has a newer copy.
+    /// Pages in a layer's page caches; of these, pages of which there is a newer copy.
     layers: LayerCounters<2>,
 }
 
 impl Tally {
-    /// Nothing yet. Fails with `ENOMEM`.
+    /// Creates counters that are all zero. Fails with `ENOMEM`.
     fn new() -> Result<Self> {
         Ok(Self {
             copies: [0; MOST_COPIES],
@@ -43,7 +44,8 @@ impl Tally {
         })
     }
 
-    /// The copies of a stretch, each as whose it is and its pages; the newest first.
+    /// Counts the copies of an extent, the newest first: for each, the layer whose page cache has
+    /// the copy, and the pages.
     fn add(&mut self, copies: impl Iterator<Item = (LayerId, u32)>) {
         let mut count = [0usize; page_bitmap::PAGES as usize];
         let mut seen = 0;
@@ -85,7 +87,7 @@ impl Tally {
     }
 }
 
-/// The copies of a stretch, the newest first.
+/// Returns the copies of an extent, the newest first.
 fn copies<'a, 'g>(
     holders: &'a Holders<'g, BlockExtent, Holder>,
 ) -> impl Iterator<Item = (LayerId, u32)> + use<'a, 'g> {
@@ -94,8 +96,8 @@ fn copies<'a, 'g>(
         .map(|donor| (donor.holder().layer, donor.pages()))
 }
 
-/// Prints the figures of a pool, as `include/uapi/linux/dm-drr.h` says. Process context; fails with
-/// `ENOMEM`, or with `EIO` if they can't be printed.
+/// Prints the figures of a pool, in the format of `include/uapi/linux/dm-drr.h`. Process context;
+/// fails with `ENOMEM`, or with `EIO` if they can't be printed.
 pub(crate) fn print(table: &AccessTable, pool: u64, out: &mut dyn Write) -> Result {
     let mut tally = Tally::new()?;
     table.directory().each_name(0, usize::MAX, |holders| {
@@ -107,7 +109,7 @@ pub(crate) fn print(table: &AccessTable, pool: u64, out: &mut dyn Write) -> Resu
     tally.print(pool, out).map_err(|_| EIO)
 }
 
-/// Prints which pages are cached more than once, and where: from place `from` of the table on, as
+/// Prints which pages are cached more than once, and where: from bucket `from` of the table on, as
 /// many as fit into an answer. Process context; fails with `EIO` if they can't be printed.
 pub(crate) fn list(table: &AccessTable, pool: u64, from: u32, out: &mut dyn Write) -> Result {
     let mut list = || {
@@ -131,8 +133,9 @@ pub(crate) fn list(table: &AccessTable, pool: u64, from: u32, out: &mut dyn Writ
     list().map_err(|_: fmt::Error| EIO)
 }
 
-/// A line for pages in a row of each copy of a stretch, if the pages have more than one.
-// RANGE: Numbers of pages are those of one block. `list` stops at a number of lines, and a stretch has few copies.
+/// Prints a line for each sequence of pages in a copy of an extent that are cached more than once.
+// RANGE: Numbers of pages are those of one block. `list` stops at a number of lines, and an extent
+// has few copies.
 fn print_copies(
     holders: &Holders<'_, BlockExtent, Holder>,
     lines: &mut u32,
@@ -196,7 +199,7 @@ mod tests {
         ] {
             assert_eq!(lines.next(), Some(line));
         }
-        // In the order of the hashes.
+        // Rows are in the order of their hashes.
         for line in [
             &b"layer 1 101 45 40"[..],
             b"layer 2 102 18 2",

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whose data is read through a target, and from where: the target's row of the heatmap.
+//! A target's row of the heatmap: which layers wrote the data that is read through the target, and
+//! which page caches serve it.
 //!
-//! A [table of layers](crate::layers::layer_counters) for the owners of what was read, and one for the donors of what
-//! was served.
+//! One [table of layers](crate::layers::layer_counters) counts reads by owner, another counts
+//! sectors served by donor.
 
 use core::fmt::{self, Write};
 
@@ -17,18 +18,18 @@ use crate::{
 /// Layers that a table tells apart.
 const ROWS: usize = 128;
 
-/// See the [module](self).
+/// Counters of a target's I/O by layer, see the [module](self).
 pub(crate) struct Heatmap {
-    /// Reads and sectors from the disk, reads and sectors served.
+    /// By owner: reads and sectors from the disk, reads and sectors served.
     owners: LayerCounters<4>,
-    /// Sectors served.
+    /// By donor: sectors served.
     donors: LayerCounters<1>,
-    /// Writes and sectors.
+    /// Writes and their sectors.
     writes: Row<2>,
 }
 
 impl Heatmap {
-    /// All zero. Fails with `ENOMEM`.
+    /// Creates counters that are all zero. Fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             owners: LayerCounters::new(ROWS)?,
@@ -37,27 +38,28 @@ impl Heatmap {
         })
     }
 
-    /// A read of a block of `owner` went to the disk.
+    /// Counts a read of a block of `owner` that went to the disk.
     pub(crate) fn not_served(&self, owner: Option<LayerId>, sectors: u32) {
         self.owners.of(owner).add(0, &[1, sectors.into()]);
     }
 
-    /// A read of a block of `owner` was served.
+    /// Counts a read of a block of `owner` that was served.
     pub(crate) fn served(&self, owner: Option<LayerId>, sectors: u32) {
         self.owners.of(owner).add(2, &[1, sectors.into()]);
     }
 
-    /// Some of it came from a page cache on the layer `donor`.
+    /// Counts sectors of a served read that came from a page cache of the layer `donor`.
     pub(crate) fn donated(&self, donor: Option<LayerId>, sectors: u64) {
         self.donors.of(donor).add(0, &[sectors]);
     }
 
-    /// A write.
+    /// Counts a write, a discard or a write of zeroes.
     pub(crate) fn written(&self, sectors: u32) {
         self.writes.add(0, &[1, sectors.into()]);
     }
 
-    /// Reads and sectors from the disk, reads and sectors served; whosever the blocks.
+    /// Returns reads and sectors from the disk, and reads and sectors served, of all owners
+    /// together.
     pub(crate) fn reads(&self) -> [u64; 4] {
         let mut sums = [0u64; 4];
         for row in self.owners.all() {
@@ -75,7 +77,7 @@ impl Heatmap {
         self.writes.reset();
     }
 
-    /// Prints the counters, a line each, as `include/uapi/linux/dm-drr.h` says.
+    /// Prints the counters, one line each, in the format of `include/uapi/linux/dm-drr.h`.
     pub(crate) fn print(&self, out: &mut dyn Write) -> fmt::Result {
         for row in self.owners.all() {
             row.print("read", out)?;
@@ -88,7 +90,7 @@ impl Heatmap {
         Ok(())
     }
 
-    /// Prints whose page caches served, by thin id, for the status line.
+    /// Prints, for the status line, the sectors that each donor has served, by thin id.
     pub(crate) fn print_from(&self, out: &mut dyn Write) -> fmt::Result {
         let mut separator = " from=";
         for row in self.donors.all() {

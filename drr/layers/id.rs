@@ -1,39 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What names a layer: its thin id while it is there, a serial number for good.
+//! Names of layers: a thin id for as long as the layer exists, and a serial number for good.
 
 use kernel::prelude::*;
 
-/// A thin device of a pool, among all pools: the pool's number and the thin id.
+/// A thin device of any pool: the pool's number and the thin id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ThinId(u64);
 
 impl ThinId {
-    /// Thin ids have 24 bits.
+    /// Bits of a thin id.
     const THIN_ID_BITS: u32 = 24;
 
-    /// The thin device `thin_id` of `pool`.
+    /// Returns the thin device `thin_id` of `pool`.
     pub(crate) fn new(pool: u64, thin_id: u32) -> Self {
         // RANGE: Pools are numbered from 1 on: 2^40 are never made.
         Self(pool << Self::THIN_ID_BITS | u64::from(thin_id))
     }
 
-    /// As a number, for an atomic.
+    /// Converts to a number, for an atomic.
     pub(crate) fn to_bits(self) -> u64 {
         self.0
     }
 
-    /// From [`Self::to_bits`].
+    /// Converts back from [`Self::to_bits`].
     pub(crate) fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// The pool.
+    /// Returns the number of the pool.
     pub(crate) fn pool(self) -> u64 {
         self.0 >> Self::THIN_ID_BITS
     }
 
-    /// The thin id.
+    /// Returns the thin id.
     pub(crate) fn thin_id(self) -> u32 {
         // CAST: 24 bits.
         (self.0 & ((1 << Self::THIN_ID_BITS) - 1)) as u32
@@ -43,23 +43,23 @@ impl ThinId {
 /// A serial number: names a layer for as long as the module is loaded. 0 is none.
 pub(crate) type Serial = u32;
 
-/// A layer in figures and records: one that may be gone by the time they are looked at.
+/// A layer in figures and records, which may be deleted by the time these are used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct LayerId {
-    /// 0 if there was no memory to know it.
+    /// The layer's serial number; 0 if the layer isn't known, as there was no memory for it.
     pub(crate) serial: Serial,
-    /// For those who read the figures; the layer may be gone then.
+    /// The layer's thin id, for printing; the pool may have given it to another layer by then.
     pub(crate) thin_id: u32,
 }
 
 impl LayerId {
-    /// As a number, for an atomic.
+    /// Converts to a number, for an atomic.
     pub(crate) fn to_bits(self) -> u64 {
         // RANGE: Both halves are `u32`s.
         u64::from(self.serial) << 32 | u64::from(self.thin_id)
     }
 
-    /// From [`Self::to_bits`].
+    /// Converts back from [`Self::to_bits`].
     pub(crate) fn from_bits(bits: u64) -> Self {
         Self {
             // CAST: The halves.
@@ -68,7 +68,7 @@ impl LayerId {
         }
     }
 
-    /// Nothing for a layer whose serial number isn't known.
+    /// Returns the layer, or [`None`] if its serial number isn't known.
     pub(crate) fn known(self) -> Option<Self> {
         (self.serial != 0).then_some(self)
     }

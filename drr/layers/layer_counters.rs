@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Figures of many layers: a table of fixed size.
+//! Counters of many layers: a table of fixed size.
 
 use core::fmt::{self, Write};
 
@@ -19,11 +19,12 @@ use crate::layers::id::LayerId;
 
 /// `N` counters of a layer.
 pub(crate) struct Row<const N: usize> {
-    /// [`LayerId::to_bits`]; 0 is free. Set once.
+    /// [`LayerId::to_bits`] of the layer; 0 if the row is free. Set once.
     who: Atomic<u64>,
-    /// From soon after that on; memory is taken only for layers that are counted.
+    /// Counters for each CPU, set soon after `who`; so only layers that are counted take memory for
+    /// them.
     counters: SetOnce<Counters<N>>,
-    /// What was counted before that, or if there was no memory.
+    /// Counts from before `counters` was set, or without memory for it.
     shared: [Atomic<u64>; N],
 }
 
@@ -36,14 +37,14 @@ impl<const N: usize> Row<N> {
         }
     }
 
-    /// One that needs no layer. Fails with `ENOMEM`.
+    /// Creates a row with counters for each CPU, and without a layer. Fails with `ENOMEM`.
     pub(crate) fn ready() -> Result<Self> {
         let row = Self::new();
         row.counters.populate(Counters::new()?);
         Ok(row)
     }
 
-    /// Takes a free row; returns whose it is now.
+    /// Claims the row for `who` if the row is free. Returns the layer that has the row now.
     fn claim(&self, who: u64, each_cpu: bool) -> u64 {
         match self.who.cmpxchg(0, who, Relaxed) {
             Ok(_) => {
@@ -52,12 +53,12 @@ impl<const N: usize> Row<N> {
                 }
                 who
             }
-            // Another was first; it may be the same layer.
+            // Another CPU was first, perhaps for the same layer.
             Err(now) => now,
         }
     }
 
-    /// Adds to the counters from number `first` on.
+    /// Adds `counts` to the counters from number `first` on.
     pub(crate) fn add(&self, first: usize, counts: &[u64]) {
         if let Some(counters) = self.counters.as_ref() {
             for (at, count) in counts.iter().enumerate() {
@@ -71,7 +72,7 @@ impl<const N: usize> Row<N> {
         }
     }
 
-    /// Zeroes the counters; the row stays whose it is.
+    /// Zeroes the counters; the row keeps its layer.
     pub(crate) fn reset(&self) {
         if let Some(counters) = self.counters.as_ref() {
             counters.reset();
@@ -81,18 +82,18 @@ impl<const N: usize> Row<N> {
         }
     }
 
-    /// Whose it is; nobody's if it is free, or that of others.
+    /// Returns the row's layer, or [`None`] if the row is free, or counts all other layers.
     pub(crate) fn who(&self) -> Option<LayerId> {
         LayerId::from_bits(self.who.load(Relaxed)).known()
     }
 
-    /// The counters.
+    /// Returns the values of the counters.
     pub(crate) fn counts(&self) -> [u64; N] {
         let sums = self.counters.as_ref().map_or([0; N], Counters::sums);
         core::array::from_fn(|at| sums[at].wrapping_add(self.shared[at].load(Relaxed)))
     }
 
-    /// Serial number and thin id, and the counters, if one of them isn't zero.
+    /// Prints a line with serial number, thin id and counters, unless all counters are zero.
     pub(crate) fn print(&self, kind: &str, out: &mut dyn Write) -> fmt::Result {
         let counts = self.counts();
         if counts == [0; N] {
@@ -109,25 +110,26 @@ impl<const N: usize> Row<N> {
     }
 }
 
-/// Places that are looked at for a layer.
+/// Rows that are probed for a layer.
 const PROBES: usize = 16;
 
-/// A table of layers with `N` counters each. Layers that come when it is full are counted together.
+/// A table of layers with `N` counters each. Layers that don't find a row are counted together.
 pub(crate) struct LayerCounters<const N: usize> {
-    /// A power of two.
+    /// The rows; their number is a power of two.
     rows: KVVec<Row<N>>,
     others: Row<N>,
     each_cpu: bool,
 }
 
 impl<const N: usize> LayerCounters<N> {
-    /// For `rows` layers, a power of two from 2 on, that are counted by many CPUs all the time. Fails with
-    /// `ENOMEM`.
+    /// Creates a table of `rows` rows, a power of two from 2 on, for counters that many CPUs use
+    /// all the time. Process context; fails with `ENOMEM`.
     pub(crate) fn new(rows: usize) -> Result<Self> {
         Self::with(rows, Row::ready()?, true)
     }
 
-    /// The same for one who counts once: no row takes memory of its own.
+    /// Creates a table that one task fills once: rows have no counters for each CPU. Otherwise as
+    /// [`Self::new`].
     pub(crate) fn for_once(rows: usize) -> Result<Self> {
         Self::with(rows, Row::new(), false)
     }
@@ -140,13 +142,14 @@ impl<const N: usize> LayerCounters<N> {
         })
     }
 
-    /// The row of a layer; that of others for nobody, and if there is no room.
+    /// Returns the row of a layer; the common row if `who` isn't known, or if there is no room.
     pub(crate) fn of(&self, who: Option<LayerId>) -> &Row<N> {
         let Some(who) = who.and_then(LayerId::known).map(LayerId::to_bits) else {
             return &self.others;
         };
         let size = self.rows.len();
-        // RANGE: There are two rows at least, so the shift is less than 64. Less than their number is left.
+        // RANGE: There are at least two rows, so the shift is less than 64. The result is less than
+        // their number.
         let start = (hash(who) >> (u64::BITS - size.trailing_zeros())) as usize;
         for step in 0..PROBES {
             // RANGE: `start` is less than the number of rows, and `step` less than `PROBES`.
@@ -162,7 +165,7 @@ impl<const N: usize> LayerCounters<N> {
         &self.others
     }
 
-    /// All rows, with that of others.
+    /// Returns all rows, the common row last.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Row<N>> {
         Iterator::chain(self.rows.iter(), [&self.others])
     }
@@ -195,7 +198,7 @@ mod tests {
             LayerCounters::<2>::new(size)?,
             LayerCounters::for_once(size)?,
         ] {
-            // Twice as many as there is room for, and one that nobody knows.
+            // Twice as many layers as there are rows, and serial number 0, which is no known layer.
             for serial in 0..=2 * ROWS {
                 let who = Some(LayerId { serial, thin_id: 7 });
                 table.of(who).add(0, &[1, 8]);

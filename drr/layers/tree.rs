@@ -2,18 +2,18 @@
 
 //! The layer tree: which thin device is a snapshot of which, and since when.
 //!
-//! It says who wrote a block that a layer maps. Each mapping has the pool's time at which it was
-//! made, and each snapshot increments that time, so what a snapshot has from its origin is older
-//! than itself: the owner of a block is the first of the layer, its parent, its parent's parent ...
-//! that was created at or before the mapping's time.
+//! The tree tells which layer wrote a block that a layer maps. Each mapping carries the pool's time
+//! at which it was made, and each snapshot increments that time, so the mappings that a snapshot
+//! has inherited are older than the snapshot: the owner of a block is the first of the layer, its
+//! parent, its parent's parent and so on that was created at or before the mapping's time.
 //!
-//! Layers come from dm-thin's events, whether there is a target on them or not; those that are
-//! older than the module from the targets that are made on them, and from messages. A layer that
-//! is deleted stays as long as it has descendants, so that its blocks remain its own. When the
-//! pool's metadata is rolled back all of the pool's layers are forgotten: some of them may never
-//! have been, others may be back.
+//! dm-thin's events add layers, with or without a target on them. Layers that are older than the
+//! module are added when targets are made on them, and by messages. A deleted layer stays as long
+//! as it has descendants or targets, so that its blocks remain its own. A rollback of the pool's
+//! metadata removes all of the pool's layers: some of them may not exist after it, and deleted ones
+//! may exist again.
 //!
-//! Readers hold RCU; a look-up takes a step for each generation, however many layers there are.
+//! Readers hold RCU; a lookup takes a step for each generation, regardless of the number of layers.
 //!
 //! Lock order: `writer`, then the [index](dm::sync::index)'s stripes.
 
@@ -32,18 +32,20 @@ use dm::sync::index::{hash, Entry, Index, Keyed};
 
 use crate::layers::id::{LayerId, Serial, ThinId};
 
-/// A layer that is or was. All but what is atomic never changes.
+/// A layer that exists or has existed. Only its atomic fields change.
 pub(crate) struct Layer {
     serial: Serial,
     layer: ThinId,
-    /// The pool's time when it was created.
+    /// The pool's time when the layer was created.
     created: u32,
-    /// Set once, as it may become known late. Created before this one, so there is no cycle.
+    /// Serial number of the parent; 0 if there is none, or none is known. Set once, perhaps later
+    /// than the layer is added. The parent was created earlier than this layer, so there is no
+    /// cycle.
     parent: Atomic<Serial>,
     deleted: Atomic<bool>,
-    /// Nodes whose parent it is; changed under `writer`.
+    /// Number of layers whose parent this is; changed under `writer`.
     children: Atomic<u32>,
-    /// Targets that are on it; changed under `writer`.
+    /// Number of targets on the layer; changed under `writer`.
     targets: Atomic<u32>,
 }
 
@@ -57,10 +59,10 @@ impl Keyed for Layer {
     }
 }
 
-/// What is wrong with a declaration.
+/// An error in a declaration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum DeclareError {
-    /// The layer isn't known, and nothing was said of its time.
+    /// The layer isn't known, and the declaration doesn't say when it was created.
     UnknownLayer,
     /// The parent isn't known.
     UnknownParent,
@@ -70,12 +72,12 @@ pub(crate) enum DeclareError {
     HasParent,
     /// The layer is known to have been created at another time.
     OtherTime,
-    /// No memory.
+    /// There is no memory for the layer.
     NoMemory,
 }
 
 impl DeclareError {
-    /// What it is.
+    /// Returns the text of the error.
     pub(crate) fn text(self) -> &'static str {
         match self {
             DeclareError::UnknownLayer => "unknown layer",
@@ -87,7 +89,7 @@ impl DeclareError {
         }
     }
 
-    /// What to do.
+    /// Returns what to do about the error.
     pub(crate) fn remedy(self) -> &'static str {
         match self {
             DeclareError::UnknownLayer => "say when it was created, if it exists",
@@ -110,21 +112,21 @@ impl From<DeclareError> for Error {
     }
 }
 
-/// log2 of the buckets: good for tens of thousands of layers.
+/// log2 of the number of buckets: enough for tens of thousands of layers.
 const BITS: u32 = 14;
 
-/// See the [module](self).
+/// The layers of all pools, see the [module](self).
 #[pin_data]
 pub(crate) struct Tree {
     nodes: Index<Layer>,
     count: Atomic<u64>,
-    /// The serial number given out last.
+    /// Serializes writers, and holds the last serial number that was given to a layer.
     #[pin]
     writer: Mutex<Serial>,
 }
 
 impl Tree {
-    /// Makes an empty tree. Fails with `ENOMEM`.
+    /// Creates an empty tree. Fails with `ENOMEM`.
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             nodes: Index::new(BITS)?,
@@ -133,7 +135,7 @@ impl Tree {
         })
     }
 
-    /// Bytes of memory that the layers take.
+    /// Returns the bytes of memory that the layers take.
     pub(crate) fn bytes(&self) -> u64 {
         // RANGE: A size in memory; `writer` keeps the count from falling below 0.
         self.count.load(Relaxed) * Index::<Layer>::ENTRY_BYTES as u64
@@ -151,14 +153,14 @@ impl Tree {
             .find(|node| node.serial == serial)
     }
 
-    /// The serial number of a layer that is there, or 0.
+    /// Returns the serial number of a layer that isn't deleted, or 0 if it isn't known.
     pub(crate) fn serial(&self, layer: ThinId) -> Serial {
         let guard = rcu::read_lock();
         self.live(&guard, layer).map_or(0, |node| node.serial)
     }
 
-    /// The serial number of a layer, and the owner of a block that it has mapped at the pool's time
-    /// `mapped`: nobody if that was before all that is known of its ancestors. Any context.
+    /// Returns the serial number of `layer`, and the owner of a block that `layer` maps since the
+    /// pool's time `mapped`: [`None`] if the block is older than all known ancestors. Any context.
     pub(crate) fn owner(&self, layer: ThinId, mapped: u32) -> (Serial, Option<LayerId>) {
         let guard = rcu::read_lock();
         let Some(own) = self.live(&guard, layer) else {
@@ -175,9 +177,10 @@ impl Tree {
         (own.serial, owner)
     }
 
-    /// Adds a layer. With `writer` held; 0 if there is no memory.
+    /// Adds a layer, and returns its serial number, or 0 if there is no memory. Called with
+    /// `writer` held.
     fn add(&self, last: &mut Serial, layer: ThinId, created: u32, parent: Serial) -> Serial {
-        // Two to the 32nd layers are decades of them.
+        // Wraps after 2^32 layers, which takes decades.
         let serial = last.wrapping_add(1).max(1);
         let node = Layer {
             serial,
@@ -188,8 +191,8 @@ impl Tree {
             children: Atomic::new(0),
             targets: Atomic::new(0),
         };
-        // Devices are suspended while they are snapshotted or resumed: reclaim must not wait for
-        // them.
+        // Devices are suspended while they are snapshotted or resumed: the allocation must not wait
+        // for reclaim, which may need them.
         let flags = GFP_NOWAIT | __GFP_NOWARN;
         if self.nodes.insert_unless(node, flags, |_| false).is_err() {
             return 0;
@@ -200,7 +203,7 @@ impl Tree {
         serial
     }
 
-    /// With `writer` held.
+    /// Makes `child` a child of `parent`, if both are known. Called with `writer` held.
     fn adopt(&self, child: Serial, parent: Serial) {
         let guard = rcu::read_lock();
         if let (Some(child), Some(parent)) = (self.node(&guard, child), self.node(&guard, parent)) {
@@ -209,8 +212,8 @@ impl Tree {
         }
     }
 
-    /// Removes a deleted layer without descendants, and those of its ancestors that were kept
-    /// only for it. With `writer` held.
+    /// Removes a deleted layer without descendants and targets, and those of its ancestors that
+    /// were kept only for this layer. Called with `writer` held.
     fn prune(&self, serial: Serial) {
         let guard = rcu::read_lock();
         let mut next = self.node(&guard, serial);
@@ -237,22 +240,22 @@ impl Tree {
         }
     }
 
-    /// A layer was created, as a snapshot of `origin` if that is given.
+    /// Adds a layer that was created at `time`, as a snapshot of `origin` if given.
     pub(crate) fn created(&self, layer: ThinId, origin: Option<ThinId>, time: u32) {
         let mut last = self.writer.lock();
-        // Its deletion was missed.
+        // A layer with this id exists only if the event of its deletion was missed.
         self.delete(layer);
         let parent = origin.map_or(0, |origin| self.serial(origin));
         self.add(&mut last, layer, time, parent);
     }
 
-    /// A layer was deleted.
+    /// Marks a layer as deleted, and removes it if it isn't needed any more.
     pub(crate) fn deleted(&self, layer: ThinId) {
         let _last = self.writer.lock();
         self.delete(layer);
     }
 
-    /// Nothing is known of a pool any more.
+    /// Removes all layers of a pool.
     pub(crate) fn forget_pool(&self, pool: u64) {
         let _last = self.writer.lock();
         self.nodes.for_each(|node| {
@@ -262,15 +265,15 @@ impl Tree {
         });
     }
 
-    /// With `writer` held.
+    /// Removes a layer from the index. Called with `writer` held.
     fn remove(&self, node: &Entry<Layer>) {
         if self.nodes.remove(node) {
             self.count.add(1u64.wrapping_neg(), Relaxed);
         }
     }
 
-    /// A target is made on a layer, which may be older than the module. Its serial number, or 0 if
-    /// there is no memory.
+    /// Counts a target that is made on a layer. Adds the layer if it isn't known, as it may be
+    /// older than the module. Returns its serial number, or 0 if there is no memory.
     pub(crate) fn open(&self, layer: ThinId, created: u32) -> Serial {
         let mut last = self.writer.lock();
         let serial = match self.serial(layer) {
@@ -284,7 +287,8 @@ impl Tree {
         serial
     }
 
-    /// The target goes. Returns the layer if there is no other target on it.
+    /// Decrements the number of targets on the layer `serial`. Returns the layer if no other target
+    /// is on it.
     pub(crate) fn close(&self, serial: Serial) -> Option<ThinId> {
         let _last = self.writer.lock();
         let guard = rcu::read_lock();
@@ -295,8 +299,8 @@ impl Tree {
         layer
     }
 
-    /// Somebody says that `layer` is a snapshot of `parent`, or of nothing, and when it was created
-    /// if it isn't known.
+    /// Applies a declaration that `layer` is a snapshot of `parent`, or of nothing. `created` is
+    /// required if the layer isn't known.
     pub(crate) fn declare(
         &self,
         layer: ThinId,
@@ -320,7 +324,7 @@ impl Tree {
             (None, Some(time)) => time,
             (None, None) => return Err(DeclareError::UnknownLayer),
         };
-        // So there can be no cycle either.
+        // This also excludes cycles.
         if parent.is_some_and(|parent| parent.created >= time) {
             return Err(DeclareError::ParentNotOlder);
         }
@@ -337,7 +341,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Prints the layers of a pool, a line each, as `include/uapi/linux/dm-drr.h` says.
+    /// Prints the layers of a pool, one line each, in the format of `include/uapi/linux/dm-drr.h`.
     pub(crate) fn print(&self, pool: u64, out: &mut dyn Write) -> fmt::Result {
         let _last = self.writer.lock();
         let mut result = Ok(());
@@ -385,14 +389,14 @@ mod tests {
         ThinId::new(1, thin_id)
     }
 
-    /// Thin id of the owner.
+    /// Returns the thin id of the owner.
     fn owner(tree: &Tree, thin_id: u32, mapped: u32) -> Option<u32> {
         tree.owner(layer(thin_id), mapped)
             .1
             .map(|owner| owner.thin_id)
     }
 
-    /// 0, its snapshot 1, and 2 of that; 3 of 0.
+    /// Creates layer 0, its snapshot 1, 2 as a snapshot of 1, and 3 as one of 0.
     fn family() -> Result<Arc<Tree>> {
         let tree = tree()?;
         tree.created(layer(0), None, 0);
@@ -405,7 +409,7 @@ mod tests {
     fn prints(tree: &Tree, text: &[u8]) -> Result {
         let mut buffer = [0; 512];
         let printed = printed(&mut buffer, |out| tree.print(1, out))?;
-        // In no particular order.
+        // Lines may be in any order.
         let lines = |text: &[u8]| text.split(|byte| *byte == b'\n').count();
         assert_eq!(lines(printed), lines(text));
         for line in text.split(|byte| *byte == b'\n') {
@@ -447,7 +451,7 @@ mod tests {
         let tree = family()?;
         tree.deleted(layer(1));
         tree.deleted(layer(0));
-        // The id is used again, for something else.
+        // The id is used again, for another layer.
         tree.created(layer(1), None, 4);
         assert_eq!(owner(&tree, 2, 0), Some(0));
         assert_eq!(owner(&tree, 2, 1), Some(1));
@@ -464,7 +468,7 @@ mod tests {
         )?;
         tree.deleted(layer(3));
         prints(&tree, b"layer 5 1 - 4 live 0\n")?;
-        // A second deletion, and one of what never was.
+        // A second deletion, and the deletion of a layer that never existed.
         tree.deleted(layer(3));
         tree.deleted(layer(77));
         prints(&tree, b"layer 5 1 - 4 live 0\n")
@@ -494,7 +498,7 @@ mod tests {
             &tree,
             b"layer 1 9 2 7 live 2\nlayer 2 0 - 0 live 0\nlayer 3 8 2 7 live 0\n",
         )?;
-        // Deleted below its targets, it stays until they go.
+        // A layer that is deleted while it has targets stays until they go.
         tree.deleted(layer(9));
         tree.close(serial);
         prints(
@@ -510,10 +514,10 @@ mod tests {
         prints(&tree, b"")
     }
 
-    // A kernel that checks each access runs this at each loading of the module.
+    // A kernel that checks each access runs this whenever the module is loaded.
     const MANY: u32 = if cfg!(CONFIG_KASAN) { 300 } else { 10_000 };
 
-    /// Nanoseconds of a look-up.
+    /// Returns the nanoseconds that a lookup takes.
     fn cost(tree: &Tree, thin_id: u32, mapped: u32) -> i64 {
         const TIMES: i64 = 2000;
         let start = Instant::<Monotonic>::now();
@@ -553,7 +557,7 @@ mod tests {
         for id in (0..MANY).step_by(100) {
             assert_eq!(owner(&tree, MANY - 1, id), Some(id));
         }
-        // The oldest first, so that all but the last are kept for it.
+        // The oldest first, so that all deleted layers are kept for the last one.
         for id in 0..MANY - 1 {
             tree.deleted(layer(id));
         }
@@ -562,7 +566,7 @@ mod tests {
         prints(&tree, b"")
     }
 
-    /// What readers of a changing tree have seen.
+    /// Observations by readers of a changing tree.
     struct Seen {
         stop: Atomic<bool>,
         running: Atomic<u32>,
@@ -571,8 +575,8 @@ mod tests {
     }
 
     impl Seen {
-        /// One look-up of layers that stay, whose owners are known, and one of layer 200, which comes
-        /// and goes as a child of 10 or of 25.
+        /// Makes one lookup of layers that stay, whose owners are known, and one of layer 200,
+        /// which is created and deleted as a child of 10 or of 25.
         fn look(&self, tree: &Tree, number: u32) {
             let id = number % 50;
             let wrong = owner(tree, 49, 10 * id + number % 10) != Some(id)
@@ -619,7 +623,7 @@ mod tests {
                 seen.running.add(1u32.wrapping_neg(), Relaxed);
             }
         }
-        // Until there was a good number of both, or the readers don't get to run.
+        // Until there were enough of both, or the readers don't get to run.
         let start = Instant::<Monotonic>::now();
         let mut changes = 0u32;
         while (seen.look_ups.load(Relaxed) < 10_000 || changes < 1000)
@@ -627,7 +631,7 @@ mod tests {
         {
             let parent = if changes % 2 == 0 { 10 } else { 25 };
             tree.created(layer(200), Some(layer(parent)), 1000);
-            // It is kept for its child, and goes with it.
+            // Layer 200 is kept for its child, and removed with it.
             tree.created(layer(201), Some(layer(200)), 1001);
             tree.deleted(layer(200));
             tree.deleted(layer(201));
