@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A table line's arguments.
+//! Parses a table line's arguments.
 //!
 //! `<thin device> [<#feature args> [<feature>]*]`
 
@@ -8,22 +8,22 @@ use core::fmt::{self, Write};
 
 use kernel::prelude::*;
 
-/// What a table line may ask for.
+/// The features that a table line may ask for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Features {
-    /// Never serve others from this device's page cache.
+    /// Never serve other devices from this device's page cache.
     pub(crate) no_donate: bool,
-    /// Never serve this device from others.
+    /// Never serve this device from other page caches.
     pub(crate) no_receive: bool,
     /// Compare every hit with the disk.
     pub(crate) paranoid: bool,
-    /// Never drop pages of this device's page cache because others have them.
+    /// Never drop pages of this device's page cache because other page caches have copies.
     pub(crate) keep_copies: bool,
     /// Never keep metadata that this device has read.
     pub(crate) no_meta_cache: bool,
 }
 
-/// The features by name, in canonical order.
+/// The names of the features, in canonical order.
 const NAMES: [&CStr; 5] = [
     c"no_donate",
     c"no_receive",
@@ -33,7 +33,7 @@ const NAMES: [&CStr; 5] = [
 ];
 
 impl Features {
-    /// Whether they are set, in the order of [`NAMES`].
+    /// Returns whether each feature is set, in the order of [`NAMES`].
     fn flags(&self) -> [bool; 5] {
         [
             self.no_donate,
@@ -56,7 +56,7 @@ impl Features {
         }
     }
 
-    /// Names and values of all features.
+    /// Returns an iterator over the names and values of all features.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, bool)> {
         NAMES
             .iter()
@@ -64,8 +64,8 @@ impl Features {
             .zip(self.flags())
     }
 
-    /// Prints the feature arguments as a table has them, with a leading space; nothing if there
-    /// are none.
+    /// Prints the feature arguments as a table has them, with a leading space; prints nothing if no
+    /// feature is set.
     pub(crate) fn print(&self, out: &mut dyn Write) -> fmt::Result {
         let count = self.flags().iter().filter(|set| **set).count();
         if count != 0 {
@@ -80,21 +80,21 @@ impl Features {
     }
 }
 
-/// What is wrong with a table line.
+/// An error in a table line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ArgError<'a> {
-    /// There is no device.
+    /// The device is missing.
     Count,
     /// This is not the number of features that follow.
     FeatureCount(&'a CStr),
-    /// There is no such feature.
+    /// The feature is not known.
     Unknown(&'a CStr),
-    /// The feature was named before.
+    /// The feature is named twice.
     Twice(&'a CStr),
 }
 
 impl ArgError<'_> {
-    /// The text for the constructor's error.
+    /// Returns the text for the constructor's error.
     pub(crate) fn text(&self) -> &'static CStr {
         match self {
             ArgError::Count => c"Invalid argument count",
@@ -104,7 +104,7 @@ impl ArgError<'_> {
         }
     }
 
-    /// The argument that is wrong, if it is one.
+    /// Returns the argument that is wrong, if it is one.
     pub(crate) fn culprit(&self) -> Option<&CStr> {
         match self {
             ArgError::Count => None,
@@ -114,7 +114,7 @@ impl ArgError<'_> {
         }
     }
 
-    /// What to write instead.
+    /// Returns what to write instead.
     pub(crate) fn remedy(&self) -> &'static str {
         match self {
             ArgError::Count => "write <thin device> [<#feature args> [<feature>]*]",
@@ -132,17 +132,17 @@ impl ArgError<'_> {
 pub(crate) struct Args<'a> {
     /// Path or number of the thin device.
     pub(crate) device: &'a CStr,
-    /// The features that were asked for.
+    /// The features that the line asks for.
     pub(crate) features: Features,
 }
 
 impl<'a> Args<'a> {
-    /// Parses them.
+    /// Parses the arguments of a table line.
     pub(crate) fn parse(args: &[&'a CStr]) -> Result<Self, ArgError<'a>> {
         let (device, rest) = args.split_first().ok_or(ArgError::Count)?;
         let mut features = Features::default();
         if let Some((count, names)) = rest.split_first() {
-            // Digits only: `parse` alone would take a plus sign, which device-mapper doesn't.
+            // Digits only: `parse` alone would accept a plus sign, which device-mapper doesn't.
             let digits = count.to_str().ok().filter(|text| !text.starts_with('+'));
             if digits.and_then(|text| text.parse().ok()) != Some(names.len()) {
                 return Err(ArgError::FeatureCount(count));

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What all targets share.
+//! What all targets share, and a target's handle on it.
 //!
-//! Lock order: `subscription`, in constructors only, or that of the [pools](crate::pool), then dm-thin's
-//! chain of notifiers, then the [tree](crate::layers::tree)'s.
+//! Lock order: `subscription`, in constructors only, or the lock of the [pools](crate::pool), then
+//! dm-thin's chain of notifiers, then the lock of the [tree](crate::layers::tree).
 
 use kernel::{
     new_mutex,
@@ -39,46 +39,50 @@ use crate::{
     target::Drr,
 };
 
-// Each read walks a chain of these, and most aren't in the CPU's cache.
+// Each read walks a chain of these entries, most of which aren't in the CPU's cache: what it reads
+// of an entry is in one cache line.
 const _: () = assert!(Index::<CachedExtent<BlockExtent, Holder>>::LOOK_UP_BYTES <= 64);
-// And many pages have one.
+// Many cached pages have an entry: it fits into kmalloc's size of 96 bytes.
 const _: () = assert!(Index::<CachedExtent<BlockExtent, Holder>>::ENTRY_BYTES <= 96);
 
 /// Cells of the block locks; usually more than there are writes in flight.
 const LOCKS: usize = 4096;
 
-/// Shared by all targets.
+/// The state that all targets share.
 #[pin_data]
 pub(crate) struct Core {
-    /// The one access table.
+    /// The access table of all pools.
     pub(crate) table: Arc<AccessTable>,
     /// The layers of all pools.
     pub(crate) tree: Arc<Tree>,
-    /// Those whose target has just gone.
+    /// The thin devices whose last target has just gone.
     leaving: Arc<Leaving>,
-    /// How often their blocks are read.
+    /// How often the blocks of all pools are read.
     pub(crate) blocks: BlockStats,
-    /// What all digests are made with; there once it can be drawn.
+    /// The key of all digests; set once it can be drawn.
     key: SetOnce<Key>,
-    /// Where copies are looked at.
+    /// Pages in which copies are proven.
     scratch: ScratchPages,
     /// The pools that have targets.
     #[pin]
     pools: Pools,
     /// Reads that others may follow.
     in_flight: KBox<InFlight<Drr>>,
-    /// Records what a read has filled, if that takes too long for an interrupt.
+    /// The workqueue that records what a read has filled, if this takes too long for a hard
+    /// interrupt.
     softirq: WorkQueue,
-    /// Writes in flight, and those that wait for one of them.
+    /// The locks of blocks that writes in flight change, and the writes that wait for these locks.
     locks: BlockLocks<LOCKS>,
     next_target_id: Atomic<u32>,
-    /// From when dm-thin-pool is there on; so the tree misses nothing while there are no targets.
+    /// The subscription to the events of all pools: made when the module is loaded, or with the
+    /// first target if dm-thin-pool isn't loaded by then. Kept without targets, so that the tree
+    /// misses nothing.
     #[pin]
     subscription: Mutex<Option<Subscription<PoolEvents>>>,
 }
 
 impl Core {
-    /// For an empty `table`.
+    /// Creates the shared state with an empty `table`. Process context; fails with `ENOMEM`.
     pub(crate) fn new(table: Arc<AccessTable>) -> Result<Arc<Self>> {
         let tree = Arc::pin_init(Tree::new(), GFP_KERNEL)?;
         let leaving = Arc::pin_init(Leaving::new(), GFP_KERNEL)?;
@@ -105,7 +109,7 @@ impl Core {
             }),
             GFP_KERNEL,
         )?;
-        // If dm-thin-pool isn't loaded yet, the first target does it.
+        // If dm-thin-pool isn't loaded yet, the first target subscribes.
         let _ = core.subscribe();
         Ok(core)
     }
@@ -123,8 +127,8 @@ impl Core {
         Ok(())
     }
 
-    /// Makes a target on the thin device that `info` tells of, with `features`, a handle.
-    /// Fails with `ENOMEM`, or `ENOENT` without a patched dm-thin-pool.
+    /// Returns a handle for a new target with `features` on the thin device that `info` describes.
+    /// Process context; fails with `ENOMEM`, or `ENOENT` without a patched dm-thin-pool.
     pub(crate) fn join(self: &Arc<Self>, info: &Info, features: &Features) -> Result<TargetHandle> {
         self.subscribe()?;
         let pool = self.pools.join(info.pool)?;
@@ -135,12 +139,12 @@ impl Core {
                 layer: Atomic::new(0),
             },
             core: self.clone(),
-            // Wraps after four billion targets; the number only has to differ from those of
-            // targets that have records.
+            // Wraps after four billion targets; the number only has to differ from those of targets
+            // that have records.
             target_id: self.next_target_id.fetch_add(1, Relaxed),
             layer: Atomic::new(0),
         };
-        // If this fails, the membership goes again.
+        // If this fails, dropping the handle undoes the join.
         self.table
             .targets
             .add(handle.target_id, features.keep_copies)?;
@@ -149,23 +153,24 @@ impl Core {
     }
 }
 
-/// A target's membership; its records end with it.
+/// A target's handle on what all targets share; the target's records end with it.
 pub(crate) struct TargetHandle {
-    /// The pool. Dropped first: it may take a while, and its end waits for callbacks.
+    /// The pool. Dropped first: its destructor may take a while, and waits for callbacks.
     pub(crate) pool: Arc<Pool>,
-    /// Dropped after that, when the thin device is about to be let go.
+    /// Dropped after `pool`, when the thin device is about to be closed.
     leaves: Leaves,
     core: Arc<Core>,
     /// Number of the target.
     pub(crate) target_id: u32,
-    /// Serial number of the layer that counts it as a target of its own.
+    /// Serial number of the layer that counts the target as one of its own.
     layer: Atomic<u32>,
 }
 
-/// Tells that a target has left its layer, when it is dropped.
+/// A notice, sent on drop, that the last target of a layer has gone.
 struct Leaves {
     leaving: Arc<Leaving>,
-    /// [`ThinId::to_bits`]; 0 as long as it hasn't, or if others are there.
+    /// [`ThinId::to_bits`] of the layer; 0 until the target has left it, and if other targets are
+    /// on it.
     layer: Atomic<u64>,
 }
 
@@ -179,25 +184,25 @@ impl Drop for Leaves {
 }
 
 impl TargetHandle {
-    /// The one access table.
+    /// Returns the access table of all pools.
     pub(crate) fn table(&self) -> &AccessTable {
         &self.core.table
     }
 
-    /// What all digests are made with; nothing as long as it can't be drawn.
+    /// Returns the key of all digests, or [`None`] as long as it can't be drawn.
     pub(crate) fn key(&self) -> Option<&Key> {
         self.core.key.as_ref()
     }
 
-    /// Draws the key, if it can be drawn by now.
+    /// Draws the key, if this is possible by now.
     pub(crate) fn draw_key(&self) {
         if let Some(key) = Key::draw() {
-            // Fails if another CPU has stored a key meanwhile: all use that one.
+            // Fails if another CPU has stored a key meanwhile: all use that key.
             self.core.key.populate(key);
         }
     }
 
-    /// What reads are served with; nothing as long as there is no key.
+    /// Returns the engine that serves reads, or [`None`] as long as there is no key.
     pub(crate) fn engine(&self) -> Option<Engine<'_>> {
         Some(Engine {
             table: self.table(),
@@ -206,7 +211,8 @@ impl TargetHandle {
         })
     }
 
-    /// Records, recorded pages, and bytes that the module's tables take.
+    /// Returns the numbers of cached extents and of recorded pages, and the bytes that the module's
+    /// tables take.
     // RANGE: Sizes in memory.
     pub(crate) fn usage(&self) -> (u64, u64, u64) {
         let (records, pages, bytes) = self.table().usage();
@@ -214,32 +220,33 @@ impl TargetHandle {
         (records, pages, bytes + others)
     }
 
-    /// The layers of all pools.
+    /// Returns the layers of all pools.
     pub(crate) fn tree(&self) -> &Tree {
         &self.core.tree
     }
 
-    /// How often the pools' blocks are read.
+    /// Returns the counters of how often the pools' blocks are read.
     pub(crate) fn blocks(&self) -> &BlockStats {
         &self.core.blocks
     }
 
-    /// Reads in flight.
+    /// Returns the reads in flight.
     pub(crate) fn in_flight(&self) -> &InFlight<Drr> {
         &self.core.in_flight
     }
 
-    /// Where the end of a bio is put off to, out of an interrupt.
+    /// Returns the workqueue to which the end of a bio is deferred from a hard interrupt.
     pub(crate) fn softirq(&self) -> &WorkQueue {
         &self.core.softirq
     }
 
-    /// Locks of the blocks that writes in flight are for.
+    /// Returns the locks of the blocks that writes in flight change.
     pub(crate) fn locks(&self) -> &BlockLocks<LOCKS> {
         &self.core.locks
     }
 
-    /// The target is on the thin device that `info` tells of. Process context; calls don't overlap.
+    /// Moves the target to the thin device that `info` describes. Process context; calls must not
+    /// overlap.
     pub(crate) fn moves_to(&self, info: &Info) {
         let layer = ThinId::new(info.pool, info.thin_id);
         let old = self.layer.load(Relaxed);

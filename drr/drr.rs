@@ -2,22 +2,23 @@
 
 //! The `drr` device-mapper target (Data Relationship & Reference).
 //!
-//! Sits between a file system and a dm-thin device. When a read misses the reader's own page
-//! cache and dm-thin says that the block is shared, the data is copied from the page cache of a
-//! sibling that read it. What is copied is given away only if it has the digest that the data had when they
-//! came from the disk. What is kept is which cached page was read from which block, and digests; and, for a
-//! while, what was read of file systems' metadata.
+//! Sits between a file system and a dm-thin device. When a read misses the reader's own page cache
+//! and dm-thin says that the block is shared, the data is copied from the page cache of a sibling
+//! that has read it. A copy goes to the reader only if it has the digest that the data had when
+//! they came from the disk. The module keeps which cached page was read from which block, and
+//! digests; and, for a while, metadata that file systems have read.
 //!
-//! - [`target`], [`io`]: the walk of a bio; start here,
-//! - [`args`], [`message`], [`stats`]: what goes in by the table and by messages, and comes out by status,
-//! - [`access`]: the access table, and what is kept of mappings,
+//! - [`target`], [`io`]: the path of a bio; start here,
+//! - [`args`], [`message`], [`stats`]: input from the table and from messages, and output as
+//!   status,
+//! - [`access`]: the access table, and caches of mappings,
 //! - [`layers`]: layers, the heatmap and other figures,
-//! - [`mod@reclaim`]: who has too much of what the table says is cached more than once,
-//! - [`events`]: what the page cache and pools tell,
-//! - [`pool`], [`leaving`], [`core`]: what targets of a pool share, thin devices that are about to be closed, and what all
-//!   targets share.
+//! - [`mod@reclaim`]: drops extra copies where memory is short,
+//! - [`events`]: receives the events of the page cache and of pools,
+//! - [`pool`], [`leaving`], [`core`]: what the targets of a pool share, thin devices that are about
+//!   to be closed, and what all targets share.
 //!
-//! Documentation/design.rst has the whole argument why no wrong byte is ever served.
+//! Documentation/design.rst proves that no wrong byte is ever served.
 
 #![forbid(unsafe_code)]
 

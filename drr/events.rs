@@ -2,8 +2,8 @@
 
 //! Receives all events: those of the page cache, and those of dm-thin's pools.
 //!
-//! Both kinds come in under locks of the kernel's; what each may do is said at [`FolioEvents`] and
-//! [`Events`].
+//! Both kinds of handlers run under locks of the kernel's; [`FolioEvents`] and [`Events`] say what
+//! they may do.
 
 use kernel::{prelude::*, sync::Arc};
 
@@ -21,14 +21,14 @@ use crate::{
     reclaim::{self, Reclaim},
 };
 
-/// Receives the events of all page caches.
+/// The receiver of the events of all page caches.
 pub(crate) struct PageCacheEvents {
     table: Arc<AccessTable>,
     reclaim: PeriodicWork<Reclaim>,
 }
 
 impl PageCacheEvents {
-    /// Fails with `ENOMEM`.
+    /// Creates the receiver. Fails with `ENOMEM`.
     pub(crate) fn new(table: Arc<AccessTable>) -> Result<Self> {
         let reclaim = Reclaim::new(table.clone());
         Ok(Self {
@@ -39,7 +39,8 @@ impl PageCacheEvents {
 }
 
 impl FolioEvents for PageCacheEvents {
-    /// Ends the records of the folio's pages. If reclaim takes the folio, copies that others have may go, too.
+    /// Ends the records of the folio's pages. If reclaim takes the folio, extra copies may be
+    /// dropped, too.
     fn removed(&self, folio: EventFolio<'_>) {
         let pages = self.table.directory().folio_removed(&folio);
         if pages == 0 {
@@ -53,8 +54,8 @@ impl FolioEvents for PageCacheEvents {
     }
 }
 
-/// Receives the events of all pools that concern layers. What concerns the mappings of a pool goes to
-/// its [`Pool`](crate::pool::Pool).
+/// The receiver of the events of all pools that concern layers. Events that concern the mappings of
+/// a pool go to its [`Pool`](crate::pool::Pool).
 pub(crate) struct PoolEvents {
     pub(crate) table: Arc<AccessTable>,
     pub(crate) tree: Arc<Tree>,

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Thin devices that are about to be closed, as the target on them has gone.
+//! Thin devices that are about to be closed, as their last target has gone.
 //!
-//! A target that is attached to a thin device in use has a device of its own with the same thin id, which goes with
-//! the target (`DM_DEFERRED_REMOVE`). It goes in a worker, a moment after `dmsetup remove` has returned, and
-//! what managers of containers do next is to have the pool delete the thin id. That fails if the device is open. So
-//! dm-thin tells that it is about to delete one, and if a target has just left that, it waits here for the device
-//! to be closed.
+//! A target that is attached to a thin device in use has a device of its own with the same thin id,
+//! which is removed with the target (`DM_DEFERRED_REMOVE`). A worker does this shortly after
+//! `dmsetup remove` has returned, and container managers then have the pool delete the thin id,
+//! which fails if the device is open. So dm-thin sends an event before it deletes a thin device,
+//! and if the last target has just left this device, the event's handler waits here until it is
+//! closed.
 //!
 //! Lock order: the list's lock is a leaf; dm-thin's table of pools may be locked outside it.
 
@@ -22,16 +23,17 @@ use dm::io::in_flight::Since;
 
 use crate::layers::id::ThinId;
 
-/// How long a deletion waits, in milliseconds, and for how long a target has just left.
+/// How long a deletion waits, in milliseconds, and for how long a target counts as having just
+/// left.
 const PATIENCE_MS: u32 = 500;
 
-/// A layer that a target has left.
+/// A layer that its last target has left.
 struct Left {
     layer: ThinId,
     since: Since,
 }
 
-/// See the [module](self).
+/// The layers whose last target has just left, see the [module](self).
 #[pin_data]
 pub(crate) struct Leaving {
     #[pin]
@@ -41,7 +43,7 @@ pub(crate) struct Leaving {
 }
 
 impl Leaving {
-    /// None.
+    /// Creates an empty list.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             list <- new_mutex!(KVec::new(), "drr_leaving"),
@@ -49,20 +51,23 @@ impl Leaving {
         })
     }
 
-    /// The last target on a layer has gone. Process context; without memory nobody waits.
+    /// Adds a layer that its last target has left. Process context; without memory, no deletion
+    /// waits for it.
     pub(crate) fn left(&self, layer: ThinId) {
         let (mut list, since) = (self.list.lock(), Since::now());
         list.retain(|left| left.layer != layer && !left.since.over(since, PATIENCE_MS));
         let _ = list.push(Left { layer, since }, GFP_NOWAIT | __GFP_NOWARN);
     }
 
-    /// A thin device of this layer was closed, or there is a target on it.
+    /// Removes a layer: a thin device of it was closed, or a target was made on it. Process
+    /// context.
     pub(crate) fn closed(&self, layer: ThinId) {
         self.list.lock().retain(|left| left.layer != layer);
         self.changed.notify_all();
     }
 
-    /// Waits until the device that a target has just left is closed, not for long, or the task gets a signal.
+    /// Waits until the thin device of `layer` is closed, if a target has just left it. Gives up
+    /// after [`PATIENCE_MS`], or when the task gets a signal. Process context.
     pub(crate) fn wait_for(&self, layer: ThinId) {
         let mut list = self.list.lock();
         let mut patience = msecs_to_jiffies(PATIENCE_MS);

@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The words of a message to the target; `include/uapi/linux/dm-drr.h` says what they mean.
+//! Parses the messages to a target; `include/uapi/linux/dm-drr.h` says what they mean.
 
 use kernel::prelude::*;
 
-/// What a message asks for.
+/// A message to a target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Message {
-    /// Statistics of the device start anew.
+    /// Zero the device's counters.
     ResetStats,
-    /// A layer that the module can't know of.
+    /// Declare a layer that the module can't know of.
     Declare {
-        /// Its thin id.
+        /// The layer's thin id.
         thin_id: u32,
-        /// That of what it is a snapshot of, if of anything.
+        /// Thin id of the parent, if the layer is a snapshot.
         parent: Option<u32>,
-        /// The pool's time when it was created.
+        /// The pool's time when the layer was created.
         created: Option<u32>,
     },
-    /// Shared blocks are to be counted, or no longer.
+    /// Start or stop counting reads of shared blocks.
     CountBlocks(bool),
-    /// Tell something.
+    /// Answer a question.
     Tell(Answer),
 }
 
-/// What a message wants to be told.
+/// A question that a message asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Answer {
     /// The layers of the pool.
@@ -35,33 +35,33 @@ pub(crate) enum Answer {
     Blocks,
     /// How many pages of the pool's blocks are cached how often.
     Duplicates,
-    /// Which pages are cached more than once, from a place on that an earlier answer named.
+    /// Which pages are cached more than once, from a place that an earlier answer named.
     Copies(u32),
 }
 
-/// What is wrong with a message.
+/// An error in a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum MessageError<'a> {
-    /// There is no such message.
+    /// The message is not known.
     Unknown(&'a CStr),
-    /// The message takes fewer arguments, and this is one too many.
+    /// The message takes fewer arguments: this is the first one too many.
     Superfluous(&'a CStr),
     /// The message takes more arguments.
     Missing(&'a CStr),
-    /// Not a thin id.
+    /// This is not a thin id.
     ThinId(&'a CStr),
-    /// Not a pool's time.
+    /// This is not a pool's time.
     Time(&'a CStr),
-    /// Not what the message "blocks" can be followed by.
+    /// The message "blocks" doesn't take this argument.
     Argument(&'a CStr),
-    /// Not what the message "duplicates" can be followed by.
+    /// The message "duplicates" doesn't take this argument.
     List(&'a CStr),
-    /// Not a place in the list of duplicates.
+    /// This is not a place in the list of duplicates.
     Place(&'a CStr),
 }
 
 impl<'a> MessageError<'a> {
-    /// What it is.
+    /// Returns the text of the error.
     pub(crate) fn text(&self) -> &'static str {
         match self {
             MessageError::Unknown(_) => "unknown message",
@@ -74,7 +74,7 @@ impl<'a> MessageError<'a> {
         }
     }
 
-    /// The word that is wrong.
+    /// Returns the word that is wrong.
     pub(crate) fn culprit(&self) -> &'a CStr {
         match self {
             MessageError::Unknown(word)
@@ -88,7 +88,7 @@ impl<'a> MessageError<'a> {
         }
     }
 
-    /// What to write instead.
+    /// Returns what to write instead.
     pub(crate) fn remedy(&self) -> &'static str {
         match self {
             MessageError::Unknown(_) => {
@@ -107,7 +107,7 @@ impl<'a> MessageError<'a> {
 
 fn number(word: &CStr, below: u64) -> Option<u32> {
     let text = word.to_str().ok()?;
-    // No sign.
+    // Digits only, without a sign.
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the targets of one pool share, so that no pool is in another's way.
+//! What the targets of one pool share. Nothing here is shared between pools, so that no pool delays
+//! another.
 //!
-//! Lock order: the list's lock, in constructors and destructors only, then dm-thin's chain of notifiers.
+//! Lock order: the list's lock, then, in constructors only, dm-thin's chain of notifiers.
 
 use kernel::{
     new_mutex,
@@ -24,7 +25,7 @@ use dm::{
 
 use crate::access::epoch::Epochs;
 
-/// Learns of the changes of one pool's mappings.
+/// The receiver of the events of one pool's mappings.
 struct Watch {
     pool: u64,
     changes: Arc<Epochs>,
@@ -48,22 +49,23 @@ impl Events for Watch {
     }
 }
 
-/// The part of the machine's memory that a pool's metadata may take: 2 MiB, which serve an image, in 2 GiB.
+/// The part of the machine's memory that a pool's metadata may take, as a divisor: 2 MiB of 2 GiB,
+/// which are enough for an image.
 const METADATA_SHARE: u64 = 1024;
 
 /// A pool that has targets.
 pub(crate) struct Pool {
     /// Number of the pool's activation; never used again.
     pub(crate) id: u64,
-    /// Notices changes of its mappings.
+    /// Counters of the changes of the pool's mappings.
     pub(crate) changes: Arc<Epochs>,
-    /// What its targets' parked bios go on in.
+    /// The workqueue in which parked bios of the pool's targets go on.
     pub(crate) queue: WorkQueue,
-    /// Metadata of file systems that has been read from it.
+    /// The store of file system metadata that has been read from the pool.
     pub(crate) metadata: PageStore,
-    /// Told of all changes that begin from now on.
+    /// Reports all changes that begin after the subscription.
     _subscription: Subscription<Watch>,
-    /// No change is under way that began before that.
+    /// Whether all changes that began before the subscription have ended.
     settled: Atomic<bool>,
 }
 
@@ -86,13 +88,14 @@ impl Pool {
         Ok(Arc::new(pool, GFP_KERNEL)?)
     }
 
-    /// Whether a stamp that was taken before the lookup of `mapping` tells of all changes.
+    /// Returns whether an epoch that was taken before the lookup of `mapping` covers all changes.
     ///
-    /// Of a change that was under way when the pool's first target was made, only the end is told. Changes of
-    /// a pool don't overlap, so once a lookup has found none under way, all are told of from begin to end.
+    /// If a change was under way when the pool's first target was made, only its end is reported.
+    /// Changes of a pool don't overlap, so once a lookup has found none under way, all later
+    /// changes are reported from begin to end.
     pub(crate) fn settles(&self, mapping: &Mapping) -> bool {
         if !mapping.changing && !self.settled.load(Acquire) {
-            // The end of an earlier change was told before that.
+            // The end of an earlier change was reported before the lookup.
             self.settled.store(true, Release);
         }
         self.settled.load(Acquire)
@@ -110,12 +113,12 @@ struct Member {
 pub(crate) struct Pools {
     #[pin]
     list: Mutex<KVec<Member>>,
-    /// Where their stores are.
+    /// The file system that holds the pools' stores.
     mount: Arc<PrivateMount>,
 }
 
 impl Pools {
-    /// None yet.
+    /// Creates an empty list.
     pub(crate) fn new(mount: Arc<PrivateMount>) -> impl PinInit<Self> {
         pin_init!(Self {
             list <- new_mutex!(KVec::new(), "drr_pools"),
@@ -123,8 +126,8 @@ impl Pools {
         })
     }
 
-    /// Joins a target to the pool `id`. Process context; fails with `ENOMEM`, or `ENOENT` without a
-    /// patched dm-thin-pool.
+    /// Adds a target to the pool `id`, and returns the pool. Process context; fails with `ENOMEM`,
+    /// or `ENOENT` without a patched dm-thin-pool.
     pub(crate) fn join(&self, id: u64) -> Result<Arc<Pool>> {
         let mut list = self.list.lock();
         if let Some(member) = list.iter_mut().find(|member| member.pool.id == id) {
@@ -142,11 +145,11 @@ impl Pools {
         Ok(pool)
     }
 
-    /// A target leaves its pool. Process context.
+    /// Removes a target from the pool `id`. Process context.
     pub(crate) fn leave(&self, id: u64) {
         let mut list = self.list.lock();
         if let Some(at) = list.iter().position(|member| member.pool.id == id) {
-            // RANGE: It has joined.
+            // RANGE: The target has joined.
             list[at].targets -= 1;
             if list[at].targets == 0 {
                 // RANGE: One is at `at`.
@@ -159,7 +162,7 @@ impl Pools {
         }
     }
 
-    /// Bytes of memory that the pools take.
+    /// Returns the bytes of memory that the pools take. Process context.
     pub(crate) fn bytes(&self) -> u64 {
         self.list
             .lock()

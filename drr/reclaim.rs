@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where memory is short: copies that others have, too, go before last copies.
+//! Where memory is short: drops pages that other page caches have, too, before last copies are
+//! lost.
 //!
-//! Any copy of a page serves all siblings, so what reclaim takes costs a read from the disk only if it
-//! was the last one. Reclaim can't tell: it takes the page that was not used for the longest time. So
-//! for each recorded page that it takes, another that has a copy elsewhere is taken, too, from the same
-//! control group's memory, and reclaim has that much less to find: no more goes than reclaim has taken.
-//! Only what nobody used lately goes, and the oldest of several first. While reclaim takes nothing, nor does this.
+//! Any copy of a page serves all siblings, so reclaim costs a read from the disk only if it takes
+//! the last copy. Reclaim can't tell: it takes the page that was not used for the longest time. So
+//! for each recorded page that reclaim takes, a page that has a copy elsewhere is dropped, too,
+//! from the memory of the same control group, and reclaim has that much less to find: no more pages
+//! are dropped than reclaim has taken. Only pages that weren't used lately are dropped, and of
+//! several copies the oldest first. While reclaim takes nothing, nothing is dropped.
 //!
-//! They are found by walking the [table](crate::access::table), a bit each time. If a walk finds none, the next
-//! one waits until reclaim has taken twice as much as before the last.
+//! The pages are found by walking the [access table](crate::access::table), a part at a time. If a
+//! walk drops nothing, the next one begins when reclaim has taken twice as many pages as before the
+//! last.
 
 use core::array;
 
@@ -32,31 +35,32 @@ use dm::{
 
 use crate::access::table::{AccessTable, BlockExtent, Holder, PageDonor};
 
-/// Pages that may go from a group until reclaim takes the next, at most: 64 MiB.
+/// Most pages that may be dropped from a group until reclaim takes the next one: 64 MiB.
 const MOST_DUE: u32 = 1 << 14;
-/// Groups that are told apart.
+/// Entries for groups, by their hash.
 const GROUPS: usize = 64;
 
 /// Milliseconds between two parts of a walk, and buckets of the table in a part.
 pub(crate) const EVERY_MS: u32 = 20;
 const BUCKETS: usize = 4096;
-/// Folios that are looked up before they are dropped.
+/// Folios that are collected before they are dropped.
 const BATCH: usize = 32;
-/// Copies of a stretch that are told apart.
+/// Copies of an extent that are looked at.
 const COPIES: usize = 16;
 
-/// Pages that reclaim has taken when a walk begins: at the least, and after many that found nothing.
+/// Pages that reclaim must take before a walk begins: at first, and after many walks that dropped
+/// nothing.
 const PATIENCE: [u32; 2] = [32, 1 << 16];
 
-/// Pages that may go from a group.
+/// The number of pages that may be dropped from a group.
 struct Due {
-    /// [`Group::hash_key`] of the last whose hash has come here.
+    /// [`Group::hash_key`] of the last group with this hash.
     group: Atomic<u64>,
     pages: Atomic<u32>,
 }
 
 impl Due {
-    /// How many of `group`'s.
+    /// Returns how many pages may be dropped from `group`.
     fn of(&self, group: Group) -> u32 {
         match self.group.load(Relaxed) == group.hash_key() {
             true => self.pages.load(Relaxed),
@@ -64,33 +68,34 @@ impl Due {
         }
     }
 
-    /// Several at once may be counted as one: it is a hint.
+    /// Sets how many pages may be dropped from `group`. Concurrent calls may count as one: the
+    /// number is a hint.
     fn set(&self, group: Group, pages: u32) {
         self.group.store(group.hash_key(), Relaxed);
         self.pages.store(pages, Relaxed);
     }
 }
 
-/// A folio that may go.
+/// A folio that may be dropped.
 struct Candidate {
     folio: FolioRef,
     mapping: MappingId,
-    /// The target that it was read through.
+    /// The target that the folio was read through.
     target_id: u32,
     group: Group,
     pages: u32,
 }
 
-/// Drops copies that are one too many.
+/// The walk that drops extra copies.
 pub(crate) struct Reclaim {
     table: Arc<AccessTable>,
-    /// By hashed group.
+    /// Pages that may be dropped, by their group's hash.
     due: [Due; GROUPS],
     /// Pages that reclaim has taken since the last walk.
     taken: Atomic<u32>,
-    /// So many have to be when the next one begins.
+    /// Value of `taken` at which the next walk begins.
     patience: Atomic<u32>,
-    /// Where the walk is.
+    /// The bucket at which the walk goes on.
     at: Atomic<usize>,
     /// Pages that were dropped in this walk.
     dropped: Atomic<u32>,
@@ -120,7 +125,7 @@ impl Reclaim {
         self.due.iter().any(|due| due.pages.load(Relaxed) != 0)
     }
 
-    /// Reclaim takes recorded pages. Returns whether to begin a walk.
+    /// Counts recorded pages of `group` that reclaim takes. Returns whether to begin a walk.
     pub(crate) fn reclaimed(&self, group: Group, pages: u32) -> bool {
         let due = self.due(group);
         due.set(group, due.of(group).saturating_add(pages).min(MOST_DUE));
@@ -129,7 +134,7 @@ impl Reclaim {
         taken >= self.patience.load(Relaxed)
     }
 
-    /// Drops some of `found`.
+    /// Drops those of `found` that are still unused, as far as their groups have pages to drop.
     fn drop_all(&self, found: &mut KVec<Candidate>) {
         if !found.is_empty() {
             HoldPoint::CopiesFound.pass();
@@ -148,13 +153,13 @@ impl Reclaim {
         }
     }
 
-    /// Looks for folios of a stretch that may go; one copy of each page is to stay.
+    /// Adds folios of an extent that may be dropped to `found`; one copy of each page stays.
     fn look_at(&self, holders: &Holders<'_, BlockExtent, Holder>, found: &mut KVec<Candidate>) {
         let mut copies: [Option<PageDonor<'_>>; COPIES] = [None; COPIES];
         let mut pages = [0; COPIES];
         let mut count = 0;
         for donor in holders.donors().take(COPIES) {
-            // A record stays when its page is modified: what was is no copy.
+            // A record stays when its page is modified, but the modified page is no copy.
             pages[count] = unchanged(&donor);
             copies[count] = Some(donor);
             // RANGE: At most `COPIES`.
@@ -179,8 +184,8 @@ impl Reclaim {
             .unwrap_or(true)
     }
 
-    /// Looks for folios of one copy, none of whose pages but those of `extra` are in the stretch.
-    /// Returns these.
+    /// Adds folios of one copy to `found` that are idle, and have no pages in the extent but those
+    /// of `extra`. Returns their pages.
     fn look_through(&self, donor: &PageDonor<'_>, extra: u32, found: &mut KVec<Candidate>) -> u32 {
         let (mut left, mut gone) = (extra, 0);
         while left != 0 {
@@ -204,7 +209,7 @@ impl Reclaim {
                 // RANGE: A folio has a page at least, and fewer than a `u32` counts.
                 pages: (last - first + 1) as u32,
             };
-            // There is room for most; the next walk comes by again.
+            // If there is no room left, a later walk finds the folio again.
             if found.push_within_capacity(candidate).is_ok() {
                 gone |= pages;
             }
@@ -212,7 +217,7 @@ impl Reclaim {
         gone
     }
 
-    /// The walk is through, or nothing is left to do.
+    /// Ends a walk that has reached the end of the table, or has nothing left to do.
     fn walked(&self) {
         let [least, most] = PATIENCE;
         let patience = match self.dropped.load(Relaxed) {
@@ -256,7 +261,8 @@ impl Periodic for Reclaim {
     }
 }
 
-/// The pages that a donor has, and that nobody has modified or is about to, for all that their folios tell.
+/// Returns the pages of a donor that are neither modified nor about to be, as far as their folios
+/// tell.
 fn unchanged(donor: &PageDonor<'_>) -> u32 {
     let (mut left, mut unchanged) = (donor.pages(), 0);
     while left != 0 {
@@ -270,7 +276,7 @@ fn unchanged(donor: &PageDonor<'_>) -> u32 {
         if folio.state().unchanged() {
             unchanged |= left & pages;
         }
-        // The page itself, too, should its folio have been another's by now.
+        // Clears the page itself, too, in case its folio holds other pages by now.
         left &= !(pages | page_bitmap::mask(page, 1));
     }
     unchanged

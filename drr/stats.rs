@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Figures of a target.
+//! Counters of a target.
 
 use core::fmt::{self, Write};
 
@@ -12,57 +12,59 @@ use crate::{
     access::table::Counted, io::copy::Sources, layers::heatmap::Heatmap, layers::id::LayerId,
 };
 
-/// Why a read went to the disk.
+/// The reason why a read went to the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
 pub(crate) enum Miss {
     /// The block is not shared, or not mapped at all.
     Unshared,
-    /// Where the block is mapped can't be told without reading metadata.
+    /// The lookup would have to read dm-thin's metadata from the disk.
     Metadata,
-    /// It has no donors, or not enough in a row.
+    /// The block's pages have no donors, or not enough in a row.
     NoRecord,
     /// The thin device below has another table.
     Changed,
-    /// The pool's metadata was rolled back, so that nothing known of it holds.
+    /// The pool's metadata was rolled back, so nothing that is known of it is valid.
     Stale,
-    /// It spans blocks, or its data is encrypted on the way.
+    /// The read spans blocks, or its data is encrypted on the way.
     Layout,
-    /// It followed a read of the same that failed, or took too long, or was told not to wait.
+    /// The read followed another that failed, took too long, or was released; or donors lacked a
+    /// page then.
     Left,
 }
 
-/// The reasons, by their numbers, as status and traces name them.
+/// The reasons in status and traces, by their numbers.
 const MISSES: [&str; 7] = [
     "unshared", "metadata", "norecord", "changed", "stale", "layout", "left",
 ];
 
 impl Miss {
-    /// The word for it.
+    /// Returns the name of the reason.
     pub(crate) fn reason(self) -> &'static str {
-        // CAST: Its place in there.
+        // CAST: The index in `MISSES`.
         MISSES[self as usize]
     }
 }
 
-/// What is counted here, in bios and sectors; the reasons for misses come after these.
+/// The counters, in bios, sectors or pages; those of misses come after these.
 #[derive(Clone, Copy)]
 #[repr(usize)]
 enum Count {
     FollowedSectors,
     RecordedSectors,
-    /// Of reads for a file system's metadata: all, and those that were served.
+    /// Sectors of reads for a file system's metadata: all, and those that were served.
     MetaReadSectors,
     MetaHitSectors,
-    /// Copies of donors' pages that didn't have the digest.
+    /// Copies of donors' pages that failed the proof.
     UnprovenPages,
-    /// Pages from the disk that were compared with what is known of the same content, and that differed.
+    /// Pages from the disk that were compared with a digest of the same content, and those that
+    /// differed.
     ComparedPages,
     DifferedPages,
-    /// Writes in whose place a whole block was written, and those that waited for one of the same block.
+    /// Whole-block writes, and writes that were parked because of one.
     FullBlockWrites,
     ParkedWrites,
-    /// Second reads of paranoid mode that gave a verdict, and those that gave a bad one.
+    /// Conclusive comparisons with the disk in paranoid mode, and those that found a difference.
     Verified,
     Mismatches,
 }
@@ -72,18 +74,18 @@ const FIRST_MISS: usize = Count::Mismatches as usize + 1;
 /// Counters of a target since it was made or reset.
 pub(crate) struct Stats {
     counters: Counters<{ FIRST_MISS + MISSES.len() }>,
-    /// Reads that were served and that were not, of whose blocks.
+    /// Reads that were served and that were not, by the blocks' owners.
     pub(crate) heat: Heatmap,
 }
 
-/// Sectors in so many pages.
+/// Returns the number of sectors in `pages` pages.
 fn sectors_of(pages: u32) -> u64 {
     // RANGE: A product of two `u32`s.
     u64::from(pages) * u64::from(PAGE_SECTORS)
 }
 
 impl Stats {
-    /// All zero. Fails with `ENOMEM`.
+    /// Creates counters that are all zero. Fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             counters: Counters::new()?,
@@ -96,7 +98,8 @@ impl Stats {
         self.counters.add(count as usize, by);
     }
 
-    /// A read of a block of `owner` went to the disk; for metadata, or for data.
+    /// Counts a read of a block of `owner` that went to the disk; `metadata` tells whether it was
+    /// for metadata.
     pub(crate) fn miss(&self, miss: Miss, owner: Option<LayerId>, sectors: u32, metadata: bool) {
         // RANGE: A counter's number.
         self.counters.add(FIRST_MISS + miss as usize, 1);
@@ -106,7 +109,8 @@ impl Stats {
         }
     }
 
-    /// A read of a block of `owner` was served; for metadata, or for data.
+    /// Counts a read of a block of `owner` that was served; `metadata` tells whether it was for
+    /// metadata.
     pub(crate) fn hit(
         &self,
         owner: Option<LayerId>,
@@ -127,41 +131,42 @@ impl Stats {
         }
     }
 
-    /// A read was served with another, which went to the disk; it is a hit besides.
+    /// Counts a read that was served after it followed another, which went to the disk;
+    /// [`Self::hit`] counts it, too.
     pub(crate) fn followed(&self, sectors: u32) {
         self.add(Count::FollowedSectors, sectors.into());
     }
 
-    /// Pages of a read that was served can donate now.
+    /// Counts pages of a served read that were recorded.
     pub(crate) fn recorded(&self, pages: u32) {
         self.add(Count::RecordedSectors, sectors_of(pages));
     }
 
-    /// Pages of a read that came from the disk can donate now, or were compared.
+    /// Counts pages of a read from the disk that were recorded or compared.
     pub(crate) fn read(&self, counted: Counted) {
         self.recorded(counted.recorded);
         self.add(Count::ComparedPages, counted.compared.into());
         self.add(Count::DifferedPages, counted.differed.into());
     }
 
-    /// Copies of donors' pages were in vain.
+    /// Counts copies of donors' pages that failed the proof.
     pub(crate) fn unproven(&self, pages: u32) {
         if pages != 0 {
             self.add(Count::UnprovenPages, pages.into());
         }
     }
 
-    /// A whole block was written in the place of a part of it.
+    /// Counts a whole-block write.
     pub(crate) fn whole_write(&self) {
         self.add(Count::FullBlockWrites, 1);
     }
 
-    /// A write was parked until a whole-block write to its block has ended.
+    /// Counts a write that was parked until a whole-block write to its block has ended.
     pub(crate) fn parked_write(&self) {
         self.add(Count::ParkedWrites, 1);
     }
 
-    /// A hit was compared with the disk.
+    /// Counts a hit that was compared with the disk; `same` tells whether the bytes were equal.
     pub(crate) fn verified(&self, same: bool) {
         self.add(Count::Verified, 1);
         if !same {
@@ -175,8 +180,8 @@ impl Stats {
         self.heat.reset();
     }
 
-    /// Prints the counters of reads, and of writes that spared one. They add up at any time: what
-    /// isn't known to be a hit or a miss yet isn't counted.
+    /// Prints the counters of reads, and of whole-block writes. They add up at any time: a read
+    /// counts only once it is known to be a hit or a miss.
     pub(crate) fn print_reads(&self, out: &mut dyn Write) -> fmt::Result {
         let sums = self.counters.sums();
         // CAST: A counter's number.
@@ -203,7 +208,7 @@ impl Stats {
         write!(out, " parked_writes={}", of(Count::ParkedWrites))
     }
 
-    /// Prints what paranoid mode found.
+    /// Prints the results of paranoid mode.
     pub(crate) fn print_verified(&self, out: &mut dyn Write) -> fmt::Result {
         let sums = self.counters.sums();
         // CAST: A counter's number.

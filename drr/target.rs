@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The target: the walk of a bio.
+//! The target: the path of a bio.
 //!
 //! ```text
 //! read:   map -> thin lookup -> (not shared | no metadata: forward)
-//!                -> access table -> copy engine -> proven: complete, and come again with the rest
+//!                -> access table -> copy engine -> proven: complete, the rest is another bio
 //!                                               -> no donors, up to the next that have some:
 //!                                                  follow a read of the same, or forward
 //!         end_io -> success: record the pages read, with their digests
@@ -15,8 +15,8 @@
 //! page events, pool events: see dm::pagecache::directory, crate::access::table and crate::pool
 //! ```
 //!
-//! A hit is completed in `map`, which brings it to `end_io` like a read from the disk: both end
-//! in the same recording, so the reader is the newest donor of what it has just got.
+//! A hit is completed in `map`, and device-mapper then calls `end_io` as for a read from the disk:
+//! both end in the same recording, so the reader becomes the newest donor of the pages that it got.
 
 use core::{fmt::Write, iter};
 
@@ -53,7 +53,8 @@ use crate::{
     stats::Stats,
 };
 
-/// Most pages that are hashed in an interrupt; more are in a softirq.
+/// Most pages that are hashed in a hard interrupt, as each takes up to a microsecond; more are
+/// hashed in a softirq.
 const MOST_HASHED: u32 = 4;
 
 /// A `drr` target.
@@ -64,9 +65,9 @@ pub(crate) struct Drr {
     pub(crate) md: MappedDevice,
     pub(crate) features: Features,
     pub(crate) block_sectors: u32,
-    /// The target's length.
+    /// The target's length in sectors.
     pub(crate) sectors: u64,
-    /// [`ThinId::to_bits`] of the thin device; another only after its table was replaced.
+    /// [`ThinId::to_bits`] of the thin device; changes only if the device's table is replaced.
     pub(crate) layer: Atomic<u64>,
     pub(crate) stats: Stats,
     pub(crate) own_reads: OwnReads,
@@ -149,7 +150,8 @@ impl Target for Drr {
         Ok(KBox::new(target, GFP_KERNEL)?)
     }
 
-    /// Nobody has to wait for the suspended.
+    /// Releases the reads that wait for reads of this target, and this target's reads that wait for
+    /// others.
     fn presuspend(&self) {
         self.handle.in_flight().release(self);
     }
@@ -165,7 +167,7 @@ impl Target for Drr {
         }
     }
 
-    /// Records what a read has filled, in a softirq if that takes longer than an interrupt should.
+    /// Records what a read has filled, in a softirq if this takes longer than an interrupt should.
     fn end_io(&self, mut bio: EndedBio<'_, Self>) -> Ended {
         if self.hashes_many(&bio) && in_hardirq() {
             return bio.end_later(self, self.handle.softirq());
@@ -235,7 +237,9 @@ impl Target for Drr {
         .map_err(|_| EIO)
     }
 
-    /// The thin device's table may have been replaced while this device was suspended.
+    /// Checks the thin device, whose table may have been replaced while this device was suspended,
+    /// and forgets what is known of the old one. Fails with `EINVAL` if the thin device has another
+    /// pool or block size.
     fn preresume(&self) -> Result {
         self.handle.table().unshared.forget();
         self.own_reads.forget();
@@ -245,7 +249,7 @@ impl Target for Drr {
             target.lag.forget();
             target.set_dev_t(dev_t);
         });
-        // Not if the thin device is suspended itself; then `place_at` finds out.
+        // Fails if the thin device itself is suspended; `place_at` then finds out.
         let Ok(info) = self.thin.thin().info() else {
             return Ok(());
         };
@@ -271,7 +275,8 @@ impl Target for Drr {
         Ok(())
     }
 
-    /// Has readahead ask for whole thin blocks, and no I/O split in the middle of a page: 255 sectors are a common limit.
+    /// Makes readahead ask for whole thin blocks, and no I/O split in the middle of a page: 255
+    /// sectors are a common limit.
     fn io_hints(&self, limits: &mut Limits<'_>) {
         limits.raise_io_opt(self.block_sectors.saturating_mul(1 << SECTOR_SHIFT));
         limits.round_max_sectors(PAGE_SECTORS);
@@ -281,7 +286,7 @@ impl Target for Drr {
 impl EndIoLater for Drr {
     fn end_io_later(&self, bio: &mut EndedBio<'_, Self>) {
         self.ended(bio);
-        // Now that the records are there.
+        // Only now, as the records have been made.
         bio.wake_followers();
     }
 }
@@ -291,12 +296,12 @@ impl Verify for Drr {
         let changed = passage.place.is_none_or(|place| !self.still_there(&place));
         match verdict {
             Verdict::Same => self.stats.verified(true),
-            // What the disk has now is what the reader gets, as it would have without us.
+            // The mapping has changed: the reader gets what the disk has now, as without DRR.
             _ if changed => passage.place = None,
             Verdict::Failed => passage.place = None,
             Verdict::Different(at) => {
                 self.stats.verified(false);
-                // A direct reader that writes to its own buffer can get here at will.
+                // A direct reader can cause this at will by writing to its own buffer.
                 if let Some(place) = passage.place.take().filter(|_| may_warn()) {
                     let layer = self.layer();
                     pr_warn!(
@@ -328,8 +333,8 @@ impl Follow for Drr {
 }
 
 impl Drr {
-    /// Returns whether more pages than [`MOST_HASHED`] are to be hashed now that the bio has ended: each takes up to a
-    /// microsecond.
+    /// Returns whether more pages than [`MOST_HASHED`] are to be hashed now that the bio has ended:
+    /// each takes up to a microsecond.
     fn hashes_many(&self, bio: &EndedBio<'_, Self>) -> bool {
         let passage = bio.data();
         let len = passage.place.as_ref().map_or(0, |place| place.extent.len);
@@ -363,7 +368,7 @@ impl Drr {
         ThinId::from_bits(self.layer.load(Relaxed))
     }
 
-    /// Believes a message that says where a layer comes from.
+    /// Applies a message that declares where a layer comes from.
     fn declare(&self, thin_id: u32, parent: Option<u32>, created: Option<u32>) -> Result {
         let pool = self.layer().pool();
         let layer = |thin_id| ThinId::new(pool, thin_id);
@@ -381,7 +386,7 @@ impl Drr {
             })
     }
 
-    /// What tracepoints tell of a bio, or of a part of one.
+    /// Describes a bio, or a part of one, for tracepoints.
     pub(crate) fn traced(&self, sector: u64, sectors: u32) -> trace::Part {
         trace::Part {
             dev: self.md.bdev().dev_t(),
@@ -400,7 +405,7 @@ impl Drr {
     fn print_info(&self, out: &mut StatusBuffer<'_>) -> core::fmt::Result {
         let info = match self.thin.thin().info() {
             Ok(info) => info,
-            // Suspended, or the pool has failed: as dm-thin prints it.
+            // The thin device is suspended, or the pool has failed: print what dm-thin does.
             Err(_) => {
                 write!(out, "- -")?;
                 return self.print_figures(out);
