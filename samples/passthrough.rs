@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device-mapper target that hands all I/O on, as dm-linear does: `START LENGTH passthrough DEVICE FIRST_SECTOR`
+//! A device-mapper target that passes all I/O on, as dm-linear does:
+//! `START LENGTH passthrough DEVICE FIRST_SECTOR`
 
 #![forbid(unsafe_code)]
 
