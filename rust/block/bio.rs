@@ -101,18 +101,18 @@ impl Mapped {
             Action::Requeue(_) => (bindings::DM_RUST_MAPIO_REQUEUE, true),
             Action::Kill(_) => (bindings::DM_RUST_MAPIO_KILL, true),
             Action::Complete(_) | Action::Send { .. } | Action::Parked => {
-                // SAFETY: By the safety requirements.
+                // SAFETY: By the safety requirements, and the target's function has returned.
                 unsafe { self.carry_out() };
                 (bindings::DM_RUST_MAPIO_SUBMITTED, false)
             }
         }
     }
 
-    /// Carries out the action for a bio that was parked. Any context.
+    /// Carries out the action, in `map` or for a bio that was parked. Any context.
     ///
     /// # Safety
     ///
-    /// Called once. The bio's target type is one whose bios may be sent after `map` has returned.
+    /// Called once, when the target's function has returned.
     pub(crate) unsafe fn carry_out(self) {
         // SAFETY: The action owns its bios, as the `Bio` did. A bio that is sent is charged to the
         // submitter of the original bio, whatever the current task.
