@@ -7,5 +7,6 @@ pub(crate) mod digest;
 pub(crate) mod donor_target;
 pub(crate) mod epoch;
 pub(crate) mod mappings;
+pub(crate) mod name;
 pub(crate) mod table;
 pub(crate) mod unshared;

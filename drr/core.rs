@@ -27,7 +27,11 @@ use dm::{
 
 use crate::{
     access::digest::Key,
-    access::table::{AccessTable, BlockExtent, Holder},
+    access::donor_target::TargetRegistry,
+    access::mappings::MappingCache,
+    access::name::{BlockExtent, Holder},
+    access::table::AccessTable,
+    access::unshared::UnsharedBlocks,
     args::Features,
     events::PoolEvents,
     io::copy::Engine,
@@ -52,7 +56,13 @@ const LOCKS: usize = 4096;
 #[pin_data]
 pub(crate) struct Core {
     /// The access table of all pools.
-    pub(crate) table: Arc<AccessTable>,
+    table: Arc<AccessTable>,
+    /// All targets, as donors.
+    targets: Arc<TargetRegistry>,
+    /// Lookups of shared blocks that are kept for other reads.
+    mappings: MappingCache,
+    /// Blocks that were found not to be shared.
+    unshared: Arc<UnsharedBlocks>,
     /// The layers of all pools.
     pub(crate) tree: Arc<Tree>,
     /// The thin devices whose last target has just gone.
@@ -82,8 +92,11 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// Creates the shared state with an empty `table`. Process context; fails with `ENOMEM`.
-    pub(crate) fn new(table: Arc<AccessTable>) -> Result<Arc<Self>> {
+    /// Creates the shared state with an empty `table`, whose ledger `targets` is. Process context;
+    /// fails with `ENOMEM`.
+    pub(crate) fn new(table: Arc<AccessTable>, targets: Arc<TargetRegistry>) -> Result<Arc<Self>> {
+        let mappings = MappingCache::new()?;
+        let unshared = Arc::new(UnsharedBlocks::new()?, GFP_KERNEL)?;
         let tree = Arc::pin_init(Tree::new(), GFP_KERNEL)?;
         let leaving = Arc::pin_init(Leaving::new(), GFP_KERNEL)?;
         let blocks = BlockStats::new()?;
@@ -95,6 +108,9 @@ impl Core {
         let core = Arc::pin_init(
             pin_init!(Self {
                 table,
+                targets,
+                mappings,
+                unshared,
                 tree,
                 leaving,
                 blocks,
@@ -118,7 +134,7 @@ impl Core {
         let mut subscription = self.subscription.lock();
         if subscription.is_none() {
             let events = PoolEvents {
-                table: self.table.clone(),
+                unshared: self.unshared.clone(),
                 tree: self.tree.clone(),
                 leaving: self.leaving.clone(),
             };
@@ -145,9 +161,7 @@ impl Core {
             layer: Atomic::new(0),
         };
         // If this fails, dropping the handle undoes the join.
-        self.table
-            .targets
-            .add(handle.target_id, features.keep_copies)?;
+        self.targets.add(handle.target_id, features.keep_copies)?;
         handle.moves_to(info);
         Ok(handle)
     }
@@ -189,6 +203,21 @@ impl TargetHandle {
         &self.core.table
     }
 
+    /// Returns all targets, as donors.
+    pub(crate) fn targets(&self) -> &TargetRegistry {
+        &self.core.targets
+    }
+
+    /// Returns the cached lookups of shared blocks.
+    pub(crate) fn mappings(&self) -> &MappingCache {
+        &self.core.mappings
+    }
+
+    /// Returns the blocks that were found not to be shared.
+    pub(crate) fn unshared(&self) -> &UnsharedBlocks {
+        &self.core.unshared
+    }
+
     /// Returns the key of all digests, or [`None`] as long as it can't be drawn.
     pub(crate) fn key(&self) -> Option<&Key> {
         self.core.key.as_ref()
@@ -216,8 +245,9 @@ impl TargetHandle {
     // RANGE: Sizes in memory.
     pub(crate) fn usage(&self) -> (u64, u64, u64) {
         let (records, pages, bytes) = self.table().usage();
+        let cached = self.mappings().bytes() + self.unshared().bytes();
         let others = self.core.pools.bytes() + self.tree().bytes();
-        (records, pages, bytes + others)
+        (records, pages, bytes + cached + others)
     }
 
     /// Returns the layers of all pools.
@@ -262,7 +292,7 @@ impl Drop for TargetHandle {
         if dm::drr::rule::Rule::Teardown.on() {
             self.table().forget_target(self.target_id, End::Gone);
         }
-        self.table().targets.remove(self.target_id);
+        self.targets().remove(self.target_id);
         self.core.pools.leave(self.pool.id);
         if let Some(layer) = self.tree().close(self.layer.load(Relaxed)) {
             self.leaves.layer.store(layer.to_bits(), Relaxed);

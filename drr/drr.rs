@@ -37,7 +37,11 @@ mod target;
 
 use kernel::{prelude::*, sync::Arc};
 
-use crate::{access::table::AccessTable, events::PageCacheEvents, target::Drr};
+use crate::{
+    access::{donor_target::TargetRegistry, table::AccessTable},
+    events::PageCacheEvents,
+    target::Drr,
+};
 
 use dm::{
     block::slab::BioSlabs,
@@ -83,10 +87,11 @@ impl kernel::Module for Module {
         #[cfg(DRR_MUTANTS)]
         dm::drr::rule::switch_off(*module_parameters::guards_off.value_ref());
 
-        let table = Arc::new(AccessTable::new()?, GFP_KERNEL)?;
-        let events = PageCacheEvents::new(table.clone())?;
+        let targets = Arc::new(TargetRegistry::new()?, GFP_KERNEL)?;
+        let table = Arc::new(AccessTable::new(targets.clone())?, GFP_KERNEL)?;
+        let events = PageCacheEvents::new(table.clone(), targets.clone())?;
         let events = Hooks::new(Arc::new(events, GFP_KERNEL)?)?;
-        let core = core::Core::new(table)?;
+        let core = core::Core::new(table, targets)?;
         let slabs = BioSlabs::new(per_bio_bytes::<Drr>())?;
         Ok(Self {
             // Last of what can fail: from then on there may be targets.

@@ -15,7 +15,9 @@ use dm::{
 };
 
 use crate::{
+    access::donor_target::TargetRegistry,
     access::table::AccessTable,
+    access::unshared::UnsharedBlocks,
     layers::{id::ThinId, tree::Tree},
     leaving::Leaving,
     reclaim::{self, Reclaim},
@@ -29,8 +31,8 @@ pub(crate) struct PageCacheEvents {
 
 impl PageCacheEvents {
     /// Creates the receiver. Fails with `ENOMEM`.
-    pub(crate) fn new(table: Arc<AccessTable>) -> Result<Self> {
-        let reclaim = Reclaim::new(table.clone());
+    pub(crate) fn new(table: Arc<AccessTable>, targets: Arc<TargetRegistry>) -> Result<Self> {
+        let reclaim = Reclaim::new(table.clone(), targets);
         Ok(Self {
             table,
             reclaim: PeriodicWork::new(c"drr_reclaim", reclaim::EVERY_MS, reclaim)?,
@@ -57,14 +59,14 @@ impl FolioEvents for PageCacheEvents {
 /// The receiver of the events of all pools that concern layers. Events that concern the mappings of
 /// a pool go to its [`Pool`](crate::pool::Pool).
 pub(crate) struct PoolEvents {
-    pub(crate) table: Arc<AccessTable>,
+    pub(crate) unshared: Arc<UnsharedBlocks>,
     pub(crate) tree: Arc<Tree>,
     pub(crate) leaving: Arc<Leaving>,
 }
 
 impl Events for PoolEvents {
     fn event(&self, event: Event) {
-        self.table.event(event);
+        self.unshared.event(event);
         match event {
             Event::Created {
                 pool,

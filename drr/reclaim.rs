@@ -33,7 +33,11 @@ use dm::{
     sync::periodic_work::Periodic,
 };
 
-use crate::access::table::{AccessTable, BlockExtent, Holder, PageDonor};
+use crate::access::{
+    donor_target::TargetRegistry,
+    name::{BlockExtent, Holder},
+    table::{AccessTable, PageDonor},
+};
 
 /// Most pages that may be dropped from a group until reclaim takes the next one: 64 MiB.
 const MOST_DUE: u32 = 1 << 14;
@@ -89,6 +93,7 @@ struct Candidate {
 /// The walk that drops extra copies.
 pub(crate) struct Reclaim {
     table: Arc<AccessTable>,
+    targets: Arc<TargetRegistry>,
     /// Pages that may be dropped, by their group's hash.
     due: [Due; GROUPS],
     /// Pages that reclaim has taken since the last walk.
@@ -102,9 +107,10 @@ pub(crate) struct Reclaim {
 }
 
 impl Reclaim {
-    pub(crate) fn new(table: Arc<AccessTable>) -> Self {
+    pub(crate) fn new(table: Arc<AccessTable>, targets: Arc<TargetRegistry>) -> Self {
         Self {
             table,
+            targets,
             due: array::from_fn(|_| Due {
                 group: Atomic::new(0),
                 pages: Atomic::new(0),
@@ -146,7 +152,7 @@ impl Reclaim {
             if left >= it.pages && folio.is_some_and(|folio| folio.drop_from_cache()) {
                 due.set(it.group, left.saturating_sub(it.pages));
                 self.dropped.add(it.pages, Relaxed);
-                self.table.targets.with(it.target_id, |target| {
+                self.targets.with(it.target_id, |target| {
                     target.thinned.add(it.pages.into(), Relaxed)
                 });
             }
@@ -178,8 +184,7 @@ impl Reclaim {
     }
 
     fn keeps(&self, target_id: u32) -> bool {
-        let targets = &self.table.targets;
-        targets
+        self.targets
             .with(target_id, |target| target.keeps)
             .unwrap_or(true)
     }

@@ -208,8 +208,7 @@ impl Target for Drr {
             Message::ResetStats => {
                 self.stats.reset();
                 self.handle
-                    .table()
-                    .targets
+                    .targets()
                     .with(self.handle.target_id, DonorTarget::reset);
             }
             Message::Declare {
@@ -241,10 +240,10 @@ impl Target for Drr {
     /// and forgets what is known of the old one. Fails with `EINVAL` if the thin device has another
     /// pool or block size.
     fn preresume(&self) -> Result {
-        self.handle.table().unshared.forget();
+        self.handle.unshared().forget();
         self.own_reads.forget();
         self.whole_writes.forget();
-        let (targets, dev_t) = (&self.handle.table().targets, self.md.bdev().dev_t());
+        let (targets, dev_t) = (self.handle.targets(), self.md.bdev().dev_t());
         targets.with(self.handle.target_id, |target| {
             target.lag.forget();
             target.set_dev_t(dev_t);
@@ -422,7 +421,7 @@ impl Drr {
     fn print_figures(&self, out: &mut StatusBuffer<'_>) -> core::fmt::Result {
         write!(out, " thin={}", self.layer().thin_id())?;
         self.stats.print_reads(out)?;
-        let targets = &self.handle.table().targets;
+        let targets = self.handle.targets();
         targets
             .with(self.handle.target_id, |target| target.print(out))
             .transpose()?;

@@ -8,19 +8,19 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
-        rcu,
+        rcu, Arc,
     },
 };
 
 use dm::{
-    pagecache::directory::End,
+    pagecache::directory::{End, Ledger},
     sync::index::{hash, Entry, Index, Keyed},
     sync::striped_counter::StripedCounter,
     trace,
 };
 
 use crate::{
-    access::table::{BlockExtent, Holder},
+    access::name::{BlockExtent, Holder},
     io::patience::{Lag, WAITS},
 };
 
@@ -126,6 +126,14 @@ impl TargetRegistry {
                 reason(why)
             );
         });
+    }
+}
+
+impl Ledger<BlockExtent> for Arc<TargetRegistry> {
+    type Holder = Holder;
+
+    fn ended(&self, stretch: &BlockExtent, holder: &Holder, why: End, pages: u32) {
+        TargetRegistry::ended(self, stretch, holder, why, pages);
     }
 }
 

@@ -17,172 +17,18 @@ use kernel::{
 };
 
 use dm::{
-    drr::rule::Rule,
-    drr::trace,
-    pagecache::content::Digest,
-    pagecache::directory::{CachedPages, Directory, Donor, End, Entered, Ledger, Name},
-    pagecache::page_bitmap,
+    pagecache::{
+        content::Digest,
+        directory::{CachedPages, Directory, Donor, End, Entered},
+        page_bitmap,
+    },
     sched,
-    sync::index::{hash, hash_near},
-    target::thin_event::{Event, Mapping},
 };
 
-use crate::{
-    access::donor_target::TargetRegistry, access::mappings::MappingCache,
-    access::unshared::UnsharedBlocks, layers::id::LayerId,
+use crate::access::{
+    donor_target::TargetRegistry,
+    name::{Block, BlockExtent, Holder, OURS},
 };
-
-/// The name of an extent of a data block's content.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BlockExtent {
-    /// The block's number in the pool, and in the lowest `EXTENTS_BITS` bits the extent's number in
-    /// the block.
-    number: u64,
-    pool: u32,
-    time: u32,
-}
-
-/// The page cache that an extent was read into.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) struct Holder {
-    /// The target that the read passed; [`OURS`] if the page cache is the pool's store.
-    pub(crate) target_id: u32,
-    /// The layer that the extent was read from.
-    pub(crate) layer: LayerId,
-}
-
-/// Target id of pages in a pool's store, which stay when the target that read them is removed.
-///
-/// A target gets this id only after four billion others; the records of stored pages then end with
-/// that target.
-pub(crate) const OURS: u32 = 0;
-
-impl BlockExtent {
-    /// Returns the number of the pool.
-    pub(crate) fn pool(&self) -> u32 {
-        self.pool
-    }
-
-    /// Returns the block's number in the pool, and the number in the block of the extent's first
-    /// page.
-    pub(crate) fn place(&self) -> (u64, u32) {
-        // CAST: Fourteen bits.
-        let stretch = (self.number & ((1 << EXTENTS_BITS) - 1)) as u32;
-        // RANGE: Fourteen bits times `PAGES`.
-        (self.number >> EXTENTS_BITS, stretch * page_bitmap::PAGES)
-    }
-
-    /// Describes pages of the extent for tracepoints; `pages` is as in [`trace::Pages::pages`].
-    pub(crate) fn traced(&self, dev: u32, thin_id: u32, pages: u32) -> trace::Pages {
-        let (block, page) = self.place();
-        trace::Pages {
-            dev,
-            thin_id,
-            pool: self.pool.into(),
-            block,
-            page,
-            pages,
-        }
-    }
-}
-
-impl Name for BlockExtent {
-    /// Hashes consecutive blocks to neighbouring places, as they are often consecutive parts of a
-    /// file.
-    fn hash(&self) -> u64 {
-        let (block, first) = self.place();
-        hash_near(
-            // RANGE: Both halves are `u32`s.
-            pooled(self.pool, u64::from(first) << 32 | u64::from(self.time)),
-            block,
-        )
-    }
-}
-
-impl Ledger<BlockExtent> for Arc<TargetRegistry> {
-    type Holder = Holder;
-
-    fn ended(&self, stretch: &BlockExtent, holder: &Holder, why: End, pages: u32) {
-        TargetRegistry::ended(self, stretch, holder, why, pages);
-    }
-}
-
-/// Combines a number in a pool with the pool's number, for hashing.
-fn pooled(pool: u32, number: u64) -> u64 {
-    // RANGE: The shift may lose bits; two hashes may then be equal, which is harmless.
-    number ^ (u64::from(pool) << 44)
-}
-
-/// log2 of the maximum number of extents in a block: dm-thin's blocks are at most 1 GiB.
-const EXTENTS_BITS: u32 = 14;
-
-/// The name of a data block's content, among the devices that see the block as shared.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Block {
-    pool: u32,
-    time: u32,
-    number: u64,
-}
-
-impl Block {
-    /// Returns the name of data block `number` of `pool`, mapped at `time`.
-    ///
-    /// Returns [`None`] if the numbers exceed what the table can store, which no pool reaches:
-    /// dm-thin's block numbers have 40 bits.
-    pub(crate) fn new(pool: u64, number: u64, time: u32) -> Option<Self> {
-        (number < 1 << (u64::BITS - EXTENTS_BITS)).then_some(Self {
-            pool: u32::try_from(pool).ok()?,
-            time: if Rule::Time.on() { time } else { 0 },
-            number,
-        })
-    }
-
-    /// Returns the name of the content that `mapping` maps, or [`None`] as [`Self::new`] does.
-    pub(crate) fn of(mapping: &Mapping) -> Option<Self> {
-        Self::new(mapping.pool, mapping.block, mapping.time)
-    }
-
-    /// Returns a pair of numbers that identifies the content.
-    pub(crate) fn content(&self) -> (u64, u64) {
-        (
-            // RANGE: Both halves are `u32`s.
-            u64::from(self.pool) << 32 | u64::from(self.time),
-            self.number,
-        )
-    }
-
-    /// Returns the number of the pool.
-    pub(crate) fn pool(&self) -> u64 {
-        self.pool.into()
-    }
-
-    /// Returns the block's number in the pool.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// Returns a hash of the block that doesn't depend on its content.
-    pub(crate) fn hash(&self) -> u64 {
-        hash(pooled(self.pool, self.number))
-    }
-
-    /// Returns a name of the block that doesn't depend on its content.
-    pub(crate) fn at_any_time(self) -> Self {
-        Self { time: 0, ..self }
-    }
-
-    /// Returns the extent that holds page `page` of the block, and the page's number in the extent.
-    fn stretch(&self, page: u32) -> (BlockExtent, u32) {
-        let stretch = BlockExtent {
-            // RANGE: `Block::new` checks that the number has room for these bits; a block has fewer
-            // extents.
-            number: self.number << EXTENTS_BITS | u64::from(page / page_bitmap::PAGES),
-            pool: self.pool,
-            time: self.time,
-        };
-        (stretch, page % page_bitmap::PAGES)
-    }
-}
 
 /// A cached extent that can donate pages.
 pub(crate) type PageDonor<'g> = Donor<'g, BlockExtent, Holder>;
@@ -190,11 +36,6 @@ pub(crate) type PageDonor<'g> = Donor<'g, BlockExtent, Holder>;
 /// The access table of all pools.
 pub(crate) struct AccessTable {
     directory: Directory<BlockExtent, Arc<TargetRegistry>>,
-    pub(crate) targets: Arc<TargetRegistry>,
-    /// Cached lookups of shared blocks.
-    pub(crate) mappings: MappingCache,
-    /// Blocks that were found not to be shared.
-    pub(crate) unshared: UnsharedBlocks,
 }
 
 /// The part of the machine's memory that records may take, as a divisor.
@@ -204,19 +45,15 @@ pub(crate) struct AccessTable {
 const MOST_MEMORY: u64 = 64;
 
 impl AccessTable {
-    /// Creates an empty table, with a bucket for each 32 to 64 pages of memory. Process context;
-    /// fails with `ENOMEM`.
-    pub(crate) fn new() -> Result<Self> {
+    /// Creates an empty table, with a bucket for each 32 to 64 pages of memory. `targets` counts why
+    /// pages no longer donate. Process context; fails with `ENOMEM`.
+    pub(crate) fn new(targets: Arc<TargetRegistry>) -> Result<Self> {
         let pages = sched::total_ram_pages();
         let bits = (pages / 32).max(1).ilog2().clamp(8, 26);
         // RANGE: A fraction of the memory, in bytes.
         let most_bytes = (pages as u64 / MOST_MEMORY) << dm::pagecache::folio::PAGE_SHIFT;
-        let targets = Arc::new(TargetRegistry::new()?, GFP_KERNEL)?;
         Ok(Self {
-            directory: Directory::new(bits, most_bytes, targets.clone())?,
-            targets,
-            mappings: MappingCache::new()?,
-            unshared: UnsharedBlocks::new()?,
+            directory: Directory::new(bits, most_bytes, targets)?,
         })
     }
 
@@ -236,8 +73,8 @@ impl AccessTable {
         digests: &[Digest],
         holder: Holder,
     ) -> Counted {
-        let (stretch, at) = block.stretch(page);
-        let entered = self.directory.enter(stretch, holder, at, pages, digests);
+        let (extent, at) = block.extent(page);
+        let entered = self.directory.enter(extent, holder, at, pages, digests);
         entered.into()
     }
 
@@ -250,16 +87,16 @@ impl AccessTable {
         pages: &CachedPages<'_>,
         holder: Holder,
     ) -> u32 {
-        let (stretch, at) = block.stretch(page);
-        let recorded = self.directory.inherit(stretch, holder, at, pages);
+        let (extent, at) = block.extent(page);
+        let recorded = self.directory.inherit(extent, holder, at, pages);
         recorded.count_ones()
     }
 
     /// Compares the digests of pages of an extent that came from the disk with those on record, and
     /// records nothing. Any context.
     pub(crate) fn compare(&self, block: &Block, page: u32, digests: &[Digest]) -> Counted {
-        let (stretch, at) = block.stretch(page);
-        self.directory.compare(stretch, at, digests).into()
+        let (extent, at) = block.extent(page);
+        self.directory.compare(extent, at, digests).into()
     }
 
     /// Ends all records of a target.
@@ -277,9 +114,9 @@ impl AccessTable {
         block: &Block,
         page: u32,
     ) -> impl Iterator<Item = PageDonor<'g>> {
-        let (stretch, at) = block.stretch(page);
+        let (extent, at) = block.extent(page);
         self.directory
-            .donors(guard, stretch)
+            .donors(guard, extent)
             .filter(move |donor| donor.pages_from(at) != 0)
     }
 
@@ -295,11 +132,11 @@ impl AccessTable {
     pub(crate) fn knows(&self, block: &Block, page: u32, count: u32) -> bool {
         let guard = rcu::read_lock();
         // RANGE: Pages of one block.
-        let mut stretches = page / page_bitmap::PAGES..(page + count).div_ceil(page_bitmap::PAGES);
-        stretches.any(|number| {
+        let mut extents = page / page_bitmap::PAGES..(page + count).div_ceil(page_bitmap::PAGES);
+        extents.any(|number| {
             // RANGE: As above.
-            let (stretch, _) = block.stretch(number * page_bitmap::PAGES);
-            self.directory.pages_of(&guard, stretch) != 0
+            let (extent, _) = block.extent(number * page_bitmap::PAGES);
+            self.directory.pages_of(&guard, extent) != 0
         })
     }
 
@@ -316,36 +153,24 @@ impl AccessTable {
         count: u32,
         worth: u32,
     ) -> u32 {
-        let mut last = (u64::MAX, 0);
+        let mut last: Option<(BlockExtent, u32)> = None;
         // RANGE: Pages of one block; `at` in its extent is less than a mask's bits.
         page_bitmap::before_run(count, worth, |at| {
-            let (stretch, at) = block.stretch(first + at);
-            if last.0 != stretch.number {
-                last = (stretch.number, self.directory.pages_of(guard, stretch));
-            }
-            last.1 >> at & 1 != 0
+            let (extent, at) = block.extent(first + at);
+            let pages = match last {
+                Some((known, pages)) if known == extent => pages,
+                _ => self.directory.pages_of(guard, extent),
+            };
+            last = Some((extent, pages));
+            pages >> at & 1 != 0
         })
     }
 
     /// Returns the numbers of cached extents and of recorded pages, and the bytes that the table
-    /// takes, cached lookups included.
+    /// takes.
     pub(crate) fn usage(&self) -> (u64, u64, u64) {
         let directory = &self.directory;
-        // RANGE: A size in memory.
-        let bytes = directory.bytes() + self.mappings.bytes() + self.unshared.bytes();
-        (directory.runs(), directory.pages(), bytes)
-    }
-
-    /// Handles an event of a pool: a snapshot may have made blocks shared, and a rollback of the
-    /// metadata may have restored older mappings.
-    pub(crate) fn event(&self, event: Event) {
-        match event {
-            Event::Created {
-                origin: Some(_), ..
-            }
-            | Event::Aborted { .. } => self.unshared.forget(),
-            _ => {}
-        }
+        (directory.runs(), directory.pages(), directory.bytes())
     }
 }
 
@@ -367,46 +192,5 @@ impl From<Entered> for Counted {
             compared: entered.compared.count_ones(),
             differed: entered.differed.count_ones(),
         }
-    }
-}
-
-#[kunit_tests(drr_access)]
-mod tests {
-    use super::*;
-
-    fn same(left: (Block, u32), right: (Block, u32)) -> bool {
-        left.0.stretch(left.1) == right.0.stretch(right.1)
-    }
-
-    #[test]
-    fn pages_of_blocks_are_told_apart() -> Result {
-        let block = |pool, number, time| Block::new(pool, number, time).ok_or(EINVAL);
-        let last = (1 << 18) - 1;
-        let slots = [
-            (block(0, 0, 0)?, 0),
-            (block(0, 0, 0)?, 1),
-            (block(0, 0, 0)?, 15),
-            (block(0, 0, 0)?, 16),
-            (block(0, 0, 0)?, last),
-            (block(0, 1, 0)?, 0),
-            (block(1, 0, 0)?, 0),
-            (block(0, 0, 1)?, 0),
-            (block(0, (1 << 40) - 1, 0)?, last),
-            (block(7, (1 << 40) - 1, 0)?, last),
-        ];
-        for (i, left) in slots.iter().enumerate() {
-            for (j, right) in slots.iter().enumerate() {
-                assert_eq!(same(*left, *right), i == j);
-            }
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn numbers_out_of_range_are_no_block() -> Result {
-        assert!(Block::new(u64::from(u32::MAX) + 1, 0, 0).is_none());
-        assert!(Block::new(0, u64::MAX, 0).is_none());
-        assert!(Block::new(0, 1 << 50, 0).is_none());
-        Ok(())
     }
 }

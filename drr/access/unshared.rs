@@ -20,6 +20,7 @@ use kernel::{
 use dm::{
     sync::cells::{by_memory, cells},
     sync::index::hash,
+    target::thin_event::Event,
 };
 
 use crate::layers::id::ThinId;
@@ -76,6 +77,18 @@ impl UnsharedBlocks {
     /// Invalidates the cache, as blocks may have become shared.
     pub(crate) fn forget(&self) {
         self.forgotten.fetch_add(1, Full);
+    }
+
+    /// Handles an event of a pool: a snapshot may have made blocks shared, and a rollback of the
+    /// metadata may have restored older mappings.
+    pub(crate) fn event(&self, event: Event) {
+        match event {
+            Event::Created {
+                origin: Some(_), ..
+            }
+            | Event::Aborted { .. } => self.forget(),
+            _ => {}
+        }
     }
 }
 

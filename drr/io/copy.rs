@@ -30,7 +30,8 @@ use dm::{
 
 use crate::{
     access::digest::Key,
-    access::table::{AccessTable, Block, Holder, PageDonor},
+    access::name::{Block, Holder},
+    access::table::{AccessTable, PageDonor},
     layers::id::LayerId,
 };
 

@@ -22,7 +22,7 @@ use dm::{
 use crate::{
     access::donor_target::DonorTarget,
     access::epoch::Epoch,
-    access::table::Block,
+    access::name::Block,
     access::unshared::Memory,
     io::copy::{ByteRange, Served, Sources},
     io::patience::Advice,
@@ -213,7 +213,7 @@ impl Drr {
         private: bool,
         now: Since,
     ) -> bool {
-        let targets = &self.handle.table().targets;
+        let targets = self.handle.targets();
         place.stamp.is_some()
             && !self.features.no_donate
             && place.extent.is_whole()
@@ -262,7 +262,7 @@ impl Drr {
         let (leader, since) = (bio.data().followed, bio.data().since.replace(now));
         if let Some(since) = since.filter(|_| why != Wake::Left) {
             let time = since.elapsed(now);
-            let targets = &self.handle.table().targets;
+            let targets = self.handle.targets();
             targets.with(leader, |target| target.lag.waited(time));
         }
         let Some(place) = bio.data().place else {
@@ -289,7 +289,7 @@ impl Drr {
         let time = since.elapsed(now);
         self.own_reads.took(time, now.jiffies());
         if passage.probes {
-            let targets = &self.handle.table().targets;
+            let targets = self.handle.targets();
             targets.with(passage.followed, |target| {
                 target.lag.judge(time, now.jiffies())
             });
@@ -299,7 +299,7 @@ impl Drr {
     /// Returns what to do about a read in flight of the target `other`.
     fn advice(&self, other: u32, now: Since) -> Advice {
         let own = self.own_reads.worst(now.jiffies());
-        let targets = &self.handle.table().targets;
+        let targets = self.handle.targets();
         targets
             .with(other, |target| target.lag.advice(own, now.jiffies()))
             .unwrap_or(Advice::Leave)
@@ -314,12 +314,9 @@ impl Drr {
             self.stats.hit(owner, sectors, metadata, sources);
             trace!(hit, self.traced(sector, sectors), self.donor(sources));
             for source in sources.known() {
-                self.handle
-                    .table()
-                    .targets
-                    .with(source.target_id, |target| {
-                        target.donated.add(source.sectors.into())
-                    });
+                self.handle.targets().with(source.target_id, |target| {
+                    target.donated.add(source.sectors.into())
+                });
             }
         };
         if !self.features.paranoid {
@@ -350,7 +347,7 @@ impl Drr {
         let Some(first) = sources.known().next() else {
             return trace::Donor::default();
         };
-        let targets = &self.handle.table().targets;
+        let targets = self.handle.targets();
         trace::Donor {
             dev: targets
                 .with(first.target_id, DonorTarget::dev_t)
@@ -398,11 +395,10 @@ impl Drr {
             (sector % u64::from(self.block_sectors)) as u32,
         );
         let layer = self.layer();
-        let table = self.handle.table();
         let mut stamp = self.handle.pool.changes.stamp(layer.thin_id(), block);
         let binding = self.thin.thin().binding();
         let keeps = |stamp| {
-            let mappings = &table.mappings;
+            let mappings = self.handle.mappings();
             mappings.get(layer, block, self.block_sectors, stamp, binding)
         };
         let mapping = if let Some(mapping) = stamp.and_then(keeps) {
@@ -449,7 +445,7 @@ impl Drr {
     /// Returns the entry that remembers whether virtual block `block` of `layer` is unshared.
     pub(crate) fn memory_of(&self, layer: ThinId, block: u64) -> Memory<'_> {
         let binding = self.thin.thin().binding();
-        self.handle.table().unshared.at(layer, block, binding)
+        self.handle.unshared().at(layer, block, binding)
     }
 
     /// Looks up where `sector` is mapped, in virtual block `block` of `layer`, and caches the
@@ -476,7 +472,7 @@ impl Drr {
         *stamp = stamp.filter(|_| self.handle.pool.settles(&mapping));
         if mapping.shared {
             if let Some(stamp) = *stamp {
-                let mappings = &self.handle.table().mappings;
+                let mappings = self.handle.mappings();
                 mappings.keep(layer, block, stamp, &mapping);
             }
         } else if Rule::Shared.on() {

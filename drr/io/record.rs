@@ -23,7 +23,8 @@ use dm::{
 
 use crate::{
     access::digest::Key,
-    access::table::{Counted, Holder, OURS},
+    access::name::{Holder, OURS},
+    access::table::Counted,
     io::read::{MappedRange, PerBioData},
     target::Drr,
 };

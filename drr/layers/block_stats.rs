@@ -17,7 +17,7 @@ use kernel::{
 
 use dm::sync::index::{Index, Keyed};
 
-use crate::{access::table::Block, layers::id::Serial};
+use crate::{access::name::Block, layers::id::Serial};
 
 /// Layers of a block that are told apart.
 const LAYERS: usize = 8;

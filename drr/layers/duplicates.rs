@@ -14,7 +14,8 @@ use kernel::prelude::*;
 use dm::{pagecache::directory::Holders, pagecache::folio::PAGE_SHIFT, pagecache::page_bitmap};
 
 use crate::{
-    access::table::{AccessTable, BlockExtent, Holder},
+    access::name::{BlockExtent, Holder},
+    access::table::AccessTable,
     layers::id::LayerId,
     layers::layer_counters::LayerCounters,
 };

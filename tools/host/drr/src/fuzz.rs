@@ -14,12 +14,16 @@ use dm::{
     pagecache::folio::{EventFolio, MappingId, ReadPages},
     pagecache::page_bitmap,
     target::status_buffer::StatusBuffer,
-    target::thin_event::Event,
 };
-use kernel::sync::rcu;
+use kernel::{
+    prelude::GFP_KERNEL,
+    sync::{rcu, Arc},
+};
 
 use crate::{
-    access::table::{AccessTable, Block, Counted, Holder},
+    access::donor_target::TargetRegistry,
+    access::name::{Block, Holder},
+    access::table::{AccessTable, Counted},
     args::{Args, Features},
     layers::id::LayerId,
     message::{Answer, Message, MessageError},
@@ -299,6 +303,12 @@ fn digest((pool, block, time): Name, page: u64, wrong: bool) -> Digest {
     Digest::from_bits((((pool << 8 | block) << 8 | time) << 8 | page) << 1 | u64::from(wrong) | 2)
 }
 
+/// Makes a table without records.
+pub(crate) fn empty_table() -> AccessTable {
+    let targets = Arc::new(TargetRegistry::new().expect("memory"), GFP_KERNEL);
+    AccessTable::new(targets.expect("memory")).expect("memory")
+}
+
 /// The access table and maps that should say the same.
 struct Both {
     table: AccessTable,
@@ -321,7 +331,7 @@ struct Read {
 
 impl Both {
     fn new() -> Self {
-        let table = AccessTable::new().expect("memory");
+        let table = empty_table();
         let (_, _, empty) = table.usage();
         Self {
             table,
@@ -370,8 +380,7 @@ impl Both {
                 self.table.forget_target(device, End::Gone);
                 self.forget(|_, held| held.device == device);
             }
-            // Nothing that is known of contents ends with a roll-back.
-            _ => self.table.event(Event::Aborted { pool: name.0 }),
+            _ => self.table.forget_target(u32::MAX, End::Gone),
         }
         self.forget_digests();
     }
@@ -707,7 +716,7 @@ mod tests {
             device: mapping as u32,
         };
         for gone in [0..200, 16..HOLDERS, 100..HOLDERS] {
-            let table = AccessTable::new().expect("memory");
+            let table = empty_table();
             let known = || {
                 let guard = rcu::read_lock();
                 table.donors(&guard, &block(name), 0).count()

@@ -16,6 +16,8 @@ mod access {
     #[allow(dead_code)]
     pub(crate) mod mappings;
     #[allow(dead_code)]
+    pub(crate) mod name;
+    #[allow(dead_code)]
     pub(crate) mod table;
     #[allow(dead_code)]
     pub(crate) mod unshared;

@@ -19,7 +19,9 @@ use dm::{
 use kernel::sync::rcu;
 
 use crate::{
-    access::table::{AccessTable, Block, Holder},
+    access::name::{Block, Holder},
+    access::table::AccessTable,
+    fuzz::empty_table,
     layers::id::LayerId,
     random::Random,
 };
@@ -75,7 +77,7 @@ fn record(table: &AccessTable, stretch: u64, donor: u64, pages: u32) {
 impl Filled {
     /// Also says how many nanoseconds a record took.
     fn new(records: u64, donors: u64) -> (Self, f64) {
-        let table = AccessTable::new().expect("memory");
+        let table = empty_table();
         let it = Self {
             table,
             stretches: records / donors,
@@ -204,7 +206,7 @@ fn row(gib: usize, records: u64, donors: u64, time: Duration) {
 fn bytes_each(donors: u64, pages: u32) -> f64 {
     const STRETCHES: u64 = 1000;
 
-    let table = AccessTable::new().expect("memory");
+    let table = empty_table();
     let (_, _, empty) = table.usage();
     for stretch in 0..STRETCHES {
         for donor in 0..donors {

@@ -27,12 +27,18 @@ use dm::{
     target::thin::tell,
     target::thin_event::{Event, Mapping, MappingChange},
 };
-use kernel::{prelude::PinInit, sync::Arc};
+use kernel::{
+    prelude::{PinInit, GFP_KERNEL},
+    sync::Arc,
+};
 
 use crate::{
     access::digest::Key,
+    access::donor_target::TargetRegistry,
     access::epoch::Epoch,
-    access::table::{AccessTable, Block, Holder},
+    access::mappings::MappingCache,
+    access::name::{Block, Holder},
+    access::table::AccessTable,
     io::copy::{ByteRange, Engine},
     layers::id::{LayerId, ThinId},
     pool::{Pool, Pools},
@@ -138,6 +144,7 @@ struct Place {
 
 struct World {
     table: AccessTable,
+    mappings: MappingCache,
     key: Key,
     scratch: ScratchPages,
     pools: Pools,
@@ -160,10 +167,13 @@ impl World {
     fn new(told: bool) -> Self {
         static POOL: AtomicU64 = AtomicU64::new(1);
 
-        let table = AccessTable::new().expect("memory");
+        let targets = TargetRegistry::new().expect("memory");
         for layer in 0..LAYERS {
-            table.targets.add(layer as u32, false).expect("memory");
+            targets.add(layer as u32, false).expect("memory");
         }
+        let targets = Arc::new(targets, GFP_KERNEL).expect("memory");
+        let table = AccessTable::new(targets).expect("memory");
+        let mappings = MappingCache::new().expect("memory");
         let pools = Pools::new(PrivateMount::shared()).make().expect("memory");
         let maps = (0..LAYERS * BLOCKS).map(|at| Mapped {
             block: at % BLOCKS,
@@ -171,6 +181,7 @@ impl World {
         });
         Self {
             table,
+            mappings,
             key: Key::draw().expect("memory"),
             scratch: ScratchPages::new().expect("memory"),
             pool: pools.join(POOL.fetch_add(1, Relaxed)).expect("memory"),
@@ -202,7 +213,7 @@ impl World {
         let came = self.mapped(layer, block);
         let id = ThinId::new(self.pool.id, layer as u32);
         let mut stamp = self.pool.changes.stamp(id.thin_id(), block);
-        let mappings = &self.table.mappings;
+        let mappings = &self.mappings;
         let kept = stamp.and_then(|stamp| mappings.get(id, block, 8, stamp, BINDING));
         self.count(Count::Kept, kept.is_some().into());
         let mapping = kept.unwrap_or_else(|| {
