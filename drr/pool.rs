@@ -28,7 +28,7 @@ use crate::access::epoch::Epochs;
 /// The receiver of the events of one pool's mappings.
 struct Watch {
     pool: u64,
-    changes: Arc<Epochs>,
+    epochs: Arc<Epochs>,
 }
 
 impl Events for Watch {
@@ -36,13 +36,13 @@ impl Events for Watch {
         let ours = |change: &MappingChange| change.pool == self.pool;
         match event {
             Event::MappingChanges(change) if ours(&change) => {
-                self.changes.begin(change.thin_id, change.begin, change.end);
+                self.epochs.begin(change.thin_id, change.begin, change.end);
             }
             Event::MappingChanged(change) if ours(&change) => {
-                self.changes.end(change.thin_id, change.begin, change.end);
+                self.epochs.end(change.thin_id, change.begin, change.end);
             }
             Event::Aborted { pool } if pool == self.pool && Rule::Rollback.on() => {
-                self.changes.change_all();
+                self.epochs.change_all();
             }
             _ => {}
         }
@@ -58,7 +58,7 @@ pub(crate) struct Pool {
     /// Number of the pool's activation; never used again.
     pub(crate) id: u64,
     /// Counters of the changes of the pool's mappings.
-    pub(crate) changes: Arc<Epochs>,
+    pub(crate) epochs: Arc<Epochs>,
     /// The workqueue in which parked bios of the pool's targets go on.
     pub(crate) queue: WorkQueue,
     /// The store of file system metadata that has been read from the pool.
@@ -71,14 +71,14 @@ pub(crate) struct Pool {
 
 impl Pool {
     fn new(id: u64, mount: Arc<PrivateMount>) -> Result<Arc<Self>> {
-        let changes = Arc::new(Epochs::new()?, GFP_KERNEL)?;
+        let epochs = Arc::new(Epochs::new()?, GFP_KERNEL)?;
         let watch = Watch {
             pool: id,
-            changes: changes.clone(),
+            epochs: epochs.clone(),
         };
         let pool = Self {
             id,
-            changes,
+            epochs,
             queue: WorkQueue::in_threads(c"drr")?,
             // CAST: A `usize` fits.
             metadata: PageStore::new(mount, total_ram_pages() as u64 / METADATA_SHARE)?,
@@ -167,7 +167,7 @@ impl Pools {
         self.list
             .lock()
             .iter()
-            .map(|member| member.pool.changes.bytes())
+            .map(|member| member.pool.epochs.bytes())
             .sum()
     }
 }

@@ -248,7 +248,7 @@ impl Target for Drr {
             target.lag.forget();
             target.set_dev_t(dev_t);
         });
-        // Fails if the thin device itself is suspended; `place_at` then finds out.
+        // Fails if the thin device itself is suspended; `locate` then finds out.
         let Ok(info) = self.thin.thin().info() else {
             return Ok(());
         };
@@ -291,26 +291,26 @@ impl EndIoLater for Drr {
 }
 
 impl Verify for Drr {
-    fn verified(&self, passage: &mut PerBioData, verdict: Verdict) {
-        let changed = passage.place.is_none_or(|place| !self.still_there(&place));
+    fn verified(&self, data: &mut PerBioData, verdict: Verdict) {
+        let changed = data.range.is_none_or(|range| !self.still_there(&range));
         match verdict {
             Verdict::Same => self.stats.verified(true),
             // The mapping has changed: the reader gets what the disk has now, as without DRR.
-            _ if changed => passage.place = None,
-            Verdict::Failed => passage.place = None,
+            _ if changed => data.range = None,
+            Verdict::Failed => data.range = None,
             Verdict::Different(at) => {
                 self.stats.verified(false);
                 // A direct reader can cause this at will by writing to its own buffer.
-                if let Some(place) = passage.place.take().filter(|_| may_warn()) {
+                if let Some(range) = data.range.take().filter(|_| may_warn()) {
                     let layer = self.layer();
                     pr_warn!(
                         "paranoid: mismatch: {} (thin {}) got wrong data from thin {}: \
                          byte {at} of {:?} of {:?}; the disk's was used\n",
                         self.md.name(),
                         layer.thin_id(),
-                        passage.donor,
-                        place.extent,
-                        place.block
+                        data.donor,
+                        range.extent,
+                        range.block
                     );
                 }
             }
@@ -335,30 +335,27 @@ impl Drr {
     /// Returns whether more pages than [`MOST_HASHED`] are to be hashed now that the bio has ended:
     /// each takes up to a microsecond.
     fn hashes_many(&self, bio: &EndedBio<'_, Self>) -> bool {
-        let passage = bio.data();
-        let len = passage.place.as_ref().map_or(0, |place| place.extent.len);
-        let many = bio.ok() && !passage.served && len >> PAGE_SHIFT > MOST_HASHED;
-        many && matches!(
-            passage.filled.pages(bio).next(),
-            Some(FilledPages::Alone(_))
-        )
+        let data = bio.data();
+        let len = data.range.as_ref().map_or(0, |range| range.extent.len);
+        let many = bio.ok() && !data.served && len >> PAGE_SHIFT > MOST_HASHED;
+        many && matches!(data.filled.pages(bio).next(), Some(FilledPages::Alone(_)))
     }
 
     /// Unlocks what a write has locked, or records what a read has filled.
     fn ended(&self, bio: &EndedBio<'_, Self>) {
-        let passage = bio.data();
-        if !passage.locked.is_empty() {
-            return self.changed(passage, bio.ok());
+        let data = bio.data();
+        if !data.locked.is_empty() {
+            return self.changed(data, bio.ok());
         }
         if !bio.ok() {
             return;
         }
-        self.learn_time(passage);
-        if let Some(place) = passage.place.as_ref() {
-            if passage.served {
-                self.inherit(bio, place);
+        self.learn_time(data);
+        if let Some(range) = data.range.as_ref() {
+            if data.served {
+                self.inherit(bio, range);
             } else if let Some(key) = self.handle.key() {
-                self.record(bio, place, key);
+                self.record(bio, range, key);
             }
         }
     }

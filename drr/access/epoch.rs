@@ -104,7 +104,7 @@ impl Epochs {
     /// Returns the current epoch of virtual block `block` of thin device `thin_id`, or [`None`]
     /// while a change is under way.
     #[inline]
-    pub(crate) fn stamp(&self, thin_id: u32, block: u64) -> Option<Epoch> {
+    pub(crate) fn current(&self, thin_id: u32, block: u64) -> Option<Epoch> {
         let number = Self::cell(thin_id, block);
         let cell = &self.cells[number];
         // `ended` is read first: if both counts are the same, all changes that had begun by then
@@ -120,11 +120,11 @@ impl Epochs {
         })
     }
 
-    /// Returns whether no change has begun in the cell of `stamp` since `stamp` was taken.
+    /// Returns whether no change has begun in the cell of `epoch` since `epoch` was taken.
     #[inline]
-    pub(crate) fn unchanged(&self, stamp: Epoch) -> bool {
+    pub(crate) fn unchanged(&self, epoch: Epoch) -> bool {
         // CAST: A `u32` fits.
-        !Rule::Begun.on() || self.cells[stamp.cell as usize].begun.load(Acquire) == stamp.begun
+        !Rule::Begun.on() || self.cells[epoch.cell as usize].begun.load(Acquire) == epoch.begun
     }
 
     fn each(&self, thin_id: u32, begin: u64, end: u64, visit: impl Fn(&Cell)) {
@@ -177,26 +177,26 @@ mod tests {
             (0, u64::MAX, 123_456, true),
             (u64::MAX - 1, u64::MAX, u64::MAX - 1, true),
         ] {
-            let stamp = changes.stamp(7, block).ok_or(EINVAL)?;
+            let epoch = changes.current(7, block).ok_or(EINVAL)?;
             changes.begin(7, begin, end);
-            assert_eq!(!changes.unchanged(stamp), noticed);
-            assert_eq!(changes.stamp(7, block).is_none(), noticed);
+            assert_eq!(!changes.unchanged(epoch), noticed);
+            assert_eq!(changes.current(7, block).is_none(), noticed);
             changes.end(7, begin, end);
-            assert_eq!(!changes.unchanged(stamp), noticed);
-            let changed = changes.stamp(7, block) != Some(stamp);
+            assert_eq!(!changes.unchanged(epoch), noticed);
+            let changed = changes.current(7, block) != Some(epoch);
             assert_eq!(changed, noticed);
         }
-        let stamp = changes.stamp(7, 5).ok_or(EINVAL)?;
-        assert!(changes.unchanged(stamp));
+        let epoch = changes.current(7, 5).ok_or(EINVAL)?;
+        assert!(changes.unchanged(epoch));
         changes.change_all();
-        assert!(!changes.unchanged(stamp) && changes.stamp(7, 5).is_some());
+        assert!(!changes.unchanged(epoch) && changes.current(7, 5).is_some());
         Ok(())
     }
 
     #[test]
     fn who_counts_anew_isn_t_taken_for_another() -> Result {
         let (before, after) = (Epochs::new()?, Epochs::new()?);
-        let moment = |changes: &Epochs| changes.stamp(7, 5).map(Epoch::moment);
+        let moment = |changes: &Epochs| changes.current(7, 5).map(Epoch::moment);
         assert!(moment(&before) == moment(&before));
         assert!(moment(&before) != moment(&after));
         Ok(())
@@ -208,18 +208,18 @@ mod tests {
         changes.begin(7, 10, 11);
         changes.begin(7, 10, 11);
         changes.end(7, 10, 11);
-        assert!(changes.stamp(7, 10).is_none());
+        assert!(changes.current(7, 10).is_none());
         changes.end(7, 10, 11);
-        assert!(changes.stamp(7, 10).is_some());
+        assert!(changes.current(7, 10).is_some());
         Ok(())
     }
 
     #[test]
     fn who_joins_in_the_middle_of_a_change() -> Result {
         let changes = Epochs::new()?;
-        let stamp = changes.stamp(7, 10).ok_or(EINVAL)?;
+        let epoch = changes.current(7, 10).ok_or(EINVAL)?;
         changes.end(7, 10, 11);
-        assert!(!changes.unchanged(stamp) && changes.stamp(7, 10).is_some());
+        assert!(!changes.unchanged(epoch) && changes.current(7, 10).is_some());
         Ok(())
     }
 }

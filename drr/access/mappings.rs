@@ -55,21 +55,21 @@ impl MappingCache {
     }
 
     /// Returns the cached mapping of virtual block `block` of `layer`, of `block_sectors` sectors,
-    /// if it was looked up in `binding`, and in the epoch `stamp`, which is the block's current
+    /// if it was looked up in `binding`, and in the epoch `epoch`, which is the block's current
     /// one.
     pub(crate) fn get(
         &self,
         layer: ThinId,
         block: u64,
         block_sectors: u32,
-        stamp: Epoch,
+        epoch: Epoch,
         binding: u64,
     ) -> Option<Mapping> {
         let [its_layer, its_block, counters, begun, its_binding, at, time] =
             self.cell(layer, block).read()?;
         let same = its_layer == layer.to_bits()
             && its_block == block
-            && ([counters, begun] == stamp.moment() || !Rule::Kept.on())
+            && ([counters, begun] == epoch.moment() || !Rule::Kept.on())
             && its_binding == binding;
         // No thin device has binding 0, so a cell that was never written matches nothing.
         (same && binding != 0).then_some(Mapping {
@@ -85,9 +85,9 @@ impl MappingCache {
         })
     }
 
-    /// Caches a lookup of virtual block `block` of `layer`, made after the epoch `stamp` was taken.
+    /// Caches a lookup of virtual block `block` of `layer`, made after the epoch `epoch` was taken.
     /// Does nothing if the mapping isn't shared.
-    pub(crate) fn keep(&self, layer: ThinId, block: u64, stamp: Epoch, mapping: &Mapping) {
+    pub(crate) fn keep(&self, layer: ThinId, block: u64, epoch: Epoch, mapping: &Mapping) {
         let Mapping {
             binding,
             block: at,
@@ -98,7 +98,7 @@ impl MappingCache {
         else {
             return;
         };
-        let [counters, begun] = stamp.moment();
+        let [counters, begun] = epoch.moment();
         // If another CPU is writing to the cell, this lookup isn't cached.
         self.cell(layer, block).write(&[
             layer.to_bits(),
@@ -138,8 +138,8 @@ mod tests {
         layer: ThinId,
         block: u64,
     ) -> Option<Mapping> {
-        let stamp = changes.stamp(layer.thin_id(), block)?;
-        mappings.get(layer, block, 128, stamp, BINDING)
+        let epoch = changes.current(layer.thin_id(), block)?;
+        mappings.get(layer, block, 128, epoch, BINDING)
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
         let (mappings, changes) = (MappingCache::new()?, Epochs::new()?);
         let (layer, found) = (ThinId::new(1, 7), mapping(55, true));
         assert_eq!(get(&mappings, &changes, layer, 10), None);
-        mappings.keep(layer, 10, changes.stamp(7, 10).ok_or(EINVAL)?, &found);
+        mappings.keep(layer, 10, changes.current(7, 10).ok_or(EINVAL)?, &found);
         assert_eq!(get(&mappings, &changes, layer, 10), Some(found));
         for (layer, block) in [
             (ThinId::new(1, 8), 10),
@@ -157,8 +157,8 @@ mod tests {
             assert_eq!(get(&mappings, &changes, layer, block), None);
         }
         for binding in [0, BINDING + 1] {
-            let stamp = changes.stamp(7, 10).ok_or(EINVAL)?;
-            assert_eq!(mappings.get(layer, 10, 128, stamp, binding), None);
+            let epoch = changes.current(7, 10).ok_or(EINVAL)?;
+            assert_eq!(mappings.get(layer, 10, 128, epoch, binding), None);
         }
         changes.begin(7, 10, 11);
         changes.end(7, 10, 11);
@@ -173,7 +173,7 @@ mod tests {
         mappings.keep(
             layer,
             0,
-            changes.stamp(7, 0).ok_or(EINVAL)?,
+            changes.current(7, 0).ok_or(EINVAL)?,
             &mapping(55, false),
         );
         assert_eq!(get(&mappings, &changes, layer, 0), None);
@@ -185,7 +185,7 @@ mod tests {
         let (mappings, changes) = (MappingCache::new()?, Epochs::new()?);
         let layer = ThinId::new(0, 0);
         assert_eq!(
-            mappings.get(layer, 0, 128, changes.stamp(0, 0).ok_or(EINVAL)?, 0),
+            mappings.get(layer, 0, 128, changes.current(0, 0).ok_or(EINVAL)?, 0),
             None
         );
         Ok(())

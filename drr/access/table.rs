@@ -170,7 +170,7 @@ impl AccessTable {
     /// takes.
     pub(crate) fn usage(&self) -> (u64, u64, u64) {
         let directory = &self.directory;
-        (directory.runs(), directory.pages(), directory.bytes())
+        (directory.extents(), directory.pages(), directory.bytes())
     }
 }
 

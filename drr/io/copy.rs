@@ -238,15 +238,15 @@ impl Engine<'_> {
         {
             *last = donor.folio(at).map(|folio| (folio, mapping));
         }
-        let place = last
+        let range = last
             .as_ref()
             .and_then(|(folio, _)| Some((folio, folio.page_at(index)?)));
-        let Some((folio, place)) = place else {
+        let Some((folio, range)) = range else {
             return Copied::Nothing;
         };
         HoldPoint::RecordFound.pass();
         let prove = |words: &mut PageWords| {
-            if !folio.copy_page(place, words) {
+            if !folio.copy_page(range, words) {
                 return Copied::Nothing;
             }
             if !Rule::ProofFirst.on() {

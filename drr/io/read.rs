@@ -49,7 +49,7 @@ pub(crate) struct MappedRange {
     /// The layer that is read from.
     pub(crate) layer: LayerId,
     /// The block's epoch when the mapping was looked up, if its cell was quiet.
-    stamp: Option<Epoch>,
+    epoch: Option<Epoch>,
     binding: u64,
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct PerBioData {
     /// The pages of a read.
     pub(crate) filled: Filled,
     /// The part of a shared block that a read is for.
-    pub(crate) place: Option<MappedRange>,
+    pub(crate) range: Option<MappedRange>,
     /// Thin id of the first donor, for the comparison with the disk (paranoid).
     pub(crate) donor: u32,
     /// The locks of the blocks that a write changes.
@@ -85,47 +85,47 @@ impl Drr {
         if self.handle.key().is_none() {
             self.handle.draw_key();
         }
-        let (owner, place) = self.place_at(bio.sector(), bio.sectors());
+        let (owner, range) = self.locate(bio.sector(), bio.sectors());
         bio.data().owner = owner;
-        let place = match place {
+        let range = match range {
             Ok(_) if bio.transformed() => return self.missed(bio, Miss::Layout),
-            Ok(place) => place,
+            Ok(range) => range,
             Err(miss) => return self.missed(bio, miss),
         };
-        bio.data().place = Some(place);
-        self.handle.blocks().read(place.block, place.layer.serial);
+        bio.data().range = Some(range);
+        self.handle.blocks().read(range.block, range.layer.serial);
         HoldPoint::MappingKnown.pass();
         if self.features.no_receive {
-            let (_, pages) = place.extent.pages();
-            return self.fetch(bio, place, pages, 0);
+            let (_, pages) = range.extent.pages();
+            return self.fetch(bio, range, pages, 0);
         }
-        self.serve(bio, place, 1)
+        self.serve(bio, range, 1)
     }
 
     /// Serves as many pages of a read, from its first on, as donors have. If this is none, follows
     /// another read or goes to the disk; looks for donors again no more than `again` times.
-    fn serve<'a>(&'a self, mut bio: Bio<'a, Self>, mut place: MappedRange, again: u32) -> Mapped {
-        let served = self.copy_to(&mut bio, &place);
+    fn serve<'a>(&'a self, mut bio: Bio<'a, Self>, mut range: MappedRange, again: u32) -> Mapped {
+        let served = self.copy_to(&mut bio, &range);
         if served.pages == 0 {
-            let (first, count) = place.extent.pages();
+            let (first, count) = range.extent.pages();
             let guard = rcu::read_lock();
             let table = self.handle.table();
-            let alone = table.before_donors(&guard, &place.block, first, count, WORTH_PAGES);
+            let alone = table.before_donors(&guard, &range.block, first, count, WORTH_PAGES);
             drop(guard);
             // 0 if the first pages have donors by now, or donors that couldn't be copied.
             let alone = if alone == 0 { count } else { alone };
-            return self.fetch(bio, place, alone, again);
+            return self.fetch(bio, range, alone, again);
         }
-        self.accept(&mut bio, &mut place, served.pages);
+        self.accept(&mut bio, &mut range, served.pages);
         self.hit(bio, &served.sources)
     }
 
     /// Copies to a read what donors have, and returns how much.
-    fn copy_to(&self, bio: &mut Bio<'_, Self>, place: &MappedRange) -> Served {
+    fn copy_to(&self, bio: &mut Bio<'_, Self>, range: &MappedRange) -> Served {
         let Some(engine) = self.handle.engine() else {
             return Served::default();
         };
-        let served = engine.serve(&place.block, place.extent, &mut bio.writer());
+        let served = engine.serve(&range.block, range.extent, &mut bio.writer());
         self.stats.unproven(served.unproven);
         served
     }
@@ -136,27 +136,27 @@ impl Drr {
     fn fetch<'a>(
         &'a self,
         mut bio: Bio<'a, Self>,
-        mut place: MappedRange,
+        mut range: MappedRange,
         pages: u32,
         again: u32,
     ) -> Mapped {
-        let (first, count) = place.extent.pages();
-        let range = PageRange {
-            content: place.block.content(),
+        let (first, count) = range.extent.pages();
+        let wanted = PageRange {
+            content: range.block.content(),
             first,
             count: pages,
         };
         let in_flight = self.handle.in_flight();
         let may_follow = !self.features.no_receive && !bio.polled() && bio.data().followed == 0;
         let now = Since::now();
-        let vacant = match in_flight.entry(range) {
+        let vacant = match in_flight.entry(wanted) {
             Entry::Occupied(leader) if may_follow => {
                 let other = leader.target().handle.target_id;
                 bio.data().since = Some(now);
                 bio.data().followed = other;
                 match self.advice(other, now) {
                     Advice::Follow => {
-                        self.accept(&mut bio, &mut place, leader.pages());
+                        self.accept(&mut bio, &mut range, leader.pages());
                         trace!(follow, self.traced(bio.sector(), bio.sectors()));
                         let patience = self.own_reads.patience(now.jiffies());
                         return leader.follow(bio, self, patience);
@@ -174,20 +174,20 @@ impl Drr {
         };
         // A read that was in flight when donors were looked for, and has ended since, has left
         // records.
-        if again != 0 && vacant.is_some() && self.donors_came(&place, first, pages) {
+        if again != 0 && vacant.is_some() && self.donors_came(&range, first, pages) {
             drop(vacant);
             // RANGE: `again` isn't 0.
-            return self.serve(bio, place, again - 1);
+            return self.serve(bio, range, again - 1);
         }
         let pages = vacant.as_ref().map_or(pages, |vacant| vacant.pages());
         if pages < count {
-            self.accept(&mut bio, &mut place, pages);
+            self.accept(&mut bio, &mut range, pages);
         }
-        let private = self.wants_privacy(&bio, &place);
+        let private = self.wants_privacy(&bio, &range);
         if let Some(vacant) = vacant {
-            if self.may_lead(&bio, &place, private, now) {
+            if self.may_lead(&bio, &range, private, now) {
                 bio.data().since = Some(now);
-                vacant.lead(&bio, self, place.extent.pages().1);
+                vacant.lead(&bio, self, range.extent.pages().1);
             }
         }
         if private {
@@ -196,11 +196,11 @@ impl Drr {
         self.missed(bio, Miss::NoRecord)
     }
 
-    fn donors_came(&self, place: &MappedRange, first: u32, count: u32) -> bool {
+    fn donors_came(&self, range: &MappedRange, first: u32, count: u32) -> bool {
         let worth = count.min(WORTH_PAGES);
         let guard = rcu::read_lock();
         let table = self.handle.table();
-        table.before_donors(&guard, &place.block, first, count, worth) < count
+        table.before_donors(&guard, &range.block, first, count, worth) < count
     }
 
     /// Returns whether other reads may follow this one: as far as can be told before it is sent,
@@ -209,14 +209,14 @@ impl Drr {
     fn may_lead(
         &self,
         bio: &Bio<'_, Self>,
-        place: &MappedRange,
+        range: &MappedRange,
         private: bool,
         now: Since,
     ) -> bool {
         let targets = self.handle.targets();
-        place.stamp.is_some()
+        range.epoch.is_some()
             && !self.features.no_donate
-            && place.extent.is_whole()
+            && range.extent.is_whole()
             && (private || matches!(bio.pages().next(), Some(FilledPages::Alone(_))))
             && targets
                 .with(self.handle.target_id, |target| {
@@ -227,11 +227,11 @@ impl Drr {
 
     /// Returns whether a read is to be private: its memory belongs to a page cache but may be
     /// written to during the read, or belongs to none but the metadata that is read may be kept.
-    fn wants_privacy(&self, bio: &Bio<'_, Self>, place: &MappedRange) -> bool {
-        place.stamp.is_some()
+    fn wants_privacy(&self, bio: &Bio<'_, Self>, range: &MappedRange) -> bool {
+        range.epoch.is_some()
             && !self.features.no_donate
-            && place.extent.is_whole()
-            && place.extent.pages().1 <= MOST_PRIVATE_PAGES
+            && range.extent.is_whole()
+            && range.extent.pages().1 <= MOST_PRIVATE_PAGES
             && self.handle.key().is_some()
             && !bio.polled()
             && match bio.pages().next() {
@@ -265,12 +265,12 @@ impl Drr {
             let targets = self.handle.targets();
             targets.with(leader, |target| target.lag.waited(time));
         }
-        let Some(place) = bio.data().place else {
+        let Some(range) = bio.data().range else {
             return self.missed(bio, Miss::Left);
         };
         // Served only as a whole, since a bio can't be divided after it was parked.
-        let served = self.copy_to(&mut bio, &place);
-        if served.pages != place.extent.pages().1 {
+        let served = self.copy_to(&mut bio, &range);
+        if served.pages != range.extent.pages().1 {
             return self.missed(bio, Miss::Left);
         }
         if why == Wake::Landed {
@@ -281,16 +281,16 @@ impl Drr {
 
     /// Learns from the time that a successful read took, if it came from the disk and either could
     /// be followed or could have followed another.
-    pub(crate) fn learn_time(&self, passage: &PerBioData) {
-        let Some(since) = passage.since.filter(|_| !passage.served) else {
+    pub(crate) fn learn_time(&self, data: &PerBioData) {
+        let Some(since) = data.since.filter(|_| !data.served) else {
             return;
         };
         let now = Since::now();
         let time = since.elapsed(now);
         self.own_reads.took(time, now.jiffies());
-        if passage.probes {
+        if data.probes {
             let targets = self.handle.targets();
-            targets.with(passage.followed, |target| {
+            targets.with(data.followed, |target| {
                 target.lag.judge(time, now.jiffies())
             });
         }
@@ -359,15 +359,15 @@ impl Drr {
     }
 
     /// Shortens a read to its first `pages` pages; device-mapper sends the rest as another bio.
-    fn accept(&self, bio: &mut Bio<'_, Self>, place: &mut MappedRange, pages: u32) {
-        let len = place.extent.up_to(pages);
-        if len == 0 || len >= place.extent.len {
+    fn accept(&self, bio: &mut Bio<'_, Self>, range: &mut MappedRange, pages: u32) {
+        let len = range.extent.up_to(pages);
+        if len == 0 || len >= range.extent.len {
             return;
         }
         bio.accept(len >> SECTOR_SHIFT);
-        place.extent.len = len;
+        range.extent.len = len;
         bio.data().filled = Filled::by(bio);
-        bio.data().place = Some(*place);
+        bio.data().range = Some(*range);
     }
 
     fn missed(&self, mut bio: Bio<'_, Self>, miss: Miss) -> Mapped {
@@ -384,7 +384,7 @@ impl Drr {
     /// Finds the block that the `sectors` sectors from `sector` on are in. Returns the layer that
     /// wrote the block, if known, and the part of the block, or the reason why donors can't serve
     /// it. May sleep.
-    pub(crate) fn place_at(
+    pub(crate) fn locate(
         &self,
         sector: u64,
         sectors: u32,
@@ -395,13 +395,13 @@ impl Drr {
             (sector % u64::from(self.block_sectors)) as u32,
         );
         let layer = self.layer();
-        let mut stamp = self.handle.pool.changes.stamp(layer.thin_id(), block);
+        let mut epoch = self.handle.pool.epochs.current(layer.thin_id(), block);
         let binding = self.thin.thin().binding();
-        let keeps = |stamp| {
+        let keeps = |epoch| {
             let mappings = self.handle.mappings();
-            mappings.get(layer, block, self.block_sectors, stamp, binding)
+            mappings.get(layer, block, self.block_sectors, epoch, binding)
         };
-        let mapping = if let Some(mapping) = stamp.and_then(keeps) {
+        let mapping = if let Some(mapping) = epoch.and_then(keeps) {
             mapping
         } else {
             let memory = self.memory_of(layer, block);
@@ -410,13 +410,13 @@ impl Drr {
                 let (_, owner) = self.handle.tree().owner(layer, u32::MAX);
                 return (owner, Err(Miss::Unshared));
             }
-            match self.look_up(sector, layer, block, &mut stamp, &memory) {
+            match self.look_up(sector, layer, block, &mut epoch, &memory) {
                 Ok(mapping) => mapping,
                 Err(miss) => return (None, Err(miss)),
             }
         };
         let (serial, owner) = self.handle.tree().owner(layer, mapping.time);
-        let place = || {
+        let range = || {
             // RANGE: `at` is a remainder, and less.
             if sectors == 0 || sectors > self.block_sectors - at {
                 return Err(Miss::Layout);
@@ -435,11 +435,11 @@ impl Drr {
                     serial,
                     thin_id: mapping.thin_id,
                 },
-                stamp,
+                epoch,
                 binding: mapping.binding,
             })
         };
-        (owner, place())
+        (owner, range())
     }
 
     /// Returns the entry that remembers whether virtual block `block` of `layer` is unshared.
@@ -449,14 +449,14 @@ impl Drr {
     }
 
     /// Looks up where `sector` is mapped, in virtual block `block` of `layer`, and caches the
-    /// result. `stamp` and `memory` are the block's, and were taken before; `stamp` is cleared if
+    /// result. `epoch` and `memory` are the block's, and were taken before; `epoch` is cleared if
     /// it may have missed a change.
     fn look_up(
         &self,
         sector: u64,
         layer: ThinId,
         block: u64,
-        stamp: &mut Option<Epoch>,
+        epoch: &mut Option<Epoch>,
         memory: &Memory<'_>,
     ) -> Result<Mapping, Miss> {
         let mapping = self
@@ -469,11 +469,11 @@ impl Drr {
                 _ => Miss::Unshared,
             })?;
         self.check_layer(layer, &mapping)?;
-        *stamp = stamp.filter(|_| self.handle.pool.settles(&mapping));
+        *epoch = epoch.filter(|_| self.handle.pool.settles(&mapping));
         if mapping.shared {
-            if let Some(stamp) = *stamp {
+            if let Some(epoch) = *epoch {
                 let mappings = self.handle.mappings();
-                mappings.keep(layer, block, stamp, &mapping);
+                mappings.keep(layer, block, epoch, &mapping);
             }
         } else if Rule::Shared.on() {
             memory.keep();
@@ -498,12 +498,12 @@ impl Drr {
         Ok(())
     }
 
-    /// Returns whether the mapping of `place` has been left alone since before it was looked up,
+    /// Returns whether the mapping of `range` has been left alone since before it was looked up,
     /// and the thin device's table is the same.
-    pub(crate) fn still_there(&self, place: &MappedRange) -> bool {
-        place
-            .stamp
-            .is_some_and(|stamp| self.handle.pool.changes.unchanged(stamp))
-            && (self.thin.thin().binding() == place.binding || !Rule::Binding.on())
+    pub(crate) fn still_there(&self, range: &MappedRange) -> bool {
+        range
+            .epoch
+            .is_some_and(|epoch| self.handle.pool.epochs.unchanged(epoch))
+            && (self.thin.thin().binding() == range.binding || !Rule::Binding.on())
     }
 }

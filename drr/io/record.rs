@@ -75,65 +75,65 @@ impl PrivateReads for Drr {
     /// bytes from the disk.
     fn page_read(
         &self,
-        passage: &PerBioData,
+        data: &PerBioData,
         at: u32,
         page: StorablePage,
         buffer: Option<BufferPage<'_>>,
     ) {
-        let (Some(place), Some(key)) = (&passage.place, self.handle.key()) else {
+        let (Some(range), Some(key)) = (&data.range, self.handle.key()) else {
             return;
         };
-        if !self.still_there(place) {
+        if !self.still_there(range) {
             return;
         }
         // RANGE: A page of the read.
-        let at = place.extent.pages().0 + at;
+        let at = range.extent.pages().0 + at;
         let digest = [key.digest(page.words())];
         let locked = buffer.as_ref().and_then(BufferPage::try_lock);
         let pages = locked.as_ref().map(CachedPages::buffer);
-        self.record_pages(place, at, pages, &digest);
+        self.record_pages(range, at, pages, &digest);
         let table = self.handle.table();
         // A read that wasn't served may be of a page that the store has; of two at once, each may
         // add a page.
         if self.features.no_meta_cache
             || self.features.no_donate
             || !table.directory().has_room()
-            || table.is_stored(&place.block, at)
+            || table.is_stored(&range.block, at)
         {
             return;
         }
         if let Some(stored) = self.store().keep(page) {
             let holder = Holder {
                 target_id: OURS,
-                layer: place.layer,
+                layer: range.layer,
             };
             let pages = CachedPages::stored(&stored);
-            table.record(&place.block, at, &pages, &digest, holder);
+            table.record(&range.block, at, &pages, &digest, holder);
         }
     }
 }
 
 impl Drr {
-    fn holder(&self, place: &MappedRange) -> Holder {
+    fn holder(&self, range: &MappedRange) -> Holder {
         Holder {
             target_id: self.handle.target_id,
-            layer: place.layer,
+            layer: range.layer,
         }
     }
 
     /// Records what a read has filled from the disk, with the digests of its pages.
     ///
-    /// The pages hold the content that `place` names if the mapping has been left alone since
+    /// The pages hold the content that `range` names if the mapping has been left alone since
     /// before it was looked up. Any context.
-    pub(crate) fn record(&self, bio: &EndedBio<'_, Self>, place: &MappedRange, key: &Key) {
-        if !place.extent.is_whole() && Rule::WholePages.on() || !self.still_there(place) {
+    pub(crate) fn record(&self, bio: &EndedBio<'_, Self>, range: &MappedRange, key: &Key) {
+        if !range.extent.is_whole() && Rule::WholePages.on() || !self.still_there(range) {
             return;
         }
-        let (first, count) = place.extent.pages();
+        let (first, count) = range.extent.pages();
         // Pages that can't be recorded are still compared.
         let table = self.handle.table();
         let records = !self.features.no_donate && table.directory().has_room();
-        if !records && !table.knows(&place.block, first, count) {
+        if !records && !table.knows(&range.block, first, count) {
             return;
         }
         let (mut batch, mut digests) = (None, [Digest::from_bits(0); page_bitmap::PAGES as usize]);
@@ -143,7 +143,7 @@ impl Drr {
             // CAST: At most `PAGES`.
             let known = known.and_then(|known| known.get(..batch.pages.count() as usize));
             let known = known.unwrap_or_default();
-            self.record_pages(place, batch.page, Some(batch.pages), known);
+            self.record_pages(range, batch.page, Some(batch.pages), known);
         };
         let pages = bio.data().filled.pages(bio).filter_map(alone);
         let parts = pages.flat_map(|pages| pages.parts(first, page_bitmap::PAGES));
@@ -170,31 +170,31 @@ impl Drr {
     /// compares the digests if `pages` is [`None`], or the target doesn't donate.
     fn record_pages(
         &self,
-        place: &MappedRange,
+        range: &MappedRange,
         page: u32,
         pages: Option<CachedPages<'_>>,
         digests: &[Digest],
     ) {
-        let (table, block) = (self.handle.table(), &place.block);
+        let (table, block) = (self.handle.table(), &range.block);
         let counted = match pages {
             Some(pages) if !self.features.no_donate => {
-                table.record(block, page, &pages, digests, self.holder(place))
+                table.record(block, page, &pages, digests, self.holder(range))
             }
             _ => table.compare(block, page, digests),
         };
-        self.count(place, page, counted);
+        self.count(range, page, counted);
     }
 
-    fn count(&self, place: &MappedRange, page: u32, counted: Counted) {
+    fn count(&self, range: &MappedRange, page: u32, counted: Counted) {
         self.stats.read(counted);
-        trace!(record, self.traced_pages(place, page, counted.recorded));
+        trace!(record, self.traced_pages(range, page, counted.recorded));
         if counted.differed != 0 && may_warn() {
             pr_err!(
                 "{}: {} pages from page {page} on of {:?} differ from what was read from the same block before: \
                  the disk, or the machine's memory, isn't sound\n",
                 self.md.name(),
                 counted.differed,
-                place.block
+                range.block
             );
         }
         #[cfg(DRR_MUTANTS)]
@@ -204,11 +204,11 @@ impl Drr {
     }
 
     /// Records the pages of a read that was served, with the digests that proved them. Any context.
-    pub(crate) fn inherit(&self, bio: &EndedBio<'_, Self>, place: &MappedRange) {
-        if self.features.no_donate || !place.extent.is_whole() {
+    pub(crate) fn inherit(&self, bio: &EndedBio<'_, Self>, range: &MappedRange) {
+        if self.features.no_donate || !range.extent.is_whole() {
             return;
         }
-        let (first, _) = place.extent.pages();
+        let (first, _) = range.extent.pages();
         let mut batch = None;
         for pages in bio.data().filled.pages(bio) {
             match pages {
@@ -218,7 +218,7 @@ impl Drr {
                         let page = first + part.offset();
                         if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&part))
                         {
-                            self.inherit_pages(place, &full);
+                            self.inherit_pages(range, &full);
                         }
                     }
                 }
@@ -227,31 +227,31 @@ impl Drr {
                         // RANGE: A page of the read.
                         let page = first + buffer.offset();
                         let pages = CachedPages::buffer(&locked);
-                        self.inherit_pages(place, &Batch { page, pages });
+                        self.inherit_pages(range, &Batch { page, pages });
                     }
                 }
             }
         }
         if let Some(last) = batch {
-            self.inherit_pages(place, &last);
+            self.inherit_pages(range, &last);
         }
     }
 
-    fn inherit_pages(&self, place: &MappedRange, batch: &Batch<'_>) {
-        let (table, holder) = (self.handle.table(), self.holder(place));
-        let recorded = table.inherit(&place.block, batch.page, &batch.pages, holder);
+    fn inherit_pages(&self, range: &MappedRange, batch: &Batch<'_>) {
+        let (table, holder) = (self.handle.table(), self.holder(range));
+        let recorded = table.inherit(&range.block, batch.page, &batch.pages, holder);
         self.stats.recorded(recorded);
-        trace!(record, self.traced_pages(place, batch.page, recorded));
+        trace!(record, self.traced_pages(range, batch.page, recorded));
     }
 
     /// Describes `pages` pages from page `page` of a block on, which are on record now, for
     /// tracepoints.
-    fn traced_pages(&self, place: &MappedRange, page: u32, pages: u32) -> trace::Pages {
+    fn traced_pages(&self, range: &MappedRange, page: u32, pages: u32) -> trace::Pages {
         trace::Pages {
             dev: self.md.bdev().dev_t(),
-            thin_id: place.layer.thin_id,
-            pool: place.block.pool(),
-            block: place.block.number(),
+            thin_id: range.layer.thin_id,
+            pool: range.block.pool(),
+            block: range.block.number(),
             page,
             pages,
         }

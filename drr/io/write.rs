@@ -78,21 +78,21 @@ impl Drr {
 
     /// Learns from the time that a bio of [`Self::change`] took, if `ok`, and unlocks its blocks.
     /// Any context.
-    pub(crate) fn changed(&self, passage: &PerBioData, ok: bool) {
-        let whole = passage.locked.is_exclusive();
+    pub(crate) fn changed(&self, data: &PerBioData, ok: bool) {
+        let whole = data.locked.is_exclusive();
         if whole {
             self.stats.whole_write();
         }
-        if let Some(since) = passage.since.filter(|_| ok) {
+        if let Some(since) = data.since.filter(|_| ok) {
             let now = Since::now();
             let time = since.elapsed(now);
-            if passage.probes {
+            if data.probes {
                 self.whole_writes.judge(time, now.jiffies());
             } else if whole {
                 self.whole_writes.took(time, now.jiffies());
             }
         }
-        self.handle.locks().unlock(passage.locked);
+        self.handle.locks().unlock(data.locked);
     }
 
     fn sector_of(&self, block: u64) -> u64 {
@@ -136,9 +136,9 @@ impl Drr {
     fn is_worth_it(&self, bio: &mut Bio<'_, Self>) -> bool {
         let now = Since::now();
         let advice = self.whole_writes.advice(now.jiffies());
-        let passage = bio.data();
-        passage.since = Some(now);
-        passage.probes = advice == Advice::Probe;
+        let data = bio.data();
+        data.since = Some(now);
+        data.probes = advice == Advice::Probe;
         advice == Advice::Follow
     }
 
@@ -149,8 +149,8 @@ impl Drr {
     /// there is no memory.
     // RANGE: `bio` begins in `block`, and a block has 1 GiB at most.
     fn whole(&self, bio: &mut Bio<'_, Self>, block: u64) -> Option<FullBlockWrite> {
-        let (_, place) = self.place_at(self.sector_of(block), self.block_sectors);
-        let place = place.ok()?;
+        let (_, range) = self.locate(self.sector_of(block), self.block_sectors);
+        let range = range.ok()?;
         let engine = self.handle.engine()?;
         let at = u32::try_from(bio.sector() - self.sector_of(block)).ok()?;
         // Device-mapper splits bios at the borders of blocks; a longer one would reach beyond the
@@ -161,7 +161,7 @@ impl Drr {
         }
         // The pages before and after those that `bio` writes as a whole.
         let (head, tail) = (at.div_ceil(PAGE_SECTORS), end / PAGE_SECTORS);
-        let (_, all) = place.extent.pages();
+        let (_, all) = range.extent.pages();
         let parts = if head < tail {
             [(0, head), (tail, all - tail)]
         } else {
@@ -171,7 +171,7 @@ impl Drr {
         {
             let guard = rcu::read_lock();
             let missing = |&(first, count): &(u32, u32)| {
-                count != 0 && table.before_donors(&guard, &place.block, first, count, count) != 0
+                count != 0 && table.before_donors(&guard, &range.block, first, count, count) != 0
             };
             if parts.iter().any(missing) {
                 return None;
@@ -184,14 +184,14 @@ impl Drr {
                 at: first << PAGE_SHIFT,
                 len: count << PAGE_SHIFT,
             };
-            let served = engine.serve(&place.block, extent, &mut whole.writer(first));
+            let served = engine.serve(&range.block, extent, &mut whole.writer(first));
             self.stats.unproven(served.unproven);
             if served.pages != count {
                 return None;
             }
         }
         whole.overlay(bio, at);
-        let there = self.still_there(&place);
+        let there = self.still_there(&range);
         HoldPoint::BlockFilled.pass();
         there.then_some(whole)
     }

@@ -199,7 +199,7 @@ fn widen(half: u32) -> u64 {
 
 /// An extent as readers of the directory see it.
 pub struct Donor<'g, N, H> {
-    run: &'g Entry<CachedExtent<N, H>>,
+    extent: &'g Entry<CachedExtent<N, H>>,
     guard: &'g rcu::Guard,
 }
 
@@ -213,7 +213,7 @@ impl<N, H> Copy for Donor<'_, N, H> {}
 
 impl<'g, N: Name, H: Copy + Send + Sync> Donor<'g, N, H> {
     fn content(&self) -> &'g Content<N> {
-        content_of(self.run, self.guard)
+        content_of(self.extent, self.guard)
     }
 
     /// Returns the name of the content.
@@ -223,17 +223,17 @@ impl<'g, N: Name, H: Copy + Send + Sync> Donor<'g, N, H> {
 
     /// Returns the owner of the page cache.
     pub fn holder(&self) -> H {
-        self.run.holder
+        self.extent.holder
     }
 
     /// Returns the page cache.
     pub fn mapping(&self) -> MappingId {
-        self.run.mapping
+        self.extent.mapping
     }
 
     /// Returns the file index of page `page` of the content.
     pub fn index(&self, page: u32) -> u64 {
-        self.run.base.wrapping_add(u64::from(page))
+        self.extent.base.wrapping_add(u64::from(page))
     }
 
     /// Returns the number of consecutive pages from `page` on that are in the directory right now.
@@ -247,12 +247,12 @@ impl<'g, N: Name, H: Copy + Send + Sync> Donor<'g, N, H> {
     /// Returns the pages that are in the directory right now, bit *n* for page *n*.
     #[inline]
     pub fn pages(&self) -> u32 {
-        self.run.bits.pages()
+        self.extent.bits.pages()
     }
 
     /// Returns the pages of the extent that are between two file indexes, bit *n* for page *n*.
     pub fn pages_between(&self, first: u64, last: u64) -> u32 {
-        page_bitmap::overlap(self.run.base, first, last)
+        page_bitmap::overlap(self.extent.base, first, last)
     }
 
     /// Returns the digest that a copy of page `page` must have.
@@ -270,19 +270,19 @@ impl<'g, N: Name, H: Copy + Send + Sync> Donor<'g, N, H> {
         // SAFETY: The page was in the directory just now, so after the guard was taken. It leaves
         // the page cache only after it was removed from the directory, so it was in the page cache,
         // and the mapping was alive. The memory of the mapping stays valid while the guard is held.
-        unsafe { FolioRef::find(self.guard, self.run.mapping, self.index(page)) }
+        unsafe { FolioRef::find(self.guard, self.extent.mapping, self.index(page)) }
     }
 }
 
 /// Returns the content of an extent that was found under `guard`.
 #[inline]
 fn content_of<'g, N: Name, H: Copy + Send + Sync>(
-    run: &'g CachedExtent<N, H>,
+    extent: &'g CachedExtent<N, H>,
     guard: &'g rcu::Guard,
 ) -> &'g Content<N> {
     // SAFETY: The index has found the extent, so it was linked at some moment after the guard was
     // taken, and its reference was not released before.
-    unsafe { run.content.get(guard) }
+    unsafe { extent.content.get(guard) }
 }
 
 /// All extents of one name.
@@ -301,8 +301,9 @@ impl<'g, N: Name, H: Copy + Send + Sync> Holders<'g, N, H> {
     /// Iterates over the extents, the newest first.
     pub fn donors(&self) -> impl Iterator<Item = Donor<'g, N, H>> + use<'_, 'g, N, H> {
         let (guard, name) = (self.guard, self.name);
-        let runs = self.chain.clone();
-        runs.map(move |run| Donor { run, guard })
+        let extents = self.chain.clone();
+        extents
+            .map(move |extent| Donor { extent, guard })
             .filter(move |donor| donor.name() == name)
     }
 }
@@ -329,7 +330,7 @@ const MOST_OF_A_HOLDER: u32 = 4;
 /// latter.
 #[derive(Default)]
 struct Crowd {
-    runs: u32,
+    extents: u32,
     alike: u32,
     own: u32,
 }
@@ -337,7 +338,7 @@ struct Crowd {
 impl Crowd {
     /// Returns whether no further extent is to be created.
     fn is_enough(&self) -> bool {
-        self.runs == MOST_EXTENTS || self.alike == MOST_ALIKE || self.own == MOST_OF_A_HOLDER
+        self.extents == MOST_EXTENTS || self.alike == MOST_ALIKE || self.own == MOST_OF_A_HOLDER
     }
 
     /// Returns whether a further extent may replace another.
@@ -375,7 +376,7 @@ pub struct Directory<N: Name, L: Ledger<N>> {
     /// Number of extents by hash of the mapping. Page caches without extents are skipped at the
     /// cost of a load.
     interest: KVVec<Atomic<u32>>,
-    runs: Atomic<u64>,
+    extents: Atomic<u64>,
     contents: Atomic<u64>,
     pages: Atomic<u64>,
     /// Most bytes that extents and contents may take.
@@ -394,7 +395,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
             ledger,
             index: Index::new(bits)?,
             interest: cells(INTEREST, || Atomic::new(0))?,
-            runs: Atomic::new(0),
+            extents: Atomic::new(0),
             contents: Atomic::new(0),
             pages: Atomic::new(0),
             most_bytes,
@@ -402,8 +403,8 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     }
 
     /// Returns the number of extents in the directory.
-    pub fn runs(&self) -> u64 {
-        count(&self.runs)
+    pub fn extents(&self) -> u64 {
+        count(&self.extents)
     }
 
     /// Returns the number of pages in the directory.
@@ -414,7 +415,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     /// Returns the bytes of memory that the extents and their contents take.
     fn record_bytes(&self) -> u64 {
         // RANGE: A size in memory.
-        self.runs() * Self::RUN_BYTES + count(&self.contents) * Self::CONTENT_BYTES
+        self.extents() * Self::RUN_BYTES + count(&self.contents) * Self::CONTENT_BYTES
     }
 
     /// Returns the bytes of memory that the directory takes.
@@ -503,7 +504,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         let content = self
             .donors(guard, name)
             // SAFETY: As in `content_of`.
-            .find_map(|donor| unsafe { donor.run.content.try_ref(guard) });
+            .find_map(|donor| unsafe { donor.extent.content.try_ref(guard) });
         ContentRef::new(content, &self.contents)
     }
 
@@ -542,7 +543,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         content.spoil(pages);
         for donor in self.donors(guard, *content.name()) {
             donor.content().spoil(pages);
-            self.clear(donor.run, guard, pages, End::Differed);
+            self.clear(donor.extent, guard, pages, End::Differed);
         }
     }
 
@@ -587,19 +588,19 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         // RANGE: There is at least one page, and file indexes have 52 bits.
         let last = pages.first + u64::from(pages.count) - 1;
         let name = content.get().map(|content| *content.name());
-        let is_it = |run: &CachedExtent<N, L::Holder>| {
-            run.mapping == mapping
-                && run.base == base
-                && Some(*content_of(run, guard).name()) == name
+        let is_it = |extent: &CachedExtent<N, L::Holder>| {
+            extent.mapping == mapping
+                && extent.base == base
+                && Some(*content_of(extent, guard).name()) == name
         };
         let mut known = 0;
-        for run in self.runs_of(guard, mapping, pages.first..=last) {
-            if is_it(run) {
-                known |= self.add(run, guard, holder, mask);
+        for extent in self.extents_of(guard, mapping, pages.first..=last) {
+            if is_it(extent) {
+                known |= self.add(extent, guard, holder, mask);
             } else {
                 // Read again, from elsewhere: the page was discarded without having left the page
                 // cache.
-                self.end(run, guard, pages.first..=last, End::Read);
+                self.end(extent, guard, pages.first..=last, End::Read);
             }
         }
         if let Some(content) = content.get().filter(|_| known != 0) {
@@ -623,7 +624,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
 
         // Counted before it can be found, so that no event misses the extent: the folio is locked.
         self.interest(mapping).add(1, Relaxed);
-        let run = CachedExtent {
+        let extent = CachedExtent {
             content: pointer,
             mapping,
             base,
@@ -633,14 +634,14 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         };
         let inserted = self
             .index
-            .insert_unless(run, GFP_ATOMIC | __GFP_NOWARN, |run| {
-                is_it(run) && self.set(run, mask)
+            .insert_unless(extent, GFP_ATOMIC | __GFP_NOWARN, |extent| {
+                is_it(extent) && self.set(extent, mask)
             });
         match inserted {
             Ok(true) => {
                 // INVARIANT: The extent holds the reference now.
                 content.hand_over();
-                self.runs.add(1, Relaxed);
+                self.extents.add(1, Relaxed);
                 self.pages.add(u64::from(mask.count_ones()), Relaxed);
             }
             Ok(false) | Err(_) => self.interest(mapping).add(1u32.wrapping_neg(), Relaxed),
@@ -657,7 +658,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         let mut crowd = Crowd::default();
         for donor in self.donors(guard, name) {
             let same = u32::from(donor.pages() & mask == mask);
-            crowd.runs += 1;
+            crowd.extents += 1;
             crowd.alike += same;
             crowd.own += same * u32::from(donor.holder() == holder);
             if crowd.is_enough() {
@@ -675,7 +676,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         // CAST: A small number.
         // RANGE: Half of it is at least 1.
         if let Some(donor) = alike.nth(MOST_ALIKE as usize / 2 - 1) {
-            self.clear(donor.run, guard, mask, End::Replaced);
+            self.clear(donor.extent, guard, mask, End::Replaced);
         }
     }
 
@@ -683,25 +684,25 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     /// of `mask` that it has now.
     fn add(
         &self,
-        run: &CachedExtent<N, L::Holder>,
+        extent: &CachedExtent<N, L::Holder>,
         guard: &rcu::Guard,
         holder: L::Holder,
         mask: u32,
     ) -> u32 {
-        let new = mask & !run.bits.pages();
-        let name = *content_of(run, guard).name();
+        let new = mask & !extent.bits.pages();
+        let name = *content_of(extent, guard).name();
         if new == 0 || self.crowd(guard, name, holder, new).is_enough() {
-            return mask & run.bits.pages();
+            return mask & extent.bits.pages();
         }
-        match self.set(run, mask) {
+        match self.set(extent, mask) {
             true => mask,
             false => 0,
         }
     }
 
     /// Adds pages to an extent. Returns false if it is dead.
-    fn set(&self, run: &CachedExtent<N, L::Holder>, mask: u32) -> bool {
-        let new = run.bits.set(mask);
+    fn set(&self, extent: &CachedExtent<N, L::Holder>, mask: u32) -> bool {
+        let new = extent.bits.set(mask);
         if let Some(new) = new {
             self.pages.add(u64::from(new.count_ones()), Relaxed);
         }
@@ -710,7 +711,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
 
     /// Iterates over extents of `mapping`: all that may hold pages in `range`, and some that do
     /// not.
-    fn runs_of<'g>(
+    fn extents_of<'g>(
         &'g self,
         guard: &'g rcu::Guard,
         mapping: MappingId,
@@ -724,42 +725,43 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
                 let hash = hash_near(mapping.hash_key(), window);
                 self.index.by_reverse(guard, hash)
             })
-            .filter(move |run| run.mapping == mapping)
+            .filter(move |extent| extent.mapping == mapping)
     }
 
     /// Ends the pages of an extent that are in `range`. Returns their number.
     fn end(
         &self,
-        run: &Entry<CachedExtent<N, L::Holder>>,
+        extent: &Entry<CachedExtent<N, L::Holder>>,
         guard: &rcu::Guard,
         range: RangeInclusive<u64>,
         why: End,
     ) -> u32 {
-        match page_bitmap::overlap(run.base, *range.start(), *range.end()) {
+        match page_bitmap::overlap(extent.base, *range.start(), *range.end()) {
             0 => 0,
-            mask => self.clear(run, guard, mask, why),
+            mask => self.clear(extent, guard, mask, why),
         }
     }
 
     fn clear(
         &self,
-        run: &Entry<CachedExtent<N, L::Holder>>,
+        extent: &Entry<CachedExtent<N, L::Holder>>,
         guard: &rcu::Guard,
         mask: u32,
         why: End,
     ) -> u32 {
-        let cleared = run.bits.clear(mask);
+        let cleared = extent.bits.clear(mask);
         let gone = cleared.pages.count_ones();
         if gone != 0 {
             self.pages.add(u64::from(gone).wrapping_neg(), Relaxed);
-            let name = content_of(run, guard).name();
-            self.ledger.ended(name, &run.holder, why, cleared.pages);
+            let name = content_of(extent, guard).name();
+            self.ledger.ended(name, &extent.holder, why, cleared.pages);
         }
-        if cleared.died && self.index.remove(run) {
-            self.interest(run.mapping).add(1u32.wrapping_neg(), Relaxed);
-            self.runs.add(1u64.wrapping_neg(), Relaxed);
+        if cleared.died && self.index.remove(extent) {
+            self.interest(extent.mapping)
+                .add(1u32.wrapping_neg(), Relaxed);
+            self.extents.add(1u64.wrapping_neg(), Relaxed);
             // SAFETY: The extent was just removed from the index, which succeeds once.
-            let content = unsafe { run.content.release() };
+            let content = unsafe { extent.content.release() };
             drop(ContentRef::new(Some(content), &self.contents));
         }
         gone
@@ -772,8 +774,8 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
             return 0;
         }
         let guard = rcu::read_lock();
-        self.runs_of(&guard, mapping, range.clone())
-            .map(|run| self.end(run, &guard, range.clone(), why))
+        self.extents_of(&guard, mapping, range.clone())
+            .map(|extent| self.end(extent, &guard, range.clone(), why))
             .sum()
     }
 
@@ -791,7 +793,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     /// Any context.
     pub fn end_changed(&self, donor: &Donor<'_, N, L::Holder>, page: u32) {
         self.clear(
-            donor.run,
+            donor.extent,
             donor.guard,
             page_bitmap::mask(page, 1),
             End::Changed,
@@ -801,13 +803,13 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     /// Ends every extent whose holder `ends` accepts, if the extent exists during the whole walk
     /// over the directory. Process context.
     pub fn end_where(&self, why: End, ends: impl Fn(&L::Holder) -> bool) {
-        if self.runs() == 0 {
+        if self.extents() == 0 {
             return;
         }
         self.index.each_chain(0, usize::MAX, |guard, chain| {
-            for run in chain {
-                if ends(&run.holder) {
-                    self.clear(run, guard, u32::MAX, why);
+            for extent in chain {
+                if ends(&extent.holder) {
+                    self.clear(extent, guard, u32::MAX, why);
                 }
             }
             true
@@ -827,8 +829,8 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     ) -> Option<usize> {
         self.index.each_chain(from, places, |guard, chain| {
             let mut more = true;
-            for (at, run) in chain.clone().enumerate() {
-                let name = content_of(run, guard).name();
+            for (at, extent) in chain.clone().enumerate() {
+                let name = content_of(extent, guard).name();
                 let mut before = chain.clone().take(at);
                 if !before.any(|other| content_of(other, guard).name() == name) {
                     more &= visit(Holders {
@@ -858,8 +860,8 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         let hash = name.hash();
         self.index
             .by_forward(guard, hash)
-            .filter(move |run| run.hash == half(hash))
-            .map(move |run| Donor { run, guard })
+            .filter(move |extent| extent.hash == half(hash))
+            .map(move |extent| Donor { extent, guard })
             .filter(move |donor| *donor.name() == name)
     }
 }

@@ -60,7 +60,7 @@ impl World {
 
     /// Uses what is used of large tables, so that loom knows it.
     fn touch(&self) {
-        assert!(self.changes.stamp(THIN_ID, NEIGHBOUR).is_some());
+        assert!(self.changes.current(THIN_ID, NEIGHBOUR).is_some());
         self.use_kept();
     }
 
@@ -120,28 +120,28 @@ impl World {
 
     /// What was under way has ended.
     fn is_quiet(&self) {
-        let stamp = self.changes.stamp(THIN_ID, BLOCK);
-        assert!(stamp.is_some(), "a change never ends");
+        let epoch = self.changes.current(THIN_ID, BLOCK);
+        assert!(epoch.is_some(), "a change never ends");
     }
 
     /// A read, as in `drr/io/read.rs` and `drr/target.rs`: what comes from the disk is recorded as the content of
     /// the block that was found.
     fn read(&self) {
-        let Some(stamp) = self.changes.stamp(THIN_ID, BLOCK) else {
+        let Some(epoch) = self.changes.current(THIN_ID, BLOCK) else {
             return;
         };
         let found = self.mapped();
         // It passes dm-thin, which may send it elsewhere by now.
         let from = self.mapped();
         let data = self.disk.lock().expect("no panic")[from];
-        if self.changes.unchanged(stamp) {
+        if self.changes.unchanged(epoch) {
             assert_eq!(data, [1, 2][found], "recorded under a wrong name");
         }
     }
 
     /// A read that looks its mapping up, and keeps that.
     fn keep(&self) {
-        let Some(stamp) = self.changes.stamp(THIN_ID, BLOCK) else {
+        let Some(epoch) = self.changes.current(THIN_ID, BLOCK) else {
             return;
         };
         let mapping = Mapping {
@@ -154,16 +154,16 @@ impl World {
             shared: true,
             changing: false,
         };
-        self.mappings.keep(Self::layer(), BLOCK, stamp, &mapping);
+        self.mappings.keep(Self::layer(), BLOCK, epoch, &mapping);
     }
 
     /// A read that uses what was kept; it comes when somebody may have learnt of the change.
     fn use_kept(&self) {
         let known = self.completed.load(Acquire);
-        let Some(stamp) = self.changes.stamp(THIN_ID, BLOCK) else {
+        let Some(epoch) = self.changes.current(THIN_ID, BLOCK) else {
             return;
         };
-        let kept = self.mappings.get(Self::layer(), BLOCK, 128, stamp, BINDING);
+        let kept = self.mappings.get(Self::layer(), BLOCK, 128, epoch, BINDING);
         if let Some(kept) = kept.filter(|_| known) {
             assert_eq!(kept.block, SECOND as u64, "a stale lookup was used");
         }
@@ -317,11 +317,11 @@ impl Young {
         self.changing.store(false, Release);
     }
 
-    /// The pool's first target is made, and a read passes it, which is recorded if the stamp is known to be
+    /// The pool's first target is made, and a read passes it, which is recorded if the epoch is known to be
     /// good, or without that.
     fn join_and_read(&self, settles: bool) {
         let pool = self.pools.join(POOL).expect("memory");
-        let Some(stamp) = pool.changes.stamp(THIN_ID, BLOCK) else {
+        let Some(epoch) = pool.epochs.current(THIN_ID, BLOCK) else {
             return;
         };
         let found = *self.root.lock().expect("no panic");
@@ -333,7 +333,7 @@ impl Young {
             return;
         }
         let from = *self.root.lock().expect("no panic");
-        if pool.changes.unchanged(stamp) {
+        if pool.epochs.unchanged(epoch) {
             assert_eq!(from, found, "recorded under a wrong name");
         }
     }

@@ -139,7 +139,7 @@ struct Place {
     /// The mapping that was found.
     found: Mapped,
     page: u64,
-    stamp: Option<Epoch>,
+    epoch: Option<Epoch>,
 }
 
 struct World {
@@ -212,9 +212,9 @@ impl World {
         let (block, page) = (index / PAGES, index % PAGES);
         let came = self.mapped(layer, block);
         let id = ThinId::new(self.pool.id, layer as u32);
-        let mut stamp = self.pool.changes.stamp(id.thin_id(), block);
+        let mut epoch = self.pool.epochs.current(id.thin_id(), block);
         let mappings = &self.mappings;
-        let kept = stamp.and_then(|stamp| mappings.get(id, block, 8, stamp, BINDING));
+        let kept = epoch.and_then(|epoch| mappings.get(id, block, 8, epoch, BINDING));
         self.count(Count::Kept, kept.is_some().into());
         let mapping = kept.unwrap_or_else(|| {
             let found = self.mapped(layer, block);
@@ -228,9 +228,9 @@ impl World {
                 shared: true,
                 changing: false,
             };
-            stamp = stamp.filter(|_| self.pool.settles(&mapping));
-            if let Some(stamp) = stamp {
-                mappings.keep(id, block, stamp, &mapping);
+            epoch = epoch.filter(|_| self.pool.settles(&mapping));
+            if let Some(epoch) = epoch {
+                mappings.keep(id, block, epoch, &mapping);
             }
             mapping
         });
@@ -245,7 +245,7 @@ impl World {
             name: Block::of(&mapping)?,
             found,
             page,
-            stamp,
+            epoch,
         })
     }
 
@@ -316,8 +316,8 @@ impl World {
 
     /// As `Drr::record()`.
     fn record(&self, place: &Place, pages: CachedPages<'_>, content: u64, holder: Holder) {
-        let unchanged = |stamp| self.pool.changes.unchanged(stamp);
-        if !place.stamp.is_some_and(unchanged) {
+        let unchanged = |epoch| self.pool.epochs.unchanged(epoch);
+        if !place.epoch.is_some_and(unchanged) {
             return self.count(Count::Void, 1);
         }
         let page = place.page as u32;

@@ -188,7 +188,7 @@ impl World {
         }
         self.check_sums();
         assert_eq!(self.directory.pages(), 0);
-        assert_eq!(self.directory.runs(), 0);
+        assert_eq!(self.directory.extents(), 0);
         assert_eq!(self.directory.bytes(), self.empty, "contents are left over");
         let count = |pages: &AtomicU64| pages.load(Ordering::Relaxed);
         let (entered, ended) = (count(&self.entered), count(&self.ended.0));
@@ -207,7 +207,7 @@ impl World {
             true
         });
         assert_eq!(
-            (self.directory.runs(), self.directory.pages()),
+            (self.directory.extents(), self.directory.pages()),
             (runs, pages)
         );
     }
@@ -364,7 +364,7 @@ fn two_pages_of_a_run(check: fn(&World)) {
         };
         let entered = join([enter(0), enter(1)]);
         assert_eq!(entered.map(|it| it.pages), [0b01, 0b10]);
-        assert_eq!((world.directory.runs(), world.directory.pages()), (1, 2));
+        assert_eq!((world.directory.extents(), world.directory.pages()), (1, 2));
         check(&world);
         world.check();
     });
