@@ -29,7 +29,7 @@ use dm::{
     pagecache::directory::Holders,
     pagecache::folio::{FolioRef, Group, MappingId},
     pagecache::page_bitmap,
-    sync::index::hash,
+    sync::index::{hash, slot},
     sync::periodic_work::Periodic,
 };
 
@@ -41,15 +41,18 @@ use crate::access::{
 
 /// Most pages that may be dropped from a group until reclaim takes the next one: 64 MiB.
 const MOST_DUE: u32 = 1 << 14;
-/// Entries for groups, by their hash.
+/// Entries for groups, by their hash. Few groups are at their limit at the same time; of two with
+/// the same entry one gives up its turn.
 const GROUPS: usize = 64;
 
-/// Milliseconds between two parts of a walk, and buckets of the table in a part.
+/// Milliseconds between two parts of a walk.
 pub(crate) const EVERY_MS: u32 = 20;
+/// Buckets of the table in a part of a walk: a part is to be short beside the pause after it.
 const BUCKETS: usize = 4096;
-/// Folios that are collected before they are dropped.
+/// Folios that are collected before they are dropped: as many as reclaim isolates at once
+/// (`SWAP_CLUSTER_MAX`).
 const BATCH: usize = 32;
-/// Copies of an extent that are looked at.
+/// Copies of an extent that are looked at: as many as the directory knows of a page.
 const COPIES: usize = 16;
 
 /// Pages that reclaim must take before a walk begins: at first, and after many walks that dropped
@@ -123,8 +126,7 @@ impl Reclaim {
     }
 
     fn due(&self, group: Group) -> &Due {
-        // CAST: Six bits.
-        &self.due[(hash(group.hash_key()) >> (u64::BITS - GROUPS.ilog2())) as usize]
+        &self.due[slot(hash(group.hash_key()), GROUPS)]
     }
 
     fn any_due(&self) -> bool {

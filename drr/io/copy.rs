@@ -35,10 +35,12 @@ use crate::{
     layers::id::LayerId,
 };
 
-/// Donors that are tried for a page, besides the donor of the page before.
+/// Donors that are tried for a page, besides the donor of the page before. A donor that fails is
+/// rare, and each costs a copy and a digest, so a few bound the time of a read.
 const MOST_TRIED: usize = 4;
 
-/// Donor targets of a single read that are counted separately.
+/// Donor targets of a single read that are counted separately. They are on the stack, and
+/// one or two are usual.
 const SOURCES: usize = 8;
 
 /// A part of a read that came from one donor target.

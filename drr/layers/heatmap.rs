@@ -15,7 +15,8 @@ use crate::{
     layers::layer_counters::{LayerCounters, Row},
 };
 
-/// Layers that a table tells apart.
+/// Layers that a table tells apart: an image and all that it was built from, many times over. A
+/// row takes a cache line for each CPU.
 const ROWS: usize = 128;
 
 /// Counters of a target's I/O by layer, see the [module](self).

@@ -13,7 +13,11 @@ use kernel::{
     },
 };
 
-use dm::{sync::cells::cells, sync::counters::Counters, sync::index::hash};
+use dm::{
+    sync::cells::cells,
+    sync::counters::Counters,
+    sync::index::{hash, slot},
+};
 
 use crate::layers::id::LayerId;
 
@@ -110,7 +114,7 @@ impl<const N: usize> Row<N> {
     }
 }
 
-/// Rows that are probed for a layer.
+/// Rows that are probed for a layer: a bound for the time that a read takes to be counted.
 const PROBES: usize = 16;
 
 /// A table of layers with `N` counters each. Layers that don't find a row are counted together.
@@ -148,9 +152,7 @@ impl<const N: usize> LayerCounters<N> {
             return &self.others;
         };
         let size = self.rows.len();
-        // RANGE: There are at least two rows, so the shift is less than 64. The result is less than
-        // their number.
-        let start = (hash(who) >> (u64::BITS - size.trailing_zeros())) as usize;
+        let start = slot(hash(who), size);
         for step in 0..PROBES {
             // RANGE: `start` is less than the number of rows, and `step` less than `PROBES`.
             let row = &self.rows[(start + step) % size];

@@ -37,7 +37,7 @@ use kernel::{
 use crate::{
     bindings,
     block::bio::{Bio, EndedBio, Mapped},
-    sync::index::hash,
+    sync::index::{hash, slot},
     sync::work_queue::WorkQueue,
     target::{per_bio, Ended, PerBioExtension, Sealed, Target},
 };
@@ -45,7 +45,8 @@ use crate::{
 /// Age in milliseconds from which a read in flight can't be followed any more: longer than any
 /// healthy disk takes.
 pub const LATE_MS: u32 = 1000;
-/// Interval in milliseconds at which followers are checked for having waited too long.
+/// Interval in milliseconds at which followers are checked for having waited too long: a fraction
+/// of the shortest wait that is worth while beside a disk's request.
 const TICK_MS: u32 = 25;
 
 /// Why a parked bio continues.
@@ -331,6 +332,8 @@ impl InFlightList {
     }
 }
 
+/// Buckets, each with a lock, for leaders by hashed content: more than the reads that begin at the
+/// same moment. All leaders of a bucket are walked.
 const BUCKETS: usize = 64;
 
 static BUCKET: &CStr = c"dm_inflight";
@@ -395,8 +398,7 @@ impl<T: Follow> InFlight<T> {
 
     fn bucket(&self, content: (u64, u64)) -> &SpinLockIrq<InFlightList> {
         let hash = hash(content.0 ^ hash(content.1));
-        // CAST: Less than the number of buckets.
-        &self.buckets.locks[(hash >> (u64::BITS - BUCKETS.trailing_zeros())) as usize]
+        &self.buckets.locks[slot(hash, BUCKETS)]
     }
 
     /// Looks for a read in flight of the first pages of `range`. Reads of this content can neither

@@ -39,7 +39,7 @@ use crate::{
     pagecache::page_bitmap::{self, PageBitmap},
     pagecache::page_store::StoredPage,
     sync::cells::cells,
-    sync::index::{hash, hash_near, Chain, Entry, Index, Keyed},
+    sync::index::{hash, hash_near, slot, Chain, Entry, Index, Keyed},
     sync::rcu_arc::RcuPtr,
 };
 
@@ -308,6 +308,8 @@ impl<'g, N: Name, H: Copy + Send + Sync> Holders<'g, N, H> {
     }
 }
 
+/// Counters of extents by hashed page cache, 16 KiB. Unless thousands of files have extents, most
+/// other page caches have a counter of zero.
 const INTEREST: usize = 4096;
 
 /// Most extents of one name that are known at the same time, approximately. Bounded, as a search
@@ -320,7 +322,8 @@ const MOST_EXTENTS: u32 = 256;
 /// first, and half are later ones, of which [one in a few](LATER_ONE_IN) is taken: holders that
 /// stay long are among the first, and holders that leave soon are among the last.
 const MOST_ALIKE: u32 = 16;
-/// Once [`MOST_ALIKE`] extents are known, one in this many later ones replaces another.
+/// Once [`MOST_ALIKE`] extents are known, one in this many later ones replaces another. So half of
+/// [`MOST_ALIKE`] are a sample of the last 64.
 const LATER_ONE_IN: u64 = 8;
 /// Most extents of one name and one holder that have the same pages: a file system may have any
 /// number of files that share their blocks, and must not displace other holders.
@@ -426,9 +429,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
     }
 
     fn interest(&self, mapping: MappingId) -> &Atomic<u32> {
-        // CAST: Less than `INTEREST`.
-        &self.interest
-            [(hash(mapping.hash_key()) >> (u64::BITS - INTEREST.trailing_zeros())) as usize]
+        &self.interest[slot(hash(mapping.hash_key()), INTEREST)]
     }
 
     /// Enters pages that came from the disk. The first of `pages` holds page `page` of the content

@@ -11,7 +11,7 @@
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Full, Relaxed};
 
-/// Number of pages in an extent.
+/// Number of pages in an extent: dm-thin's smallest block, 64 KiB, with pages of 4 KiB.
 pub const PAGES: u32 = 16;
 
 const DEAD: u64 = 1 << 63;

@@ -57,6 +57,14 @@ pub fn hash(value: u64) -> u64 {
     (value ^ (value >> 32)).wrapping_mul(0x61C8_8646_80B5_83EB)
 }
 
+/// Returns which of `slots` slots, a power of two that isn't 1, the upper bits of `hash` choose.
+#[inline]
+pub fn slot(hash: u64, slots: usize) -> usize {
+    // RANGE: The shift is less than 64.
+    // CAST: Less than `slots`.
+    (hash >> (u64::BITS - slots.trailing_zeros())) as usize
+}
+
 /// Number of bucket heads in a cache line of 64 bytes.
 const NEAR: u64 = 8;
 
@@ -102,6 +110,8 @@ impl<T> Deref for Entry<T> {
     }
 }
 
+/// Locks of a side, each for one in so many buckets: more than the CPUs that create or end extents
+/// at the same moment.
 const STRIPES: usize = 64;
 
 // lockdep compares the names of a class by address, so all instances of `Index` share these.

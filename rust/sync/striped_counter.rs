@@ -9,7 +9,8 @@ use kernel::{
     sync::atomic::{Atomic, Relaxed},
 };
 
-/// Number of CPUs that can count without contending for a cache line.
+/// Number of CPUs that can count without contending for a cache line; there is one counter for each
+/// target, so memory counts, too.
 const LINES: usize = 8;
 
 /// As long as a cache line of most CPUs, so that no two counters share one.
