@@ -10,7 +10,7 @@
 . "${0%/*}/../pool2.sh"
 
 # Milliseconds that a write may take beside a neighbour that misbehaves.
-MOST_MS=1000
+MOST_MS=$((1000 * ${DRR_SLOW:-1}))
 
 # two_pools [DISK_MIB]: `donor` has the content of `base` in memory; `bad`, on the same pool, writes 4 KiB into blocks
 # that it shares, so that these are written as a whole. `other` is on another pool, and as long as there are locks
@@ -58,10 +58,10 @@ bad_writes_end() {
 # be suspended.
 other_works() {
 	local worst start=${EPOCHREALTIME/./}
-	worst=$(timeout 60 "$HELPER" writes /dev/mapper/other 4096 65536) || flunk "the other's writes failed"
+	worst=$(timeout $((60 * ${DRR_SLOW:-1})) "$HELPER" writes /dev/mapper/other 4096 65536) || flunk "the other's writes failed"
 	echo "4,096 blocks in $(((${EPOCHREALTIME/./} - start) / 1000)) ms, the longest $worst ms"
 	expect "milliseconds of the longest write" "$worst" 0..$MOST_MS
-	timeout 30 dmsetup suspend other || flunk "the other's device can't be suspended"
+	timeout $((30 * ${DRR_SLOW:-1})) dmsetup suspend other || flunk "the other's device can't be suspended"
 	dmsetup resume other
 	expect_drr "writes of the other that waited" "$(stat_of other parked_writes)" 0
 }
