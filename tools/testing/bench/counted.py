@@ -7,7 +7,8 @@ usage: counted.py FACTS
 
 import sys
 
-VARIANTS = {"thin": "dm-thin", "linear": "dm-linear on it", "miss": "DRR, miss", "hit": "DRR, hit",
+VARIANTS = {"thin": "dm-thin", "linear": "dm-linear on it",
+            "passthrough": "samples/", "miss": "DRR, miss", "hit": "DRR, hit",
             "ramdisk": "ext4 on a RAM disk", "pagecache": "page cache"}
 ROWS = {"read": "32 MiB in order", "randread": "4 MiB at random, 4 KiB direct",
         "fault": "4 MiB at random, 4 KiB buffered", "own.read": "4 MiB unshared, in order, direct",
@@ -40,7 +41,7 @@ def print_row(cells):
 
 
 def print_counts(counts):
-    """Million instructions; for DRR also the ratio to dm-linear in its place, where it is a miss."""
+    """Million instructions; for a miss and the sample also the ratio to dm-linear in their place."""
     print_row(["million instructions", *VARIANTS.values()])
     print_row(["---"] * (1 + len(VARIANTS)))
     for what, title in ROWS.items():
@@ -48,8 +49,9 @@ def print_counts(counts):
         if not any(of.values()):
             continue
         cells = {variant: "" if count is None else f"{count:.2f}" for variant, count in of.items()}
-        if of["miss"]:
-            cells["miss"] += f" ({(of['miss'] / of['linear'] - 1) * 100:+.1f} %)"
+        for target in ("passthrough", "miss"):
+            if of[target]:
+                cells[target] += f" ({(of[target] / of['linear'] - 1) * 100:+.1f} %)"
         print_row([title, *cells.values()])
 
 

@@ -39,8 +39,8 @@ mounted() {
 	local file
 	case $1 in
 	thin) fs_mount ext4 "$2" "/dev/mapper/t-$2" ;;
-	linear)
-		dmsetup create "$2" --table "0 $(thin_sectors "$2") linear /dev/mapper/t-$2 0"
+	linear | passthrough)
+		dmsetup create "$2" --table "0 $(thin_sectors "$2") $1 /dev/mapper/t-$2 0"
 		fs_mount ext4 "$2"
 		;;
 	*)
@@ -109,6 +109,7 @@ main() {
 	random_file own 8M
 	pool_up 256
 	modprobe dm-drr
+	modprobe dm-passthrough
 	image_new ext4 base 80 big
 	thin_snap d1 base
 	mounted drr d1
@@ -116,7 +117,7 @@ main() {
 	mounted thin it
 	cp "$REF/own" /mnt/it/own
 	umount /mnt/it
-	for variant in thin linear miss; do
+	for variant in thin linear passthrough miss; do
 		mounted $variant it
 		reads $variant nobody /mnt/it/big
 		if [[ $KIND = full ]]; then
