@@ -56,9 +56,9 @@ fuzz:
 check:
 	@scripts/check.sh
 
-# GUARDS="Proof Kept" takes only these
+# RULES="Proof Kept" takes only these
 mutants:
-	@scripts/mutants.sh $(GUARDS)
+	@scripts/mutants.sh $(RULES)
 
 # TIME=600 SEED=1 KERNEL=debian
 torture:
@@ -122,7 +122,7 @@ make kunit     unit tests of the pure parts, under User-mode Linux
 make host-test the pure parts in user space: loom's models, many threads, odd input
 make fuzz      fuzz the parsers and the table in user space; TIME=60
 make check     rustfmt, clippy, checkpatch, rustdoc, shellcheck, what documents tell to type
-make mutants   switch the guards off one by one, and see the tests notice
+make mutants   switch the rules off one by one, and see the tests notice
 make model     the models of Documentation/formal, with SPIN
 make unsafe    every unsafe of the kernel code, with its reason
 make arithmetic  every sum, shift and cast that could overflow, with its reason

@@ -68,9 +68,9 @@ module! {
     license: "GPL v2",
     alias: ["dm-drr"],
     params: {
-        guards_off: u64 {
+        rules_off: u64 {
             default: 0,
-            description: "Test builds only: guards that are switched off, a bit each",
+            description: "Test builds only: rules that are switched off, a bit each",
         },
     },
 }
@@ -85,7 +85,7 @@ struct Module {
 impl kernel::Module for Module {
     fn init(module: &'static ThisModule) -> Result<Self> {
         #[cfg(DRR_MUTANTS)]
-        dm::drr::rule::switch_off(*module_parameters::guards_off.value_ref());
+        dm::drr::rule::switch_off(*module_parameters::rules_off.value_ref());
 
         let targets = Arc::new(TargetRegistry::new()?, GFP_KERNEL)?;
         let table = Arc::new(AccessTable::new(targets.clone())?, GFP_KERNEL)?;

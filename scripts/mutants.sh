@@ -1,11 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Shows that each guard of the record invariant is needed, and that a test notices when
-# it is gone: switches the guards off one by one, in a test build, and runs the tests
-# that ought to fail. Writes build/mutants/result.json, and after all guards were switched
+# Shows that each rule of the record invariant is needed, and that a test notices when
+# it is gone: switches the rules off one by one, in a test build, and runs the tests
+# that ought to fail. Writes build/mutants/result.json, and after all rules were switched
 # off the table Documentation/testing/mutants.rst.
 #
-# usage: mutants.sh [GUARD]...	without arguments all; names as in rust/drr/rule.rs
+# usage: mutants.sh [RULE]...	without arguments all; names as in rust/drr/rule.rs
 #   KERNEL=debian in the environment: in its guests, not in User-mode Linux's
 
 set -euo pipefail
@@ -15,7 +15,7 @@ scripts=$DRR_TOP/scripts
 out=$DRR_TOP/build/mutants
 kernel=${KERNEL:-uml}
 
-# guard, then "suite:words of the cases' names", any of which may catch it.
+# rule, then "suite:words of the cases' names", any of which may catch it.
 mutants() {
 	cat <<-'EOF'
 	Proof	held:page changes before it is copied	page-events:write, written back
@@ -37,8 +37,8 @@ mutants() {
 	EOF
 }
 
-# Guards as rust/drr/rule.rs has them: name, number, what it says of them.
-guards() {
+# Rules as rust/drr/rule.rs has them: name, number, what it says of them.
+rules() {
 	awk '
 		/^pub enum Rule/ { inside = 1 }
 		inside && /^}/ { exit }
@@ -56,14 +56,14 @@ wanted() {
 	return 1
 }
 
-# Runs a suite's cases with a guard off; succeeds if one of them fails, not if the suite
+# Runs a suite's cases with a rule off; succeeds if one of them fails, not if the suite
 # or the guest ends in another way.
-# $1: guard, $2: number, $3: suite:words
+# $1: rule, $2: number, $3: suite:words
 catches() {
 	local suite=${3%%:*} words=${3#*:} options log=$out/$1.log
 	read -r -a options < <(sed -n 's/^# VM: //p' "$DRR_TOP/tools/testing/suites/$suite.sh")
 	MUTANTS=1 "$scripts/vm.sh" --kernel "$kernel" --name "mutant-$1" --timeout 600 "${options[@]}" \
-		--append "dm_drr.guards_off=$((1 << $2))" -- \
+		--append "dm_drr.rules_off=$((1 << $2))" -- \
 		/usr/bin/env "ONLY=$words" "/drr/suites/$suite.sh" >"$log" 2>&1 || true
 	# a wrong byte tells more than a record left over at the end
 	caught_by=$(sed -n 's/^not ok [0-9]* - \(.*\) # time=.*/\1/p' "$log" |
@@ -78,19 +78,19 @@ write_table() {
 	.. Written by "make mutants".
 
 	============================
-	Guards, and what misses them
+	Rules, and what misses them
 	============================
 
-	Each guard of ``rust/drr/rule.rs`` was switched off in a test build, and the case that is
+	Each rule of ``rust/drr/rule.rs`` was switched off in a test build, and the case that is
 	named failed: a byte that was wrong, a mismatch with the disk, or a record that should
-	have ended. With the guard on it passes. Seconds are those of the whole run under
+	have ended. With the rule on it passes. Seconds are those of the whole run under
 	User-mode Linux, the boot included.
 
 	.. list-table::
 	   :header-rows: 1
 	   :widths: 15 45 30 10
 
-	   * - guard
+	   * - rule
 	     - what it does
 	     - caught by
 	     - seconds
@@ -100,41 +100,41 @@ write_table() {
 
 only=("$@")
 declare -A number text tests
-while IFS=$'\t' read -r guard bit said; do
-	number[$guard]=$bit text[$guard]=$said
-done < <(guards)
-while IFS=$'\t' read -r guard list; do
-	[[ ${number[$guard]:-} ]] || die "mutants.sh: no guard $guard in rust/drr/rule.rs"
-	tests[$guard]=$list
+while IFS=$'\t' read -r rule bit said; do
+	number[$rule]=$bit text[$rule]=$said
+done < <(rules)
+while IFS=$'\t' read -r rule list; do
+	[[ ${number[$rule]:-} ]] || die "mutants.sh: no rule $rule in rust/drr/rule.rs"
+	tests[$rule]=$list
 done < <(mutants)
-for guard in "${only[@]}"; do
-	[[ ${number[$guard]:-} ]] || die "mutants.sh: no guard '$guard' : use one of ${!number[*]}"
+for rule in "${only[@]}"; do
+	[[ ${number[$rule]:-} ]] || die "mutants.sh: no rule '$rule' : use one of ${!number[*]}"
 done
 
 mkdir -p "$out"
 MUTANTS=1 "$scripts/modules.sh" "$kernel" >/dev/null
 caught=0 missed=0
 rows=() lines=()
-while IFS=$'\t' read -r guard _; do
-	wanted "$guard" || continue
-	IFS=$'\t' read -r -a cases <<<"${tests[$guard]:-}"
+while IFS=$'\t' read -r rule _; do
+	wanted "$rule" || continue
+	IFS=$'\t' read -r -a cases <<<"${tests[$rule]:-}"
 	start=$SECONDS
 	caught_by=
 	for words in "${cases[@]}"; do
-		catches "$guard" "${number[$guard]}" "$words" && break
+		catches "$rule" "${number[$rule]}" "$words" && break
 	done
 	took=$((SECONDS - start))
 	if [[ $caught_by ]]; then
-		printf 'caught  %-16s %4d s  %s\n' "$guard" "$took" "$caught_by"
+		printf 'caught  %-16s %4d s  %s\n' "$rule" "$took" "$caught_by"
 		((++caught))
 	else
-		printf 'MISSED  %-16s %4d s  %s\n' "$guard" "$took" "$out/$guard.log"
+		printf 'MISSED  %-16s %4d s  %s\n' "$rule" "$took" "$out/$rule.log"
 		((++missed))
 	fi
-	rows+=("$(printf '{"guard": "%s", "caught": %s, "by": "%s", "seconds": %d}' "$guard" \
+	rows+=("$(printf '{"rule": "%s", "caught": %s, "by": "%s", "seconds": %d}' "$rule" \
 		"$([[ $caught_by ]] && echo true || echo false)" "$caught_by" "$took")")
-	lines+=("   * - $guard"$'\n'"     - ${text[$guard]}"$'\n'"     - ${caught_by:-nothing}"$'\n'"     - $took")
-done < <(guards)
+	lines+=("   * - $rule"$'\n'"     - ${text[$rule]}"$'\n'"     - ${caught_by:-nothing}"$'\n'"     - $took")
+done < <(rules)
 
 {
 	echo '['

@@ -11,7 +11,7 @@
 #   ROUND=SECONDS	length of a round
 #   APPEND=WORDS	for the kernel's command line
 #   MUTANTS=1		a test build of the module, whose guards can be switched off:
-#			APPEND=dm_drr.guards_off=MASK
+#			APPEND=dm_drr.rules_off=MASK
 #   NAME=torture-KERNEL	where the output goes, in build/out
 
 set -euo pipefail

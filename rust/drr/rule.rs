@@ -7,7 +7,7 @@
 
 /// A rule that keeps what is served correct.
 ///
-/// The number is the rule's bit in the `guards_off` module parameter of a test build.
+/// The number is the rule's bit in the `rules_off` module parameter of a test build.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Rule {
