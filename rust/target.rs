@@ -576,7 +576,7 @@ impl<T: Target> Callbacks<T> {
             });
         }
         // SAFETY: We own the clone, and its per-bio data is initialised.
-        let bio = unsafe { Bio::from_raw(NonNull::new_unchecked(bio), (*ti).begin) };
+        let bio = unsafe { Bio::from_raw(NonNull::new_unchecked(bio), (*ti).begin, true) };
         // SAFETY: Device-mapper passes a constructed target.
         let mapped = unsafe { Self::target(ti) }.map(bio);
         // SAFETY: This is the map function of the bio.

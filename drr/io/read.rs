@@ -361,10 +361,9 @@ impl Drr {
     /// Shortens a read to its first `pages` pages; device-mapper sends the rest as another bio.
     fn accept(&self, bio: &mut Bio<'_, Self>, range: &mut MappedRange, pages: u32) {
         let len = range.extent.up_to(pages);
-        if len == 0 || len >= range.extent.len {
+        if !bio.accept(len >> SECTOR_SHIFT) {
             return;
         }
-        bio.accept(len >> SECTOR_SHIFT);
         range.extent.len = len;
         bio.data().filled = Filled::by(bio);
         bio.data().range = Some(*range);

@@ -152,10 +152,12 @@ unsafe fn end(bio: NonNull<bio>, status: u32) {
 /// # Invariants
 ///
 /// The pointer is a valid bio that device-mapper cloned for a `T` and passed to its `map` function,
-/// and that has neither been completed nor sent down. Its per-bio data is initialised.
+/// and that has neither been completed nor sent down. Its per-bio data is initialised. If `in_map`,
+/// that function has not returned.
 pub struct Bio<'a, T: Target> {
     bio: NonNull<bio>,
     begin: u64,
+    in_map: bool,
     target: PhantomData<&'a T>,
 }
 
@@ -167,11 +169,12 @@ impl<'a, T: Target> Bio<'a, T> {
     ///
     /// `bio` meets the type invariant for a target that begins at sector `begin` of its device and
     /// lives for `'a`, and nothing else uses the bio.
-    pub(crate) unsafe fn from_raw(bio: NonNull<bio>, begin: u64) -> Self {
+    pub(crate) unsafe fn from_raw(bio: NonNull<bio>, begin: u64, in_map: bool) -> Self {
         // INVARIANT: By the safety requirements.
         Self {
             bio,
             begin,
+            in_map,
             target: PhantomData,
         }
     }
@@ -294,18 +297,20 @@ impl<'a, T: Target> Bio<'a, T> {
         unsafe { (*self.bio.as_ptr()).bi_opf &= !bindings::DM_RUST_POLLED };
     }
 
-    /// Limits the bio to its first `sectors` sectors; device-mapper maps the rest again. Does
-    /// nothing if `sectors` is 0 or not less than the bio's length.
-    ///
-    /// To be called at most once, for a read, before the bio is used in any other way.
-    pub fn accept(&mut self, sectors: u32) {
-        if sectors == 0 || sectors >= self.sectors() {
-            return;
+    /// Limits a read to its first `sectors` sectors; device-mapper maps the rest again. Returns
+    /// whether it is limited now: not if `sectors` is 0 or not less than the bio's length, for no
+    /// other operation, nor once [`Target::map`] has returned.
+    #[must_use]
+    pub fn accept(&mut self, sectors: u32) -> bool {
+        let fewer = sectors != 0 && sectors < self.sectors();
+        let can = fewer && self.in_map && self.op() == Op::Read;
+        if can {
+            // SAFETY: We own the bio, and are in `map`, by the type invariant. It has more than
+            // `sectors` sectors. Only writes are atomic, and only bios that are neither reads nor
+            // writes are duplicates.
+            unsafe { bindings::dm_accept_partial_bio(self.bio.as_ptr(), sectors) };
         }
-        // SAFETY: We own the bio by the type invariant, and are in `map`. It has more than
-        // `sectors` sectors. Only writes are atomic, and only bios that are neither reads nor
-        // writes are duplicates.
-        unsafe { bindings::dm_accept_partial_bio(self.bio.as_ptr(), sectors) };
+        can
     }
 
     /// Sends the bio to `device` without changing its sector: for an empty flush, which has none.

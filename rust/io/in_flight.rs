@@ -536,7 +536,7 @@ impl<T: Follow> InFlight<T> {
                 Kind::Follower { why, .. } => why,
                 Kind::Leader { .. } | Kind::Deferred => Wake::Deferred,
             };
-            let bio = Bio::from_raw((*link).bio, (*link).begin);
+            let bio = Bio::from_raw((*link).bio, (*link).begin, false);
             let mapped = (*link).target.cast::<T>().as_ref().resume_bio(bio, why);
             mapped.carry_out();
         }

@@ -45,7 +45,7 @@ impl<T: Target> Bio<'_, T> {
     /// # Safety
     ///
     /// Nobody else uses the bio.
-    pub(crate) unsafe fn from_raw(bio: NonNull<bio>, begin: u64) -> Self {
+    pub(crate) unsafe fn from_raw(bio: NonNull<bio>, begin: u64, _in_map: bool) -> Self {
         Self {
             bio,
             begin,

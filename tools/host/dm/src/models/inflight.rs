@@ -69,7 +69,7 @@ impl Request {
     /// The bio in the hands of its target.
     fn bio(&self) -> Bio<'_, Tester> {
         // SAFETY: The models hand it over once.
-        unsafe { Bio::from_raw(self.0, 0) }
+        unsafe { Bio::from_raw(self.0, 0, true) }
     }
 
     fn raw(&self) -> &bio {
