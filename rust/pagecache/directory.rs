@@ -614,11 +614,11 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
             return (0, 0);
         }
         let crowd = self.crowd(guard, name, holder, mask);
-        if crowd.is_enough() && !(crowd.may_change() && is_drawn(mapping, base)) {
-            return (0, 0);
-        }
         if crowd.is_enough() {
-            self.replace(guard, name, mask);
+            let may_replace = crowd.may_change() && is_drawn(mapping, base);
+            if !may_replace || !self.replace(guard, name, mask) {
+                return (0, 0);
+            }
         }
         // SAFETY: The reference is ours until the extent is in the index.
         let shared = unsafe { pointer.get(guard) };
@@ -669,8 +669,19 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         crowd
     }
 
-    /// Ends one of the extents with the pages of `mask`: the oldest of the newer half.
-    fn replace(&self, guard: &rcu::Guard, name: N, mask: u32) {
+    /// Ends the pages of `mask` in one of the extents that have all of them: the oldest of the newer
+    /// half. Returns whether another extent may be created: the one that loses pages may keep
+    /// others, so not if the name has [`MOST_EXTENTS`].
+    fn replace(&self, guard: &rcu::Guard, name: N, mask: u32) -> bool {
+        // CAST: A small number.
+        // RANGE: At least 1.
+        if self
+            .donors(guard, name)
+            .nth(MOST_EXTENTS as usize - 1)
+            .is_some()
+        {
+            return false;
+        }
         let mut alike = self
             .donors(guard, name)
             .filter(|donor| donor.pages() & mask == mask);
@@ -679,6 +690,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         if let Some(donor) = alike.nth(MOST_ALIKE as usize / 2 - 1) {
             self.clear(donor.extent, guard, mask, End::Replaced);
         }
+        true
     }
 
     /// Adds pages to an extent, unless enough extents have those that it lacks. Returns the pages

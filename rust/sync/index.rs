@@ -110,8 +110,8 @@ impl<T> Deref for Entry<T> {
     }
 }
 
-/// Locks of a side, each for one in so many buckets: more than the CPUs that create or end extents
-/// at the same moment.
+/// Locks of a side, each for one bucket in 64: more than the CPUs that create or end entries at the
+/// same moment.
 const STRIPES: usize = 64;
 
 // lockdep compares the names of a class by address, so all instances of `Index` share these.

@@ -151,7 +151,7 @@ second_folder() {
 	echo "/sys/dev/block/$(dmsetup info -c --noheadings --separator : -o major,minor "$(second "$1")")"
 }
 
-# lengths NAME SECTORS [BELOW]: the device has so many sectors, and the second device as many, or BELOW.
+# lengths NAME SECTORS [BELOW]: the device has SECTORS sectors, and the second device has BELOW, or as many.
 lengths() {
 	expect "sectors of $1" "$(blockdev --getsz "/dev/mapper/$1")" "$2"
 	expect "sectors below $1" "$(cat "$(second_folder "$1")/size")" "${3:-$2}"

@@ -157,7 +157,7 @@ impl fmt::Display for Table<'_> {
 }
 
 impl<'a> Table<'a> {
-    /// One that is right, on thin devices of so many sectors.
+    /// Makes a table that is right, on thin devices of at least `most` sectors.
     fn right(rng: &mut Rng, paths: &'a [String], most: u64) -> Self {
         let mut start = 0;
         let targets = (0..rng.u64(1..=6))
@@ -192,7 +192,7 @@ impl<'a> Table<'a> {
         Self { targets, paths }
     }
 
-    /// One in which something is wrong.
+    /// Makes a table with a mistake in it.
     fn wrong(rng: &mut Rng, paths: &'a [String], most: u64) -> Self {
         let mut table = Self::right(rng, paths, most);
         let at = rng.usize(0..table.targets.len());

@@ -737,6 +737,32 @@ mod tests {
         }
     }
 
+    /// However pages are spread over extents, one name has no more of these than a search may walk.
+    #[test]
+    fn a_crowd_of_parts() {
+        let table = empty_table();
+        let mut random = Random(5);
+        for mapping in 0..20_000 {
+            let whole = mapping < 300;
+            let page = if whole { 0 } else { random.below(RUN) };
+            let left = RUN - page;
+            let read = Read {
+                mapping,
+                first: page,
+                name: (0, 0, 0),
+                page,
+                count: if whole { left } else { 1 + random.below(left) },
+                device: mapping as u32,
+            };
+            let digests: Vec<_> = (page..page + read.count)
+                .map(|page| digest(read.name, page, false))
+                .collect();
+            let (pages, holder) = (Both::pages_of(&read), Both::holder(&read));
+            table.record(&block(read.name), page as u32, &pages, &digests, holder);
+            assert!(table.usage().0 <= 256, "{} extents", table.usage().0);
+        }
+    }
+
     #[test]
     fn access_tables() {
         let mut random = Random(3);
