@@ -38,7 +38,6 @@ use crate::{
     layers::block_stats::BlockStats,
     layers::id::ThinId,
     layers::tree::Tree,
-    leaving::Leaving,
     pool::{Pool, Pools},
     target::Drr,
 };
@@ -66,7 +65,6 @@ pub(crate) struct Core {
     /// The layers of all pools.
     pub(crate) tree: Arc<Tree>,
     /// The thin devices whose last target has just gone.
-    leaving: Arc<Leaving>,
     /// How often the blocks of all pools are read.
     pub(crate) blocks: BlockStats,
     /// The key of all digests; set once it can be drawn.
@@ -98,7 +96,6 @@ impl Core {
         let mappings = MappingCache::new()?;
         let unshared = Arc::new(UnsharedBlocks::new()?, GFP_KERNEL)?;
         let tree = Arc::pin_init(Tree::new(), GFP_KERNEL)?;
-        let leaving = Arc::pin_init(Leaving::new(), GFP_KERNEL)?;
         let blocks = BlockStats::new()?;
         let scratch = ScratchPages::new()?;
         let in_flight = InFlight::new(c"drr")?;
@@ -112,7 +109,6 @@ impl Core {
                 mappings,
                 unshared,
                 tree,
-                leaving,
                 blocks,
                 key: SetOnce::new(),
                 scratch,
@@ -136,7 +132,6 @@ impl Core {
             let events = PoolEvents {
                 unshared: self.unshared.clone(),
                 tree: self.tree.clone(),
-                leaving: self.leaving.clone(),
             };
             *subscription = Some(Subscription::new(Arc::new(events, GFP_KERNEL)?)?);
         }
@@ -150,10 +145,6 @@ impl Core {
         let pool = self.pools.join(info.pool)?;
         let handle = TargetHandle {
             pool,
-            leaves: Leaves {
-                leaving: self.leaving.clone(),
-                layer: Atomic::new(0),
-            },
             core: self.clone(),
             // Wraps after four billion targets; the number only has to differ from those of targets
             // that have records.
@@ -171,30 +162,11 @@ impl Core {
 pub(crate) struct TargetHandle {
     /// The pool. Dropped first: its destructor may take a while, and waits for callbacks.
     pub(crate) pool: Arc<Pool>,
-    /// Dropped after `pool`, when the thin device is about to be closed.
-    leaves: Leaves,
     core: Arc<Core>,
     /// Number of the target.
     pub(crate) target_id: u32,
     /// Serial number of the layer that counts the target as one of its own.
     layer: Atomic<u32>,
-}
-
-/// A notice, sent on drop, that the last target of a layer has gone.
-struct Leaves {
-    leaving: Arc<Leaving>,
-    /// [`ThinId::to_bits`] of the layer; 0 until the target has left it, and if other targets are
-    /// on it.
-    layer: Atomic<u64>,
-}
-
-impl Drop for Leaves {
-    fn drop(&mut self) {
-        match self.layer.load(Relaxed) {
-            0 => {}
-            layer => self.leaving.left(ThinId::from_bits(layer)),
-        }
-    }
 }
 
 impl TargetHandle {
@@ -283,7 +255,6 @@ impl TargetHandle {
         self.layer
             .store(self.tree().open(layer, info.created), Relaxed);
         self.tree().close(old);
-        self.core.leaving.closed(layer);
     }
 }
 
@@ -294,8 +265,6 @@ impl Drop for TargetHandle {
         }
         self.targets().remove(self.target_id);
         self.core.pools.leave(self.pool.id);
-        if let Some(layer) = self.tree().close(self.layer.load(Relaxed)) {
-            self.leaves.layer.store(layer.to_bits(), Relaxed);
-        }
+        self.tree().close(self.layer.load(Relaxed));
     }
 }

@@ -15,8 +15,7 @@
 //! - [`layers`]: layers, the heatmap and other figures,
 //! - [`mod@reclaim`]: drops extra copies where memory is short,
 //! - [`events`]: receives the events of the page cache and of pools,
-//! - [`pool`], [`leaving`], [`core`]: what the targets of a pool share, thin devices that are about
-//!   to be closed, and what all targets share.
+//! - [`pool`], [`core`]: what the targets of a pool share, and what all targets share.
 //!
 //! Documentation/design.rst proves that no wrong byte is ever served.
 
@@ -28,7 +27,6 @@ mod core;
 mod events;
 mod io;
 mod layers;
-mod leaving;
 mod message;
 mod pool;
 mod reclaim;

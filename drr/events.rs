@@ -19,9 +19,12 @@ use crate::{
     access::table::AccessTable,
     access::unshared::UnsharedBlocks,
     layers::{id::ThinId, tree::Tree},
-    leaving::Leaving,
     reclaim::{self, Reclaim},
 };
+
+/// How the UUID of a device begins that drrctl makes for a target on a thin device in use, with the
+/// same thin id. The device is removed with the target. Part of the interface of drrctl.
+const BELOW_TARGET: &[u8] = b"DRR-";
 
 /// The receiver of the events of all page caches.
 pub(crate) struct PageCacheEvents {
@@ -61,7 +64,6 @@ impl FolioEvents for PageCacheEvents {
 pub(crate) struct PoolEvents {
     pub(crate) unshared: Arc<UnsharedBlocks>,
     pub(crate) tree: Arc<Tree>,
-    pub(crate) leaving: Arc<Leaving>,
 }
 
 impl Events for PoolEvents {
@@ -78,11 +80,15 @@ impl Events for PoolEvents {
                 self.tree.created(ThinId::new(pool, thin_id), origin, time);
                 HoldPoint::LayerCreated.pass();
             }
-            Event::Deletes { pool, thin_id } => self.leaving.wait_for(ThinId::new(pool, thin_id)),
-            Event::Closed { pool, thin_id } => self.leaving.closed(ThinId::new(pool, thin_id)),
             Event::Deleted { pool, thin_id } => self.tree.deleted(ThinId::new(pool, thin_id)),
             Event::Aborted { pool } | Event::Gone { pool } => self.tree.forget_pool(pool),
             Event::MappingChanges(_) | Event::MappingChanged(_) => {}
         }
+    }
+
+    /// A device below an attached target goes with it, or when drrctl notices that the device above
+    /// is gone.
+    fn closes_soon(&self, pool: u64, thin_id: u32, uuid: &[u8]) -> bool {
+        uuid.starts_with(BELOW_TARGET) && !self.tree.is_open(ThinId::new(pool, thin_id))
     }
 }

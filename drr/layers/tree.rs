@@ -287,16 +287,22 @@ impl Tree {
         serial
     }
 
-    /// Decrements the number of targets on the layer `serial`. Returns the layer if no other target
-    /// is on it.
-    pub(crate) fn close(&self, serial: Serial) -> Option<ThinId> {
+    /// Decrements the number of targets on the layer `serial`. Does nothing if there is no such
+    /// layer.
+    pub(crate) fn close(&self, serial: Serial) {
         let _last = self.writer.lock();
         let guard = rcu::read_lock();
-        let node = self.node(&guard, serial)?;
-        node.targets.add(1u32.wrapping_neg(), Relaxed);
-        let layer = (node.targets.load(Relaxed) == 0).then_some(node.layer);
-        self.prune(serial);
-        layer
+        if let Some(node) = self.node(&guard, serial) {
+            node.targets.add(1u32.wrapping_neg(), Relaxed);
+            self.prune(serial);
+        }
+    }
+
+    /// Returns whether a target is on `layer`.
+    pub(crate) fn is_open(&self, layer: ThinId) -> bool {
+        let guard = rcu::read_lock();
+        self.live(&guard, layer)
+            .is_some_and(|node| node.targets.load(Relaxed) != 0)
     }
 
     /// Applies a declaration that `layer` is a snapshot of `parent`, or of nothing. `created` is

@@ -75,14 +75,13 @@ enum dm_thin_event {
 	/* @thin_id was created as a snapshot of @origin_id, at @time */
 	DM_THIN_SNAPSHOT_CREATED,
 	/*
-	 * @thin_id is about to be deleted, which fails if it is open.  Who is
-	 * about to close it may do so now, and wait for it, for a moment.
+	 * @thin_id is to be deleted, which fails because the device with @uuid
+	 * has it open.  NOTIFY_STOP says that this device is about to close it:
+	 * the deletion is tried again, for a second.
 	 */
-	DM_THIN_DELETES,
+	DM_THIN_BUSY,
 	/* @thin_id was deleted */
 	DM_THIN_DELETED,
-	/* A table with @thin_id was destroyed; others may have it open still */
-	DM_THIN_CLOSED,
 	/*
 	 * Virtual blocks [@begin, @end) of @thin_id are about to be mapped
 	 * elsewhere or unmapped; and the same when that is done or has failed,
@@ -106,6 +105,7 @@ struct dm_thin_event_data {
 	u64 pool_id;
 	u64 begin;
 	u64 end;
+	const char *uuid;
 	u32 thin_id;
 	u32 origin_id;
 	u32 time;

@@ -309,9 +309,7 @@ impl Event {
                     .then_some(data.origin_id),
                 time: data.time,
             },
-            bindings::dm_thin_event_DM_THIN_DELETES => Event::Deletes { pool, thin_id },
             bindings::dm_thin_event_DM_THIN_DELETED => Event::Deleted { pool, thin_id },
-            bindings::dm_thin_event_DM_THIN_CLOSED => Event::Closed { pool, thin_id },
             bindings::dm_thin_event_DM_THIN_MAPPING_CHANGES => Event::MappingChanges(change),
             bindings::dm_thin_event_DM_THIN_MAPPING_CHANGED => Event::MappingChanged(change),
             bindings::dm_thin_event_DM_THIN_ABORTED => Event::Aborted { pool },
@@ -381,7 +379,17 @@ impl<T: Events> Subscription<T> {
                 &*data.cast::<bindings::dm_thin_event_data>(),
             )
         };
-        if let Some(event) = Event::new(event, data) {
+        // CAST: The enumeration is small.
+        if event as u32 == bindings::dm_thin_event_DM_THIN_BUSY {
+            // SAFETY: `dm-thin` passes a C string with this event.
+            let uuid = unsafe { CStr::from_char_ptr(data.uuid) };
+            if notifier
+                .target
+                .closes_soon(data.pool_id, data.thin_id, uuid.to_bytes())
+            {
+                return kernel::bindings::NOTIFY_STOP as c_int;
+            }
+        } else if let Some(event) = Event::new(event, data) {
             notifier.target.event(event);
         }
         kernel::bindings::NOTIFY_OK as c_int

@@ -53,20 +53,6 @@ pub enum Event {
         /// The pool's time.
         time: u32,
     },
-    /// A thin device is about to be deleted. The deletion fails if the device is open.
-    Deletes {
-        /// Number of the pool.
-        pool: u64,
-        /// Id of the thin device.
-        thin_id: u32,
-    },
-    /// A device with this thin id was closed; others may still be open.
-    Closed {
-        /// Number of the pool.
-        pool: u64,
-        /// Id of the thin device.
-        thin_id: u32,
-    },
     /// A thin device was deleted.
     Deleted {
         /// Number of the pool.
@@ -97,4 +83,11 @@ pub trait Events: Send + Sync {
     /// Called when `event` has happened. Process context. May sleep, but must not wait for I/O to
     /// the pool.
     fn event(&self, event: Event);
+
+    /// Returns whether the device-mapper device with UUID `uuid` is about to close the thin device
+    /// `thin_id` of `pool`. Called when the latter can't be deleted because the former has it open;
+    /// if so, the deletion is tried again, for a second. Process context.
+    fn closes_soon(&self, _pool: u64, _thin_id: u32, _uuid: &[u8]) -> bool {
+        false
+    }
 }

@@ -410,11 +410,12 @@ stray_table() {
 	wait_for 20 seconds_are 0
 }
 
-# The device goes while drrctl is at work on it.
+# The device goes while drrctl is at work on it, and its thin device is deleted from the pool at once:
+# the pool waits until drrctl has noticed.
 removed_meanwhile() {
 	local how step rc
 	for how in plain deferred force; do
-		for step in deferred staged; do
+		for step in loaded activated deferred staged; do
 			thin_snap one base-ext4
 			stopped_at $step attach t-one
 			case $how in
@@ -423,12 +424,13 @@ removed_meanwhile() {
 			force) dmsetup remove --force t-one ;;
 			esac
 			! dmsetup info t-one >/dev/null 2>&1 || flunk "still there: $how at $step"
-			kill -CONT "$STOPPED"
+			{ sleep 0.1; kill -CONT "$STOPPED"; } &
+			dmsetup message pool 0 "delete $(thin_id one)" || flunk "$how at $step"
+			rm "$THINS/one"
 			rc=0
 			wait "$STOPPED" || rc=$?
 			expect "exit code" "$rc" 3
 			wait_for 20 seconds_are 0
-			thin_delete one
 		done
 	done
 }
