@@ -40,7 +40,18 @@ say() { printf '# %s\n' "$*"; }
 # flunk TEXT: ends the running case as failed.
 flunk() {
 	printf 'FAILED: %s\n' "$*"
+	devices_now
 	exit 1
+}
+
+# devices_now: all devices' tables and status, once a case: before what it has made is taken down.
+devices_now() {
+	[ ! -e "$WORK/seen" ] || return 0
+	touch "$WORK/seen"
+	echo "--- dmsetup table"
+	dmsetup table
+	echo "--- dmsetup status"
+	dmsetup status --noflush
 }
 
 # skip TEXT: ends the running case as not applicable here.
@@ -49,12 +60,29 @@ skip() {
 	exit 77
 }
 
+# The command of a case that failed, and where: for a command that says nothing of its own. What fails in a subshell
+# fails its command, too, and what a substitution prints is its value.
+failed_in() {
+	((BASH_SUBSHELL == CASE_LEVEL)) || return 0
+	trap - ERR
+	printf 'FAILED: %s:%s: %s (status %s)\n' "${BASH_SOURCE[1]##*/}" "${BASH_LINENO[0]}" "$2" "$1"
+	devices_now
+}
+
+# mark TEXT: a line in the kernel log (not on the console), so that what follows has an owner.
+mark() { printf '<7>drr-test: %s\n' "$*" >/dev/kmsg; }
+
+# kernel_log: what the kernel has said since the last mark.
+kernel_log() {
+	dmesg | awk '/drr-test: / { text = ""; next } { text = text $0 "\n" } END { printf "%s", text }' | tail -n 60
+}
+
 # on_exit COMMAND: run when the case ends, newest first.
 ON_EXIT=
 on_exit() {
 	ON_EXIT="$*; $ON_EXIT"
 	# shellcheck disable=SC2064 # expanded now: the list as it stands
-	trap "set +e; $ON_EXIT" EXIT
+	trap "trap - ERR; set +e; $ON_EXIT" EXIT
 }
 
 # run_case NAME FUNCTION [ARGS]: one TAP line; the case's output follows only if it failed.
@@ -69,8 +97,12 @@ run_case() {
 	printf '# running: %s: %s\n' "$SUITE" "$name"
 	start=${EPOCHREALTIME/./}
 	set +e
+	mark "$SUITE: $name"
+	rm -f "$WORK/seen"
 	(
-		set -e
+		set -eE
+		CASE_LEVEL=$BASH_SUBSHELL
+		trap 'failed_in $? "$BASH_COMMAND"' ERR
 		"$@"
 		after_case
 	) >"$LOG" 2>&1 </dev/null
@@ -85,8 +117,11 @@ run_case() {
 	*)
 		FAILED+=1
 		printf 'not ok %d - %s: %s # time=%dms\n' "$CASES" "$SUITE" "$name" "$ms"
-		sed 's/^/# | /' "$LOG"
-		status_lines | sed 's/^/# | /'
+		{
+			cat "$LOG"
+			echo "--- kernel log"
+			kernel_log
+		} 2>&1 | sed 's/^/# | /'
 		;;
 	esac
 }
