@@ -26,7 +26,7 @@ use crate::{
     access::unshared::Memory,
     io::copy::{ByteRange, Served, Sources},
     io::patience::Advice,
-    layers::id::{LayerId, ThinId},
+    layers::id::{LayerId, Serial, ThinId},
     stats::Miss,
     target::Drr,
 };
@@ -51,6 +51,29 @@ pub(crate) struct MappedRange {
     /// The block's epoch when the mapping was looked up, if its cell was quiet.
     epoch: Option<Epoch>,
     binding: u64,
+}
+
+/// What is known of the place that a bio is for.
+pub(crate) struct Located {
+    /// The layer that wrote the block, if known.
+    pub(crate) owner: Option<LayerId>,
+    /// The part of the block, or the reason why donors can't serve it.
+    pub(crate) range: Result<MappedRange, Miss>,
+}
+
+/// A mapping, and what it was looked up for.
+struct Found {
+    mapping: Mapping,
+    /// The block's epoch when the mapping was looked up, if its cell was quiet.
+    epoch: Option<Epoch>,
+}
+
+/// The reason why there is no mapping to look at.
+enum NotFound {
+    /// The block is remembered not to be shared.
+    KnownUnshared,
+    /// The lookup has failed.
+    Failed(Miss),
 }
 
 /// Per-bio data of the target.
@@ -85,9 +108,9 @@ impl Drr {
         if self.handle.key().is_none() {
             self.handle.draw_key();
         }
-        let (owner, range) = self.locate(bio.sector(), bio.sectors());
-        bio.data().owner = owner;
-        let range = match range {
+        let located = self.locate(bio.sector(), bio.sectors());
+        bio.data().owner = located.owner;
+        let range = match located.range {
             Ok(_) if bio.transformed() => return self.missed(bio, Miss::Layout),
             Ok(range) => range,
             Err(miss) => return self.missed(bio, miss),
@@ -380,65 +403,82 @@ impl Drr {
         self.forward(bio)
     }
 
-    /// Finds the block that the `sectors` sectors from `sector` on are in. Returns the layer that
-    /// wrote the block, if known, and the part of the block, or the reason why donors can't serve
-    /// it. May sleep.
-    pub(crate) fn locate(
-        &self,
-        sector: u64,
-        sectors: u32,
-    ) -> (Option<LayerId>, Result<MappedRange, Miss>) {
-        let (block, at) = (
-            sector / u64::from(self.block_sectors),
-            // CAST: The remainder of a division by a u32.
-            (sector % u64::from(self.block_sectors)) as u32,
-        );
+    /// Finds the block that the `sectors` sectors from `sector` on are in. May sleep.
+    pub(crate) fn locate(&self, sector: u64, sectors: u32) -> Located {
         let layer = self.layer();
-        let mut epoch = self.handle.pool.epochs.current(layer.thin_id(), block);
+        let owner_at = |time| self.handle.tree().owner(layer, time);
+        match self.mapping_of(layer, sector) {
+            Ok(found) => {
+                let (serial, owner) = owner_at(found.mapping.time);
+                let range = self.part_of(&found, sector, sectors, serial);
+                Located { owner, range }
+            }
+            Err(NotFound::KnownUnshared) => Located {
+                // An unshared block was mapped after all snapshots, so this layer wrote it.
+                owner: owner_at(u32::MAX).1,
+                range: Err(Miss::Unshared),
+            },
+            Err(NotFound::Failed(miss)) => Located {
+                owner: None,
+                range: Err(miss),
+            },
+        }
+    }
+
+    /// Returns the mapping of the block of `layer` that `sector` is in: one that is kept, or one
+    /// that is looked up. May sleep.
+    fn mapping_of(&self, layer: ThinId, sector: u64) -> Result<Found, NotFound> {
+        let block = sector / u64::from(self.block_sectors);
+        let epoch = self.handle.pool.epochs.current(layer.thin_id(), block);
         let binding = self.thin.thin().binding();
-        let keeps = |epoch| {
+        let kept = epoch.and_then(|epoch| {
             let mappings = self.handle.mappings();
             mappings.get(layer, block, self.block_sectors, epoch, binding)
-        };
-        let mapping = if let Some(mapping) = epoch.and_then(keeps) {
-            mapping
-        } else {
-            let memory = self.memory_of(layer, block);
-            if memory.unshared() {
-                // An unshared block was mapped after all snapshots, so this layer wrote it.
-                let (_, owner) = self.handle.tree().owner(layer, u32::MAX);
-                return (owner, Err(Miss::Unshared));
-            }
-            match self.look_up(sector, layer, block, &mut epoch, &memory) {
-                Ok(mapping) => mapping,
-                Err(miss) => return (None, Err(miss)),
-            }
-        };
-        let (serial, owner) = self.handle.tree().owner(layer, mapping.time);
-        let range = || {
-            // RANGE: `at` is a remainder, and less.
-            if sectors == 0 || sectors > self.block_sectors - at {
-                return Err(Miss::Layout);
-            }
-            if !mapping.shared && Rule::Shared.on() {
-                return Err(Miss::Unshared);
-            }
-            Ok(MappedRange {
-                block: Block::of(&mapping).ok_or(Miss::Layout)?,
-                extent: ByteRange {
-                    // RANGE: dm-thin's blocks are no longer than 1 GiB.
-                    at: at << SECTOR_SHIFT,
-                    len: sectors << SECTOR_SHIFT,
-                },
-                layer: LayerId {
-                    serial,
-                    thin_id: mapping.thin_id,
-                },
-                epoch,
-                binding: mapping.binding,
-            })
-        };
-        (owner, range())
+        });
+        if let Some(mapping) = kept {
+            return Ok(Found { mapping, epoch });
+        }
+        let memory = self.memory_of(layer, block);
+        if memory.unshared() {
+            return Err(NotFound::KnownUnshared);
+        }
+        self.look_up(sector, layer, block, epoch, &memory)
+            .map_err(NotFound::Failed)
+    }
+
+    /// Returns the `sectors` sectors from `sector` on as a part of the block that was found, or the
+    /// reason why donors can't serve it. `serial` is that of the target's layer.
+    fn part_of(
+        &self,
+        found: &Found,
+        sector: u64,
+        sectors: u32,
+        serial: Serial,
+    ) -> Result<MappedRange, Miss> {
+        let mapping = &found.mapping;
+        // CAST: The remainder of a division by a u32.
+        let at = (sector % u64::from(self.block_sectors)) as u32;
+        // RANGE: `at` is a remainder, and less.
+        if sectors == 0 || sectors > self.block_sectors - at {
+            return Err(Miss::Layout);
+        }
+        if !mapping.shared && Rule::Shared.on() {
+            return Err(Miss::Unshared);
+        }
+        Ok(MappedRange {
+            block: Block::of(mapping).ok_or(Miss::Layout)?,
+            extent: ByteRange {
+                // RANGE: dm-thin's blocks are no longer than 1 GiB.
+                at: at << SECTOR_SHIFT,
+                len: sectors << SECTOR_SHIFT,
+            },
+            layer: LayerId {
+                serial,
+                thin_id: mapping.thin_id,
+            },
+            epoch: found.epoch,
+            binding: mapping.binding,
+        })
     }
 
     /// Returns the entry that remembers whether virtual block `block` of `layer` is unshared.
@@ -448,16 +488,16 @@ impl Drr {
     }
 
     /// Looks up where `sector` is mapped, in virtual block `block` of `layer`, and caches the
-    /// result. `epoch` and `memory` are the block's, and were taken before; `epoch` is cleared if
-    /// it may have missed a change.
+    /// result. `epoch` and `memory` are the block's, and were taken before; the epoch is not
+    /// returned if it may have missed a change. May sleep.
     fn look_up(
         &self,
         sector: u64,
         layer: ThinId,
         block: u64,
-        epoch: &mut Option<Epoch>,
+        epoch: Option<Epoch>,
         memory: &Memory<'_>,
-    ) -> Result<Mapping, Miss> {
+    ) -> Result<Found, Miss> {
         let mapping = self
             .thin
             .thin()
@@ -468,16 +508,16 @@ impl Drr {
                 _ => Miss::Unshared,
             })?;
         self.check_layer(layer, &mapping)?;
-        *epoch = epoch.filter(|_| self.handle.pool.settles(&mapping));
+        let epoch = epoch.filter(|_| self.handle.pool.settles(&mapping));
         if mapping.shared {
-            if let Some(epoch) = *epoch {
+            if let Some(epoch) = epoch {
                 let mappings = self.handle.mappings();
                 mappings.keep(layer, block, epoch, &mapping);
             }
         } else if Rule::Shared.on() {
             memory.keep();
         }
-        Ok(mapping)
+        Ok(Found { mapping, epoch })
     }
 
     /// Checks that `mapping` is one of `layer`, for which the epoch was taken: the thin device's

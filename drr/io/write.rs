@@ -149,8 +149,8 @@ impl Drr {
     /// there is no memory.
     // RANGE: `bio` begins in `block`, and a block has 1 GiB at most.
     fn whole(&self, bio: &mut Bio<'_, Self>, block: u64) -> Option<FullBlockWrite> {
-        let (_, range) = self.locate(self.sector_of(block), self.block_sectors);
-        let range = range.ok()?;
+        let located = self.locate(self.sector_of(block), self.block_sectors);
+        let range = located.range.ok()?;
         let engine = self.handle.engine()?;
         let at = u32::try_from(bio.sector() - self.sector_of(block)).ok()?;
         // Device-mapper splits bios at the borders of blocks; a longer one would reach beyond the
