@@ -12,7 +12,7 @@ use dm::{
     drr::rule::Rule,
     drr::trace,
     io::block_lock::Locked,
-    io::in_flight::{Entry, PageRange, Since, Wake},
+    io::in_flight::{Entry, Occupied, PageRange, Since, Vacant, Wake},
     io::verify::read_again,
     pagecache::folio::FilledPages,
     target::thin_event::Mapping,
@@ -120,27 +120,66 @@ impl Drr {
         HoldPoint::MappingKnown.pass();
         if self.features.no_receive {
             let (_, pages) = range.extent.pages();
-            return self.fetch(bio, range, pages, 0);
+            let entry = self.entry_of(&range, pages);
+            return self.fetch(bio, range, pages, entry);
         }
-        self.serve(bio, range, 1)
+        self.serve(bio, range)
     }
 
     /// Serves as many pages of a read, from its first on, as donors have. If this is none, follows
-    /// another read or goes to the disk; looks for donors again no more than `again` times.
-    fn serve<'a>(&'a self, mut bio: Bio<'a, Self>, mut range: MappedRange, again: u32) -> Mapped {
-        let served = self.copy_to(&mut bio, &range);
-        if served.pages == 0 {
-            let (first, count) = range.extent.pages();
-            let guard = rcu::read_lock();
-            let table = self.handle.table();
-            let alone = table.before_donors(&guard, &range.block, first, count, WORTH_PAGES);
-            drop(guard);
-            // 0 if the first pages have donors by now, or donors that couldn't be copied.
-            let alone = if alone == 0 { count } else { alone };
-            return self.fetch(bio, range, alone, again);
+    /// another read or goes to the disk.
+    fn serve<'a>(&'a self, mut bio: Bio<'a, Self>, mut range: MappedRange) -> Mapped {
+        let mut again = true;
+        loop {
+            let served = self.copy_to(&mut bio, &range);
+            if served.pages != 0 {
+                self.accept(&mut bio, &mut range, served.pages);
+                return self.hit(bio, &served.sources);
+            }
+            let pages = self.pages_without_donors(&range);
+            let entry = self.entry_of(&range, pages);
+            // A leader that has ended since donors were looked for has left records. The entry is
+            // unlocked for copying, and locked again if no copy is proven: copying a block under
+            // its lock would keep interrupts off for hundreds of microseconds, and a copy that
+            // fails the proof takes locks of the table, below which the entry's lock ranks.
+            if again && matches!(entry, Entry::Vacant(_)) && self.donors_came(&range, pages) {
+                again = false;
+                continue;
+            }
+            return self.fetch(bio, range, pages, entry);
         }
-        self.accept(&mut bio, &mut range, served.pages);
-        self.hit(bio, &served.sources)
+    }
+
+    /// Returns how many pages of a read are to be fetched together: those before the first that
+    /// donors can serve; all if the first pages have donors by now, or donors that couldn't be
+    /// copied.
+    fn pages_without_donors(&self, range: &MappedRange) -> u32 {
+        let (first, count) = range.extent.pages();
+        let guard = rcu::read_lock();
+        let table = self.handle.table();
+        match table.before_donors(&guard, &range.block, first, count, WORTH_PAGES) {
+            0 => count,
+            pages => pages,
+        }
+    }
+
+    /// Returns whether any of the first `pages` pages of a read have donors by now.
+    fn donors_came(&self, range: &MappedRange, pages: u32) -> bool {
+        let (first, _) = range.extent.pages();
+        let worth = pages.min(WORTH_PAGES);
+        let guard = rcu::read_lock();
+        let table = self.handle.table();
+        table.before_donors(&guard, &range.block, first, pages, worth) < pages
+    }
+
+    /// Looks for a read in flight of the first `pages` pages of `range`, which the returned value
+    /// locks.
+    fn entry_of(&self, range: &MappedRange, pages: u32) -> Entry<'_, Self> {
+        self.handle.in_flight().entry(PageRange {
+            content: range.block.content(),
+            first: range.extent.pages().0,
+            count: pages,
+        })
     }
 
     /// Copies to a read what donors have, and returns how much.
@@ -153,77 +192,80 @@ impl Drr {
         served
     }
 
-    /// Parks the first `pages` pages of a read behind another read of them that is in flight, or
-    /// sends them to the disk. Looks for donors again, no more than `again` times, if another read
-    /// may have ended meanwhile.
+    /// Parks the first pages of a read behind another read of them that is in flight, or sends the
+    /// first `pages` pages to the disk. `entry` is that of these pages.
     fn fetch<'a>(
+        &'a self,
+        bio: Bio<'a, Self>,
+        range: MappedRange,
+        pages: u32,
+        entry: Entry<'_, Self>,
+    ) -> Mapped {
+        match entry {
+            Entry::Occupied(leader) => self.follow(bio, range, pages, leader),
+            Entry::Vacant(vacant) => self.lead(bio, range, vacant),
+        }
+    }
+
+    /// Parks a read behind `leader`. If the read can't follow, or had better not, sends its first
+    /// `pages` pages to the disk.
+    fn follow<'a>(
         &'a self,
         mut bio: Bio<'a, Self>,
         mut range: MappedRange,
         pages: u32,
-        again: u32,
+        leader: Occupied<'_, Self>,
     ) -> Mapped {
-        let (first, count) = range.extent.pages();
-        let wanted = PageRange {
-            content: range.block.content(),
-            first,
-            count: pages,
-        };
-        let in_flight = self.handle.in_flight();
-        let may_follow = !self.features.no_receive && !bio.polled() && bio.data().followed == 0;
         let now = Since::now();
-        let vacant = match in_flight.entry(wanted) {
-            Entry::Occupied(leader) if may_follow => {
-                let other = leader.target().handle.target_id;
-                bio.data().since = Some(now);
-                bio.data().followed = other;
-                match self.advice(other, now) {
-                    Advice::Follow => {
-                        self.accept(&mut bio, &mut range, leader.pages());
-                        trace!(follow, self.traced(bio.sector(), bio.sectors()));
-                        let patience = self.own_reads.patience(now.jiffies());
-                        return leader.follow(bio, self, patience);
-                    }
-                    Advice::Probe => bio.data().probes = true,
-                    Advice::Leave => {}
+        let may_follow = !self.features.no_receive && !bio.polled();
+        let data = bio.data();
+        data.since = Some(now);
+        if may_follow {
+            let other = leader.target().handle.target_id;
+            data.followed = other;
+            match self.advice(other, now) {
+                Advice::Follow => {
+                    self.accept(&mut bio, &mut range, leader.pages());
+                    trace!(follow, self.traced(bio.sector(), bio.sectors()));
+                    let patience = self.own_reads.patience(now.jiffies());
+                    return leader.follow(bio, self, patience);
                 }
-                None
+                Advice::Probe => data.probes = true,
+                Advice::Leave => {}
             }
-            Entry::Occupied(_) => {
-                bio.data().since = Some(now);
-                None
-            }
-            Entry::Vacant(vacant) => Some(vacant),
-        };
-        // A read that was in flight when donors were looked for, and has ended since, has left
-        // records.
-        if again != 0 && vacant.is_some() && self.donors_came(&range, first, pages) {
-            drop(vacant);
-            // RANGE: `again` isn't 0.
-            return self.serve(bio, range, again - 1);
         }
-        let pages = vacant.as_ref().map_or(pages, |vacant| vacant.pages());
-        if pages < count {
-            self.accept(&mut bio, &mut range, pages);
-        }
+        drop(leader);
+        self.accept(&mut bio, &mut range, pages);
         let private = self.wants_privacy(&bio, &range);
-        if let Some(vacant) = vacant {
-            if self.may_lead(&bio, &range, private, now) {
-                bio.data().since = Some(now);
-                vacant.lead(&bio, self, range.extent.pages().1);
-            }
-        }
-        if private {
-            return self.fetch_privately(bio);
-        }
-        self.missed(bio, Miss::NoRecord)
+        self.send(bio, private)
     }
 
-    fn donors_came(&self, range: &MappedRange, first: u32, count: u32) -> bool {
-        let worth = count.min(WORTH_PAGES);
-        let guard = rcu::read_lock();
-        let table = self.handle.table();
-        table.before_donors(&guard, &range.block, first, count, worth) < count
+    /// Sends the pages that `vacant` has to the disk, and lets other reads follow if this read may
+    /// lead.
+    fn lead<'a>(
+        &'a self,
+        mut bio: Bio<'a, Self>,
+        mut range: MappedRange,
+        vacant: Vacant<'_, Self>,
+    ) -> Mapped {
+        let now = Since::now();
+        self.accept(&mut bio, &mut range, vacant.pages());
+        let private = self.wants_privacy(&bio, &range);
+        if self.may_lead(&bio, &range, private, now) {
+            bio.data().since = Some(now);
+            vacant.lead(&bio, self, range.extent.pages().1);
+        } else {
+            drop(vacant);
+        }
+        self.send(bio, private)
+    }
+
+    /// Sends a read to the disk, as a private read if `private`.
+    fn send<'a>(&'a self, bio: Bio<'a, Self>, private: bool) -> Mapped {
+        match private {
+            true => self.fetch_privately(bio),
+            false => self.missed(bio, Miss::NoRecord),
+        }
     }
 
     /// Returns whether other reads may follow this one: as far as can be told before it is sent,
