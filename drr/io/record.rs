@@ -57,6 +57,34 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// The digests of pages of an extent.
+struct Digests([Digest; page_bitmap::PAGES as usize]);
+
+impl Digests {
+    fn new() -> Self {
+        Self([Digest::from_bits(0); page_bitmap::PAGES as usize])
+    }
+
+    /// Hashes the pages of `part`, the first of which is page `page` of the block.
+    fn hash(&mut self, part: &ReadPages<'_>, page: u32, key: &Key) {
+        // CAST: Less than `PAGES`.
+        let at = (page % page_bitmap::PAGES) as usize;
+        let words = (0..).map_while(|at| part.words(at));
+        for (words, digest) in words.zip(self.0.iter_mut().skip(at)) {
+            *digest = key.digest(words);
+        }
+    }
+
+    /// Returns the digests of the pages of `batch`, which were hashed since the batch was started.
+    fn of(&self, batch: &Batch<'_>) -> &[Digest] {
+        // CAST: Less than `PAGES`.
+        let known = self.0.get((batch.page % page_bitmap::PAGES) as usize..);
+        // CAST: At most `PAGES`.
+        let known = known.and_then(|known| known.get(..batch.pages.count() as usize));
+        known.unwrap_or_default()
+    }
+}
+
 /// Returns the pages if only the read can write to their memory.
 fn alone(pages: FilledPages<'_>) -> Option<ReadPages<'_>> {
     match pages {
@@ -92,23 +120,11 @@ impl PrivateReads for Drr {
         let locked = buffer.as_ref().and_then(BufferPage::try_lock);
         let pages = locked.as_ref().map(CachedPages::buffer);
         self.record_pages(range, at, pages, &digest);
-        let table = self.handle.table();
         // A read that wasn't served may be of a page that the store has; of two at once, each may
         // add a page.
-        if self.features.no_meta_cache
-            || self.features.no_donate
-            || !table.directory().has_room()
-            || table.is_stored(&range.block, at)
-        {
-            return;
-        }
-        if let Some(stored) = self.store().keep(page) {
-            let holder = Holder {
-                target_id: OURS,
-                layer: range.layer,
-            };
-            let pages = CachedPages::stored(&stored);
-            table.record(&range.block, at, &pages, &digest, holder);
+        let is_stored = || self.handle.table().is_stored(&range.block, at);
+        if !self.features.no_meta_cache && self.has_room() && !is_stored() {
+            self.keep(range, at, page, &digest);
         }
     }
 }
@@ -126,23 +142,34 @@ impl Drr {
     /// The pages hold the content that `range` names if the mapping has been left alone since
     /// before it was looked up. Any context.
     pub(crate) fn record(&self, bio: &EndedBio<'_, Self>, range: &MappedRange, key: &Key) {
-        if !range.extent.is_whole() && Rule::WholePages.on() || !self.still_there(range) {
-            return;
+        if self.may_record(range) && (self.has_room() || self.may_compare(range)) {
+            self.record_filled(bio, range, key);
         }
+    }
+
+    /// Returns whether pages of `range` that came from the disk are of the content that it names.
+    fn may_record(&self, range: &MappedRange) -> bool {
+        (range.extent.is_whole() || !Rule::WholePages.on()) && self.still_there(range)
+    }
+
+    /// Returns whether records can be made.
+    fn has_room(&self) -> bool {
+        !self.features.no_donate && self.handle.table().directory().has_room()
+    }
+
+    /// Returns whether some digest of the pages of `range` is known: pages that can't be recorded
+    /// are still compared.
+    fn may_compare(&self, range: &MappedRange) -> bool {
         let (first, count) = range.extent.pages();
-        // Pages that can't be recorded are still compared.
-        let table = self.handle.table();
-        let records = !self.features.no_donate && table.directory().has_room();
-        if !records && !table.knows(&range.block, first, count) {
-            return;
-        }
-        let (mut batch, mut digests) = (None, [Digest::from_bits(0); page_bitmap::PAGES as usize]);
-        let record = |batch: Batch<'_>, digests: &[Digest]| {
-            // CAST: Less than `PAGES`.
-            let known = digests.get((batch.page % page_bitmap::PAGES) as usize..);
-            // CAST: At most `PAGES`.
-            let known = known.and_then(|known| known.get(..batch.pages.count() as usize));
-            let known = known.unwrap_or_default();
+        self.handle.table().knows(&range.block, first, count)
+    }
+
+    /// Hashes the pages that a read has filled, and records them in batches.
+    fn record_filled(&self, bio: &EndedBio<'_, Self>, range: &MappedRange, key: &Key) {
+        let (first, _) = range.extent.pages();
+        let (mut batch, mut digests) = (None, Digests::new());
+        let record = |batch: Batch<'_>, digests: &Digests| {
+            let known = digests.of(&batch);
             self.record_pages(range, batch.page, Some(batch.pages), known);
         };
         let pages = bio.data().filled.pages(bio).filter_map(alone);
@@ -153,16 +180,23 @@ impl Drr {
             if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&part)) {
                 record(full, &digests);
             }
-            // CAST: Less than `PAGES`.
-            let here = digests
-                .iter_mut()
-                .skip((page % page_bitmap::PAGES) as usize);
-            for (words, digest) in (0..).map_while(|at| part.words(at)).zip(here) {
-                *digest = key.digest(words);
-            }
+            digests.hash(&part, page, key);
         }
         if let Some(last) = batch {
             record(last, &digests);
+        }
+    }
+
+    /// Stores page `at` of a block, which came from the disk and has this digest, and records it.
+    fn keep(&self, range: &MappedRange, at: u32, page: StorablePage, digest: &[Digest; 1]) {
+        if let Some(stored) = self.store().keep(page) {
+            let holder = Holder {
+                target_id: OURS,
+                layer: range.layer,
+            };
+            let pages = CachedPages::stored(&stored);
+            let table = self.handle.table();
+            table.record(&range.block, at, &pages, digest, holder);
         }
     }
 
@@ -208,32 +242,42 @@ impl Drr {
         if self.features.no_donate || !range.extent.is_whole() {
             return;
         }
-        let (first, _) = range.extent.pages();
         let mut batch = None;
         for pages in bio.data().filled.pages(bio) {
             match pages {
-                FilledPages::Alone(pages) => {
-                    for part in pages.parts(first, page_bitmap::PAGES) {
-                        // RANGE: A page of the read.
-                        let page = first + part.offset();
-                        if let Some(full) = Batch::join(&mut batch, page, CachedPages::read(&part))
-                        {
-                            self.inherit_pages(range, &full);
-                        }
-                    }
-                }
-                FilledPages::Buffers(buffer) => {
-                    if let Some(locked) = buffer.try_lock() {
-                        // RANGE: A page of the read.
-                        let page = first + buffer.offset();
-                        let pages = CachedPages::buffer(&locked);
-                        self.inherit_pages(range, &Batch { page, pages });
-                    }
-                }
+                FilledPages::Alone(pages) => self.inherit_parts(range, &mut batch, pages),
+                FilledPages::Buffers(buffer) => self.inherit_buffer(range, &buffer),
             }
         }
         if let Some(last) = batch {
             self.inherit_pages(range, &last);
+        }
+    }
+
+    /// Adds `pages` to `batch`, and records the batches that are complete.
+    fn inherit_parts<'a>(
+        &self,
+        range: &MappedRange,
+        batch: &mut Option<Batch<'a>>,
+        pages: ReadPages<'a>,
+    ) {
+        let (first, _) = range.extent.pages();
+        for part in pages.parts(first, page_bitmap::PAGES) {
+            // RANGE: A page of the read.
+            let page = first + part.offset();
+            if let Some(full) = Batch::join(batch, page, CachedPages::read(&part)) {
+                self.inherit_pages(range, &full);
+            }
+        }
+    }
+
+    /// Records a buffer's page if its folio can be locked.
+    fn inherit_buffer(&self, range: &MappedRange, buffer: &BufferPage<'_>) {
+        if let Some(locked) = buffer.try_lock() {
+            // RANGE: A page of the read.
+            let page = range.extent.pages().0 + buffer.offset();
+            let pages = CachedPages::buffer(&locked);
+            self.inherit_pages(range, &Batch { page, pages });
         }
     }
 
