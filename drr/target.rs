@@ -37,7 +37,7 @@ use dm::{
     sched::{in_hardirq, may_warn},
     sync::work_queue::WorkQueue,
     target::status_buffer::StatusBuffer,
-    target::thin::{OpenError, ThinDevice},
+    target::thin::{Info, OpenError, ThinDevice},
     target::{Constructor, DeviceRange, Ended, Limits, MappedDevice, StatusType, Target},
 };
 
@@ -50,6 +50,7 @@ use crate::{
     layers::duplicates,
     layers::id::ThinId,
     message::{Answer, Message},
+    refusal::Refusal,
     stats::Stats,
 };
 
@@ -74,6 +75,66 @@ pub(crate) struct Drr {
     pub(crate) whole_writes: FullBlockWrites,
 }
 
+/// Parses the arguments of a table line. Fails with `EINVAL`, and logs what to write instead.
+fn parse_args<'a>(
+    ctor: &Constructor<'_>,
+    md: &MappedDevice,
+    args: &[&'a CStr],
+) -> Result<Args<'a>> {
+    Args::parse(args).map_err(|error| {
+        Refusal::from(&error).log(md);
+        ctor.fail(error.text(), EINVAL)
+    })
+}
+
+/// Opens the thin device at `path`, and returns what dm-thin tells of it. Fails as
+/// [`Constructor::open`] and [`ThinDevice::new`] do, and with `EOPNOTSUPP` without a patched
+/// dm-thin-pool, and `EAGAIN` if the thin device is suspended.
+fn open_thin(ctor: &Constructor<'_>, md: &MappedDevice, path: &CStr) -> Result<(ThinDevice, Info)> {
+    let device = ctor.open(path).inspect_err(|_| {
+        pr_err!("{}: cannot open device {}\n", md.name(), path);
+    })?;
+    ThinDevice::new(device).map_err(|error| match error {
+        OpenError::NoInterface => ctor.fail(
+            c"dm-thin-pool without stacking support loaded: load the patched one",
+            EOPNOTSUPP,
+        ),
+        OpenError::NotThin(error) => {
+            pr_err!("{}: {} is not a thin device\n", md.name(), path);
+            ctor.fail(c"Device is not a device-mapper thin device", error)
+        }
+        OpenError::Suspended => {
+            pr_err!("{}: {} is suspended\n", md.name(), path);
+            ctor.fail(c"Thin device is suspended: resume it, or its pool", EAGAIN)
+        }
+        OpenError::NoInfo(error) => ctor.fail(c"Cannot read the thin device's metadata", error),
+    })
+}
+
+/// Checks that the target ends within the thin device at `path`. Fails with `EINVAL`.
+fn check_length(
+    ctor: &Constructor<'_>,
+    md: &MappedDevice,
+    thin: &ThinDevice,
+    path: &CStr,
+) -> Result {
+    let device_sectors = thin.device().bdev().sectors();
+    if ctor.sectors() <= device_sectors {
+        return Ok(());
+    }
+    pr_err!(
+        "{}: {} sectors are too long for {}, which has {}\n",
+        md.name(),
+        ctor.sectors(),
+        path,
+        device_sectors
+    );
+    Err(ctor.fail(
+        c"Target is too long: beyond the end of the thin device",
+        EINVAL,
+    ))
+}
+
 #[vtable]
 impl Target for Drr {
     type PerBio = PerBioData;
@@ -86,48 +147,9 @@ impl Target for Drr {
 
     fn new(ctor: &Constructor<'_>, core: &Arc<Core>, args: &[&CStr]) -> Result<KBox<Self>> {
         let md = ctor.mapped_device();
-        let args = Args::parse(args).map_err(|error| {
-            pr_err!(
-                "{}: {} \"{}\": {}\n",
-                md.name(),
-                error.text(),
-                error.culprit().unwrap_or_default(),
-                error.remedy()
-            );
-            ctor.fail(error.text(), EINVAL)
-        })?;
-        let device = ctor.open(args.device).inspect_err(|_| {
-            pr_err!("{}: cannot open device {}\n", md.name(), args.device);
-        })?;
-        let device_sectors = device.bdev().sectors();
-        let (thin, info) = ThinDevice::new(device).map_err(|error| match error {
-            OpenError::NoInterface => ctor.fail(
-                c"dm-thin-pool without stacking support loaded: load the patched one",
-                EOPNOTSUPP,
-            ),
-            OpenError::NotThin(error) => {
-                pr_err!("{}: {} is not a thin device\n", md.name(), args.device);
-                ctor.fail(c"Device is not a device-mapper thin device", error)
-            }
-            OpenError::Suspended => {
-                pr_err!("{}: {} is suspended\n", md.name(), args.device);
-                ctor.fail(c"Thin device is suspended: resume it, or its pool", EAGAIN)
-            }
-            OpenError::NoInfo(error) => ctor.fail(c"Cannot read the thin device's metadata", error),
-        })?;
-        if ctor.sectors() > device_sectors {
-            pr_err!(
-                "{}: {} sectors are too long for {}, which has {}\n",
-                md.name(),
-                ctor.sectors(),
-                args.device,
-                device_sectors
-            );
-            return Err(ctor.fail(
-                c"Target is too long: beyond the end of the thin device",
-                EINVAL,
-            ));
-        }
+        let args = parse_args(ctor, &md, args)?;
+        let (thin, info) = open_thin(ctor, &md, args.device)?;
+        check_length(ctor, &md, &thin, args.device)?;
         ctor.split_at(info.block_sectors)?;
         ctor.set_flush_bios(1);
         ctor.set_discard_bios(1);
@@ -195,13 +217,7 @@ impl Target for Drr {
             return result.map(|()| None);
         }
         let message = Message::parse(args).map_err(|error| {
-            pr_err!(
-                "{}: {} \"{}\": {}\n",
-                self.md.name(),
-                error.text(),
-                error.culprit(),
-                error.remedy()
-            );
+            Refusal::from(&error).log(&self.md);
             EINVAL
         })?;
         match message {
@@ -372,12 +388,7 @@ impl Drr {
             .tree()
             .declare(layer(thin_id), parent.map(layer), created)
             .map_err(|error| {
-                pr_err!(
-                    "{}: layer {thin_id}: {}: {}\n",
-                    self.md.name(),
-                    error.text(),
-                    error.remedy()
-                );
+                Refusal::of_layer(thin_id, error).log(&self.md);
                 error.into()
             })
     }
