@@ -350,9 +350,19 @@ impl Crowd {
     }
 }
 
-/// Returns whether an extent of the page cache is the one in [`LATER_ONE_IN`].
-fn is_drawn(mapping: MappingId, base: u64) -> bool {
-    hash(mapping.hash_key() ^ hash(base)) % LATER_ONE_IN == 0
+/// Draws of later extents: each has one chance in [`LATER_ONE_IN`] whenever its pages are read.
+///
+/// The number of the draw counts, so that an extent that has lost may win when its pages are read
+/// again. The page cache and the place in it count as well, so that of page caches whose pages are
+/// read in the same order again and again, each wins some draws.
+struct Draws(Atomic<u64>);
+
+impl Draws {
+    /// Draws for the extent of `mapping` with base `base`. Returns whether it wins.
+    fn is_drawn(&self, mapping: MappingId, base: u64) -> bool {
+        let number = self.0.fetch_add(1, Relaxed);
+        hash(mapping.hash_key() ^ hash(base) ^ hash(number)) % LATER_ONE_IN == 0
+    }
 }
 
 /// Reads a counter. It is negative for a moment if one CPU ends an object before another CPU has
@@ -382,6 +392,7 @@ pub struct Directory<N: Name, L: Ledger<N>> {
     extents: Atomic<u64>,
     contents: Atomic<u64>,
     pages: Atomic<u64>,
+    draws: Draws,
     /// Most bytes that extents and contents may take.
     most_bytes: u64,
     ledger: L,
@@ -401,6 +412,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
             extents: Atomic::new(0),
             contents: Atomic::new(0),
             pages: Atomic::new(0),
+            draws: Draws(Atomic::new(0)),
             most_bytes,
         })
     }
@@ -615,7 +627,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         }
         let crowd = self.crowd(guard, name, holder, mask);
         if crowd.is_enough() {
-            let may_replace = crowd.may_change() && is_drawn(mapping, base);
+            let may_replace = crowd.may_change() && self.draws.is_drawn(mapping, base);
             if !may_replace || !self.replace(guard, name, mask) {
                 return (0, 0);
             }

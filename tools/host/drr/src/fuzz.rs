@@ -737,6 +737,47 @@ mod tests {
         }
     }
 
+    /// A holder that reads its page again and again is known after a few readings, whichever it is, and whoever
+    /// reads in between; and of all readings of holders that aren't known, about one in eight is entered.
+    #[test]
+    fn a_crowd_lets_in_who_comes_again() {
+        const HOLDERS: u64 = 32;
+        const ROUNDS: u64 = 500;
+        let name = (0, 0, 0);
+        let table = empty_table();
+        let known = |device: u64| {
+            let guard = rcu::read_lock();
+            let mut donors = table.donors(&guard, &block(name), 0);
+            donors.any(|donor| donor.holder().target_id == device as u32)
+        };
+        let (mut readings, mut entered) = (0, 0);
+        let mut losses = [0; HOLDERS as usize];
+        for mapping in (0..ROUNDS).flat_map(|_| 0..HOLDERS) {
+            let read = Read {
+                mapping,
+                first: 0,
+                name,
+                page: 0,
+                count: 1,
+                device: mapping as u32,
+            };
+            if known(mapping) {
+                continue;
+            }
+            let (pages, holder) = (Both::pages_of(&read), Both::holder(&read));
+            table.record(&block(name), 0, &pages, &[digest(name, 0, false)], holder);
+            let (won, lost) = (known(mapping), &mut losses[mapping as usize]);
+            *lost = if won { 0 } else { *lost + 1 };
+            assert!(*lost < 100, "holder {mapping} loses every draw");
+            readings += 1;
+            entered += u64::from(won);
+        }
+        assert!(
+            (readings / 10..readings / 6).contains(&entered),
+            "{entered} of {readings}"
+        );
+    }
+
     /// However pages are spread over extents, one name has no more of these than a search may walk.
     #[test]
     fn a_crowd_of_parts() {
