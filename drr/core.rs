@@ -17,7 +17,8 @@ use kernel::{
 use dm::{
     io::block_lock::BlockLocks,
     io::in_flight::InFlight,
-    pagecache::directory::{CachedExtent, End},
+    pagecache::cached_extent::CachedExtent,
+    pagecache::directory::End,
     pagecache::page_store::PrivateMount,
     sync::index::Index,
     sync::scratch::ScratchPages,

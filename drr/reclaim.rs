@@ -26,7 +26,7 @@ use kernel::{
 
 use dm::{
     drr::hold_point::HoldPoint,
-    pagecache::directory::Holders,
+    pagecache::cached_extent::Holders,
     pagecache::folio::{FolioRef, Group, MappingId},
     pagecache::page_bitmap,
     sync::index::{hash, slot},

@@ -6,7 +6,10 @@
 //! Nothing here takes a reference on an inode. A page that was found may be removed or modified a
 //! moment later: a copy is valid only if it has the content's digest.
 
+pub mod cached_extent;
+pub mod cached_pages;
 pub mod content;
+mod crowd;
 pub mod directory;
 pub mod folio;
 pub mod page_bitmap;

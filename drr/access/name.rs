@@ -6,7 +6,7 @@ use kernel::prelude::*;
 
 use dm::{
     drr::{rule::Rule, trace},
-    pagecache::{directory::Name, page_bitmap},
+    pagecache::{content::Name, page_bitmap},
     sync::index::{hash, hash_near},
     target::thin_event::Mapping,
 };

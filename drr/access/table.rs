@@ -18,8 +18,10 @@ use kernel::{
 
 use dm::{
     pagecache::{
+        cached_extent::Donor,
+        cached_pages::CachedPages,
         content::Digest,
-        directory::{CachedPages, Directory, Donor, End, Entered},
+        directory::{Directory, End, Entered},
         page_bitmap,
     },
     sched,

@@ -11,7 +11,7 @@ use core::fmt::{self, Write};
 
 use kernel::prelude::*;
 
-use dm::{pagecache::directory::Holders, pagecache::folio::PAGE_SHIFT, pagecache::page_bitmap};
+use dm::{pagecache::cached_extent::Holders, pagecache::folio::PAGE_SHIFT, pagecache::page_bitmap};
 
 use crate::{
     access::name::{BlockExtent, Holder},

@@ -15,6 +15,12 @@ use crate::{
     sync::rcu_arc::{RcuArc, RcuPtr},
 };
 
+/// The name of a content of [`page_bitmap::PAGES`] pages.
+pub trait Name: Copy + PartialEq + Send + Sync {
+    /// Returns the hash of the name.
+    fn hash(&self) -> u64;
+}
+
 /// The digest of a page's content. How it is computed is up to the caller.
 ///
 /// Digests are secret, so they can't be printed.

@@ -21,7 +21,7 @@
 //! All extents of a name share its digests as far as possible. Two that are created at the same
 //! moment may have separate digests, which are compared then.
 
-use core::{marker::PhantomData, ops::RangeInclusive, ptr};
+use core::{ops::RangeInclusive, ptr};
 
 use kernel::{
     alloc::{flags::*, KVVec},
@@ -34,13 +34,14 @@ use kernel::{
 
 use crate::{
     drr::rule::Rule,
-    pagecache::content::{Content, ContentRef, Digest, Learned},
-    pagecache::folio::{EventFolio, FolioRef, LockedBuffer, MappingId, ReadPages},
+    pagecache::cached_extent::{content_of, half, CachedExtent, Donor, Holders},
+    pagecache::cached_pages::CachedPages,
+    pagecache::content::{Content, ContentRef, Digest, Learned, Name},
+    pagecache::crowd::{Crowd, Draws, MOST_ALIKE, MOST_EXTENTS},
+    pagecache::folio::{EventFolio, MappingId},
     pagecache::page_bitmap::{self, PageBitmap},
-    pagecache::page_store::StoredPage,
     sync::cells::cells,
-    sync::index::{hash, hash_near, slot, Chain, Entry, Index, Keyed},
-    sync::rcu_arc::RcuPtr,
+    sync::index::{hash, hash_near, slot, Entry, Index},
 };
 
 /// Why pages have left the directory.
@@ -73,12 +74,6 @@ impl End {
     ];
 }
 
-/// The name of a content of [`page_bitmap::PAGES`] pages.
-pub trait Name: Copy + PartialEq + Send + Sync {
-    /// Returns the hash of the name.
-    fn hash(&self) -> u64;
-}
-
 /// A receiver of the pages that have left the directory.
 pub trait Ledger<N>: Send + Sync {
     /// Identifies the owner of a page cache.
@@ -89,281 +84,9 @@ pub trait Ledger<N>: Send + Sync {
     fn ended(&self, name: &N, holder: &Self::Holder, why: End, pages: u32);
 }
 
-/// Consecutive pages of a page cache, in one folio or several.
-///
-/// # Invariants
-///
-/// For `'a`, all pages are in the page cache and their folios are locked. Pages do not leave this
-/// page cache without an event.
-pub struct CachedPages<'a> {
-    mapping: MappingId,
-    first: u64,
-    count: u32,
-    locked: PhantomData<&'a ()>,
-}
-
-impl<'a> CachedPages<'a> {
-    /// Returns the pages that a read has filled, whose folio the reader has locked.
-    pub fn read(pages: &ReadPages<'a>) -> Self {
-        // INVARIANT: By the type invariant of `ReadPages`.
-        Self {
-            mapping: pages.mapping(),
-            first: pages.first(),
-            count: pages.count(),
-            locked: PhantomData,
-        }
-    }
-
-    /// Returns a page of a block device whose folio we have locked.
-    pub fn buffer(page: &'a LockedBuffer) -> Self {
-        // INVARIANT: The folio is locked, and in the page cache.
-        Self {
-            mapping: page.mapping(),
-            first: page.index(),
-            count: 1,
-            locked: PhantomData,
-        }
-    }
-
-    /// Returns a page that was just stored.
-    pub fn stored(page: &'a StoredPage<'_>) -> Self {
-        // INVARIANT: The folio is locked, and in the page cache.
-        Self {
-            mapping: page.mapping(),
-            first: page.index(),
-            count: 1,
-            locked: PhantomData,
-        }
-    }
-
-    /// Adds `next` if it follows in the page cache. Returns whether it does.
-    pub fn extend(&mut self, next: &Self) -> bool {
-        // RANGE: File indexes have 52 bits.
-        let follows =
-            next.mapping == self.mapping && next.first == self.first + u64::from(self.count);
-        if follows {
-            // INVARIANT: Holds for both.
-            // RANGE: Both have pages of one read.
-            self.count += next.count;
-        }
-        follows
-    }
-
-    /// Returns the number of pages.
-    pub fn count(&self) -> u32 {
-        self.count
-    }
-}
-
-/// Consecutive pages of a page cache that were read from consecutive pages of a content.
-///
-/// # Invariants
-///
-/// The reference in `content` is counted until the extent is removed from the index.
-pub struct CachedExtent<N, H> {
-    content: RcuPtr<Content<N>>,
-    mapping: MappingId,
-    /// File index of the page that holds, or would hold, the first page of the content. Wraps.
-    base: u64,
-    bits: PageBitmap,
-    holder: H,
-    hash: u32,
-}
-
-impl<N: Name, H: Copy + Send + Sync> Keyed for CachedExtent<N, H> {
-    /// Returns the hash of the name, restored from 32 bits, which are enough for an index of any
-    /// size.
-    fn forward(&self) -> u64 {
-        widen(self.hash)
-    }
-
-    /// Returns the hash of the page cache and the window. Adjacent windows have adjacent buckets,
-    /// as files are read and dropped in order.
-    fn reverse(&self) -> u64 {
-        hash_near(self.mapping.hash_key(), page_bitmap::window(self.base))
-    }
-}
-
-/// Reduces the hash of a name to the bits that choose a bucket: the upper ones and the lowest
-/// three.
-fn half(hash: u64) -> u32 {
-    // CAST: Truncates on purpose.
-    (hash >> u32::BITS) as u32 & !7 | hash as u32 & 7
-}
-
-/// Returns a hash that chooses the same bucket as the one passed to [`half`].
-fn widen(half: u32) -> u64 {
-    // RANGE: Shifts 32 bits within 64.
-    u64::from(half) << u32::BITS | u64::from(half & 7)
-}
-
-/// An extent as readers of the directory see it.
-pub struct Donor<'g, N, H> {
-    extent: &'g Entry<CachedExtent<N, H>>,
-    guard: &'g rcu::Guard,
-}
-
-impl<N, H> Clone for Donor<'_, N, H> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<N, H> Copy for Donor<'_, N, H> {}
-
-impl<'g, N: Name, H: Copy + Send + Sync> Donor<'g, N, H> {
-    fn content(&self) -> &'g Content<N> {
-        content_of(self.extent, self.guard)
-    }
-
-    /// Returns the name of the content.
-    pub fn name(&self) -> &'g N {
-        self.content().name()
-    }
-
-    /// Returns the owner of the page cache.
-    pub fn holder(&self) -> H {
-        self.extent.holder
-    }
-
-    /// Returns the page cache.
-    pub fn mapping(&self) -> MappingId {
-        self.extent.mapping
-    }
-
-    /// Returns the file index of page `page` of the content.
-    pub fn index(&self, page: u32) -> u64 {
-        self.extent.base.wrapping_add(u64::from(page))
-    }
-
-    /// Returns the number of consecutive pages from `page` on that are in the directory right now.
-    #[inline]
-    pub fn pages_from(&self, page: u32) -> u32 {
-        self.pages()
-            .checked_shr(page)
-            .map_or(0, |pages| pages.trailing_ones())
-    }
-
-    /// Returns the pages that are in the directory right now, bit *n* for page *n*.
-    #[inline]
-    pub fn pages(&self) -> u32 {
-        self.extent.bits.pages()
-    }
-
-    /// Returns the pages of the extent that are between two file indexes, bit *n* for page *n*.
-    pub fn pages_between(&self, first: u64, last: u64) -> u32 {
-        page_bitmap::overlap(self.extent.base, first, last)
-    }
-
-    /// Returns the digest that a copy of page `page` must have.
-    #[inline]
-    pub fn digest(&self, page: u32) -> Option<Digest> {
-        self.content().digest(page)
-    }
-
-    /// Takes a reference to the folio that holds page `page`.
-    #[inline]
-    pub fn folio(&self, page: u32) -> Option<FolioRef> {
-        if self.pages_from(page) == 0 {
-            return None;
-        }
-        // SAFETY: The page was in the directory just now, so after the guard was taken. It leaves
-        // the page cache only after it was removed from the directory, so it was in the page cache,
-        // and the mapping was alive. The memory of the mapping stays valid while the guard is held.
-        unsafe { FolioRef::find(self.guard, self.extent.mapping, self.index(page)) }
-    }
-}
-
-/// Returns the content of an extent that was found under `guard`.
-#[inline]
-fn content_of<'g, N: Name, H: Copy + Send + Sync>(
-    extent: &'g CachedExtent<N, H>,
-    guard: &'g rcu::Guard,
-) -> &'g Content<N> {
-    // SAFETY: The index has found the extent, so it was linked at some moment after the guard was
-    // taken, and its reference was not released before.
-    unsafe { extent.content.get(guard) }
-}
-
-/// All extents of one name.
-pub struct Holders<'g, N, H> {
-    chain: Chain<'g, CachedExtent<N, H>>,
-    name: &'g N,
-    guard: &'g rcu::Guard,
-}
-
-impl<'g, N: Name, H: Copy + Send + Sync> Holders<'g, N, H> {
-    /// Returns the name.
-    pub fn name(&self) -> &'g N {
-        self.name
-    }
-
-    /// Iterates over the extents, the newest first.
-    pub fn donors(&self) -> impl Iterator<Item = Donor<'g, N, H>> + use<'_, 'g, N, H> {
-        let (guard, name) = (self.guard, self.name);
-        let extents = self.chain.clone();
-        extents
-            .map(move |extent| Donor { extent, guard })
-            .filter(move |donor| donor.name() == name)
-    }
-}
-
 /// Counters of extents by hashed page cache, 16 KiB. Unless thousands of files have extents, most
 /// other page caches have a counter of zero.
 const INTEREST: usize = 4096;
-
-/// Most extents of one name that are known at the same time, approximately. Bounded, as a search
-/// for the name walks all of them.
-const MOST_EXTENTS: u32 = 256;
-/// Most extents of one name that have the same pages. Bounded, as thousands of page caches may hold
-/// the pages, and a search walks all extents.
-///
-/// So that some holder is known whichever ones drop the pages, half of the known extents are the
-/// first, and half are later ones, of which [one in a few](LATER_ONE_IN) is taken: holders that
-/// stay long are among the first, and holders that leave soon are among the last.
-const MOST_ALIKE: u32 = 16;
-/// Once [`MOST_ALIKE`] extents are known, one in this many later ones replaces another. So half of
-/// [`MOST_ALIKE`] are a sample of the last 64.
-const LATER_ONE_IN: u64 = 8;
-/// Most extents of one name and one holder that have the same pages: a file system may have any
-/// number of files that share their blocks, and must not displace other holders.
-const MOST_OF_A_HOLDER: u32 = 4;
-
-/// Numbers of extents of a name: all, those with the same pages, and those of one holder among the
-/// latter.
-#[derive(Default)]
-struct Crowd {
-    extents: u32,
-    alike: u32,
-    own: u32,
-}
-
-impl Crowd {
-    /// Returns whether no further extent is to be created.
-    fn is_enough(&self) -> bool {
-        self.extents == MOST_EXTENTS || self.alike == MOST_ALIKE || self.own == MOST_OF_A_HOLDER
-    }
-
-    /// Returns whether a further extent may replace another.
-    fn may_change(&self) -> bool {
-        self.alike == MOST_ALIKE && self.own < MOST_OF_A_HOLDER
-    }
-}
-
-/// Draws of later extents: each has one chance in [`LATER_ONE_IN`] whenever its pages are read.
-///
-/// The number of the draw counts, so that an extent that has lost may win when its pages are read
-/// again. The page cache and the place in it count as well, so that of page caches whose pages are
-/// read in the same order again and again, each wins some draws.
-struct Draws(Atomic<u64>);
-
-impl Draws {
-    /// Draws for the extent of `mapping` with base `base`. Returns whether it wins.
-    fn is_drawn(&self, mapping: MappingId, base: u64) -> bool {
-        let number = self.0.fetch_add(1, Relaxed);
-        hash(mapping.hash_key() ^ hash(base) ^ hash(number)) % LATER_ONE_IN == 0
-    }
-}
 
 /// Reads a counter. It is negative for a moment if one CPU ends an object before another CPU has
 /// counted it.
@@ -412,7 +135,7 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
             extents: Atomic::new(0),
             contents: Atomic::new(0),
             pages: Atomic::new(0),
-            draws: Draws(Atomic::new(0)),
+            draws: Draws::new(),
             most_bytes,
         })
     }

@@ -29,7 +29,10 @@ pub mod io {
 /// What the module is built from, and stand-ins: `folio` and `page_store`.
 #[path = "../../../../rust/pagecache"]
 pub mod pagecache {
+    pub mod cached_extent;
+    pub mod cached_pages;
     pub mod content;
+    mod crowd;
     pub mod directory;
     #[path = "../../tools/host/dm/src/pagecache/folio.rs"]
     pub mod folio;

@@ -9,8 +9,9 @@ use std::{
 };
 
 use dm::{
+    pagecache::cached_pages::CachedPages,
     pagecache::content::Digest,
-    pagecache::directory::{CachedPages, End},
+    pagecache::directory::End,
     pagecache::folio::{EventFolio, MappingId, ReadPages},
     pagecache::page_bitmap,
     target::status_buffer::StatusBuffer,

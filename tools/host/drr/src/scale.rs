@@ -11,8 +11,8 @@ use std::{
 };
 
 use dm::{
+    pagecache::cached_pages::CachedPages,
     pagecache::content::Digest,
-    pagecache::directory::CachedPages,
     pagecache::folio::{EventFolio, MappingId, ReadPages},
     pagecache::page_bitmap,
 };

@@ -17,8 +17,9 @@ use std::{
 
 use dm::{
     block::bio::Writer,
+    pagecache::cached_pages::CachedPages,
     pagecache::content::Digest,
-    pagecache::directory::{CachedPages, End},
+    pagecache::directory::End,
     pagecache::folio::{
         number_in, words_of, LockedFolio, MappingId, PageCache, PageWords, PAGE_SHIFT, PAGE_WORDS,
     },

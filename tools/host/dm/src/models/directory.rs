@@ -12,8 +12,10 @@ use loom::thread;
 
 use super::{explore, join};
 use crate::{
+    pagecache::cached_pages::CachedPages,
     pagecache::content::Digest,
-    pagecache::directory::{CachedPages, Directory, End, Entered, Ledger, Name},
+    pagecache::content::Name,
+    pagecache::directory::{Directory, End, Entered, Ledger},
     pagecache::folio::{
         number_in, words_of, LockedFolio, MappingId, PageCache, PageWords, PAGE_WORDS,
     },
