@@ -31,7 +31,9 @@ use kernel::{
 use dm::{
     block::bio::{Bio, EndedBio, Mapped, Op, SECTOR_SHIFT},
     drr::trace,
-    io::in_flight::{EndIoLater, Follow, InFlightBio, Wake},
+    io::end_later::EndIoLater,
+    io::in_flight::InFlightBio,
+    io::parked::{Follow, Wake},
     io::verify::{Verdict, Verify},
     pagecache::folio::{FilledPages, PAGE_SECTORS, PAGE_SHIFT},
     sched::{in_hardirq, may_warn},

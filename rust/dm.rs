@@ -10,7 +10,8 @@
 //! - [`io`]: other ways to handle a bio than sending it down,
 //! - [`pagecache`]: folios, and a directory of cached pages by their content,
 //! - [`sync`]: data shared by several CPUs, and deferred work,
-//! - [`random`], [`sched`]: random numbers, and the state of the scheduler and the machine,
+//! - [`random`], [`sched`], [`jiffies`]: random numbers, the state of the scheduler and the machine,
+//!   and time,
 //! - [`mod@drr`]: tracepoints and test switches of the target `drr`.
 
 #![warn(missing_docs)]
@@ -22,6 +23,7 @@ mod bindings;
 pub mod block;
 pub mod drr;
 pub mod io;
+pub mod jiffies;
 pub mod pagecache;
 pub mod random;
 pub mod sched;

@@ -277,6 +277,18 @@ bool dm_rust_bio_is_transformed(struct bio *bio)
 	return bio_has_crypt_ctx(bio) || bio_integrity(bio);
 }
 
+/* Keeps a bio from completing until it is ended and released. */
+void dm_rust_bio_hold(struct bio *bio)
+{
+	bio_inc_remaining(bio);
+}
+
+/* Ends dm_rust_bio_hold(), and completes the bio if it was ended meanwhile. */
+void dm_rust_bio_release(struct bio *bio)
+{
+	bio_endio(bio);
+}
+
 /* Allocates a bio with the I/O priority and write hint of @like. */
 struct bio *dm_rust_bio_alloc_nowait(struct bio *like, struct block_device *bdev,
 				     unsigned int pages, blk_opf_t opf)

@@ -92,6 +92,8 @@ bool dm_rust_folio_has_buffers(struct address_space *mapping,
 
 void dm_rust_bio_set_dev(struct bio *bio, struct block_device *bdev);
 bool dm_rust_bio_is_transformed(struct bio *bio);
+void dm_rust_bio_hold(struct bio *bio);
+void dm_rust_bio_release(struct bio *bio);
 struct bio *dm_rust_bio_alloc_nowait(struct bio *like, struct block_device *bdev,
 				     unsigned int pages, blk_opf_t opf);
 unsigned int dm_rust_bdev_max_sectors(struct block_device *bdev);

@@ -4,6 +4,8 @@
 //! full block instead, or verifying its data by a second read.
 
 pub mod block_lock;
+pub mod end_later;
 pub mod full_block;
 pub mod in_flight;
+pub mod parked;
 pub mod verify;

@@ -21,9 +21,9 @@ pub use registration::Registration;
 use kernel::{bindings::queue_limits, error::VTABLE_DEFAULT_ERROR, prelude::*, sync::Arc};
 
 use crate::{
-    bindings,
     block::bio::{Bio, EndedBio, Mapped},
     block::device::Device,
+    sync::work_queue::PendingWork,
     target::status_buffer::StatusBuffer,
 };
 
@@ -42,8 +42,8 @@ pub enum StatusType {
 ///
 /// Device-mapper may call several functions at once, from several tasks, so all take `&self`. Features
 /// that only some targets need are in traits of their own, beside the code that uses them: parked
-/// bios ([`Follow`](crate::io::in_flight::Follow)), deferred completion
-/// ([`EndIoLater`](crate::io::in_flight::EndIoLater)), private reads
+/// bios ([`Follow`](crate::io::parked::Follow)), deferred completion
+/// ([`EndIoLater`](crate::io::end_later::EndIoLater)), private reads
 /// ([`PrivateReads`](crate::block::private_read::PrivateReads)), and verified reads
 /// ([`Verify`](crate::io::verify::Verify)).
 ///
@@ -202,23 +202,36 @@ impl Limits<'_> {
 }
 
 /// The outcome of [`Target::end_io`] (`DM_ENDIO_*`). Created only by consuming an [`EndedBio`].
+///
+/// It is carried out after the target's function has returned: once the bio has completed, the
+/// target may be destroyed.
 #[must_use]
-pub struct Ended(u32);
+pub struct Ended(EndAction);
+
+enum EndAction {
+    /// Let the bio complete.
+    Done,
+    /// Have device-mapper map the bio again.
+    Requeue,
+    /// Queue work that completes the bio.
+    Later(PendingWork),
+}
 
 impl Ended {
-    pub(crate) fn incomplete() -> Self {
-        Self(bindings::DM_RUST_ENDIO_INCOMPLETE)
+    /// Creates the value for a bio that `work` completes.
+    pub(crate) fn later(work: PendingWork) -> Self {
+        Self(EndAction::Later(work))
     }
 }
 
 impl<T: Target> EndedBio<'_, T> {
     /// Completes the bio with its status (`DM_ENDIO_DONE`).
     pub fn done(self) -> Ended {
-        Ended(bindings::DM_RUST_ENDIO_DONE)
+        Ended(EndAction::Done)
     }
 
     /// Has the bio mapped again after the device was suspended and resumed (`DM_ENDIO_REQUEUE`).
     pub fn requeue(self) -> Ended {
-        Ended(bindings::DM_RUST_ENDIO_REQUEUE)
+        Ended(EndAction::Requeue)
     }
 }

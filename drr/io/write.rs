@@ -34,7 +34,7 @@ use dm::{
     drr::hold_point::HoldPoint,
     io::block_lock::BlockRange,
     io::full_block::{most_sectors, FullBlockWrite},
-    io::in_flight::Since,
+    jiffies::Since,
     pagecache::folio::{PAGE_SECTORS, PAGE_SHIFT},
     trace,
 };

@@ -303,12 +303,11 @@ unsafe extern "C" fn ended<T: Target>(own: *mut bio) {
         Some(queue) => {
             let errand = KBox::into_raw(errand);
             // SAFETY: The box lives until `done_later` takes it back, and so does the target, whose
-            // queue this is. All of them may be gone when `done_later` has run, even before this
-            // returns: the kernel frees a workqueue after a grace period, and queues work under
-            // RCU.
+            // queue this is.
             unsafe {
                 let work = Opaque::cast_into(&raw const (*errand).work);
-                queue((*errand).target.as_ref()).queue(work, done_later::<T>);
+                let pending = queue((*errand).target.as_ref()).prepare(work, done_later::<T>);
+                pending.queue();
             }
         }
         None => finish(errand),

@@ -39,13 +39,15 @@ use kernel::{
 use crate::{
     block::bio::{Bio, Mapped},
     drr::rule::Rule,
-    io::in_flight::{BioLink, Follow, InFlightList},
+    io::parked::{BioLink, Follow, InFlightList},
     sync::index::hash,
 };
 
+/// The bit of a cell's state that says that one of its blocks is locked exclusively; the bits below
+/// count the sharers.
 const EXCLUSIVE: u32 = 1 << 31;
 
-/// Number of names of a block.
+/// Number of names of a block: one by which a device is known, and one that several devices share.
 const NAMES: usize = 2;
 
 static CELL: &CStr = c"dm_block";

@@ -12,17 +12,11 @@
 //! patience of its follower, or if the device of either is being suspended, the follower continues
 //! before the leader has ended.
 //!
-//! Bios can also be parked for other reasons, and continue in the same way
-//! ([`crate::io::block_lock`]).
-//!
 //! Lock order: the lock of a bucket is taken with interrupts off and is a leaf.
-//!
-//! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
 use core::{cell::UnsafeCell, marker::PhantomData, ptr, ptr::NonNull};
 
 use kernel::{
-    bindings::{bio, work_struct},
     error::from_err_ptr,
     ffi::c_void,
     prelude::*,
@@ -37,9 +31,11 @@ use kernel::{
 use crate::{
     bindings,
     block::bio::{Bio, EndedBio, Mapped},
+    io::end_later::EndWork,
+    io::parked::{go_on, BioLink, BioState, Follow, InFlightList, Kind, Wake},
+    jiffies::Since,
     sync::index::{hash, slot},
-    sync::work_queue::WorkQueue,
-    target::{per_bio, Ended, PerBioExtension, Sealed, Target},
+    target::{per_bio, PerBioExtension, Sealed},
 };
 
 /// Age in milliseconds from which a read in flight can't be followed any more: longer than any
@@ -48,31 +44,6 @@ pub const LATE_MS: u32 = 1000;
 /// Interval in milliseconds at which followers are checked for having waited too long: a fraction
 /// of the shortest wait that is worth while beside a disk's request.
 const TICK_MS: u32 = 25;
-
-/// Why a parked bio continues.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wake {
-    /// The read that the bio followed has ended successfully.
-    Landed,
-    /// The read that the bio followed takes too long.
-    Late,
-    /// The read that the bio followed has failed, or must not be waited for any more.
-    Left,
-    /// The bio was deferred, and the reason for that is gone.
-    Deferred,
-}
-
-/// A target whose bios can be parked.
-pub trait Follow: Target<InFlight = InFlightBio> {
-    /// Continues with a bio that was parked, and returns what is to be done with it. Process
-    /// context.
-    fn resume_bio<'a>(&'a self, bio: Bio<'a, Self>, why: Wake) -> Mapped;
-
-    /// Returns the workqueue in which the target's parked bios continue. Its work may wait for
-    /// devices below the target, so nothing that is independent of these should have to wait for
-    /// the queue.
-    fn queue(&self) -> &WorkQueue;
-}
 
 /// A range of pages of some content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,25 +61,6 @@ impl PageRange {
         // RANGE: Both number pages of one block, and are small.
         self.first + self.count
     }
-}
-
-/// The role of a leading or parked bio.
-enum Kind {
-    /// The bio leads. Its link is in the list of a bucket.
-    Leader {
-        range: PageRange,
-        since: Since,
-        followers: InFlightList,
-    },
-    /// The bio follows. Its link is in the list of its leader, or in none when it continues.
-    Follower {
-        why: Wake,
-        /// The bio waits from `since` on for at most `patience` jiffies.
-        since: Since,
-        patience: u64,
-    },
-    /// The bio is deferred. Its link is in a list of another module.
-    Deferred,
 }
 
 /// Where the link of a leader is.
@@ -130,11 +82,12 @@ struct Lead {
 /// The followers of a leader that has ended continue when [`EndedBio::wake_followers`] is called,
 /// or when this value is dropped.
 pub struct InFlightBio {
-    link: Opaque<BioLink>,
+    /// Opaque, as other tasks write to the link of a bio that leads or is parked.
+    pub(super) link: Opaque<BioLink>,
     /// Present if the bio leads. Then `link` is in a bucket of the table.
     lead: Option<Lead>,
-    end: Opaque<EndWork>,
-    has_ended: bool,
+    pub(super) end: Opaque<EndWork>,
+    pub(super) has_ended: bool,
 }
 
 // SAFETY: The link belongs to the bio, which may be handled by any task.
@@ -163,19 +116,28 @@ impl PerBioExtension for InFlightBio {
 
 impl InFlightBio {
     /// If the bio leads, removes it from the table and lets its followers continue. Any context.
-    fn wake_followers(&mut self, ok: bool) {
-        if let Some(lead) = self.lead.take() {
-            let link = NonNull::from(&self.link).cast();
-            // SAFETY: The link is in the bucket, and part of a bio that is not completed yet.
-            // Called once, as `lead` was taken.
-            unsafe { (lead.land)(&lead, link, ok) };
+    ///
+    /// # Safety
+    ///
+    /// `this` belongs to a bio that is not completed yet and is the caller's.
+    unsafe fn wake_followers(this: *mut Self, ok: bool) {
+        // SAFETY: By the safety requirements. Other CPUs use only the link.
+        let lead = unsafe { (*this).lead.take() };
+        if let Some(lead) = lead {
+            // SAFETY: As above. The link is in the bucket, and part of a bio that is not completed
+            // yet. Called once, as `lead` was taken.
+            unsafe {
+                let link = Opaque::cast_into(&raw const (*this).link);
+                (lead.land)(&lead, NonNull::new_unchecked(link), ok);
+            }
         }
     }
 }
 
 impl Drop for InFlightBio {
     fn drop(&mut self) {
-        self.wake_followers(false);
+        // SAFETY: The bio is about to be completed, or given back, by us.
+        unsafe { Self::wake_followers(self, false) };
     }
 }
 
@@ -183,151 +145,10 @@ impl<T: Follow> EndedBio<'_, T> {
     /// If the bio leads, removes it from the table and lets its followers continue. To be called
     /// when what the leader leaves for them can be found. Any context.
     pub fn wake_followers(&mut self) {
-        // SAFETY: Initialised in `map`, and only used by the owner of the bio. Other CPUs use only
-        // the link, which is opaque.
-        let in_flight = unsafe { &mut (*per_bio::<T>(self.as_ptr())).in_flight };
-        in_flight.wake_followers(self.ok());
-    }
-}
-
-/// A target that may defer the completion of its bios.
-pub trait EndIoLater: Target<InFlight = InFlightBio> {
-    /// Does what [`Target::end_io`] has deferred. The bio completes when this function has
-    /// returned. Called in the context of the queue.
-    fn end_io_later(&self, bio: &mut EndedBio<'_, Self>);
-}
-
-/// The work that completes a bio later.
-#[repr(C)]
-struct EndWork {
-    // First, so that the address of this field is that of the structure.
-    work: Opaque<work_struct>,
-    bio: NonNull<bio>,
-    target: NonNull<c_void>,
-    ok: bool,
-}
-
-impl<T: EndIoLater> EndedBio<'_, T> {
-    /// Has `queue` call [`EndIoLater::end_io_later`] and then complete the bio.
-    pub fn end_later(self, target: &T, queue: &WorkQueue) -> Ended {
-        // SAFETY: A bio ends once, so the work is in no queue. The work is part of the bio's
-        // private data, and so is valid until the bio completes. Dropping a queue waits for its
-        // work.
+        // SAFETY: Initialised in `map`, and not dropped before the bio completes.
         unsafe {
-            let bio = NonNull::new_unchecked(self.as_ptr());
-            let end = Opaque::cast_into(&raw const (*per_bio::<T>(bio.as_ptr())).in_flight.end);
-            (&raw mut (*end).bio).write(bio);
-            (&raw mut (*end).target).write(NonNull::from(target).cast());
-            (&raw mut (*end).ok).write(self.ok());
-            queue.queue(Opaque::cast_into(&raw const (*end).work), end_later::<T>);
-        }
-        Ended::incomplete()
-    }
-}
-
-/// # Safety
-///
-/// Called by a workqueue, with work that [`EndedBio::end_later`] has queued.
-unsafe extern "C" fn end_later<T: EndIoLater>(work: *mut work_struct) {
-    let end = work.cast::<EndWork>();
-    // SAFETY: `EndedBio::end_later` has initialised the fields. The bio is ours until it completes,
-    // and keeps its target alive.
-    unsafe {
-        let bio = (*end).bio;
-        let mut ended = EndedBio::from_raw(bio, (*end).ok);
-        (*end).target.cast::<T>().as_ref().end_io_later(&mut ended);
-        (*per_bio::<T>(bio.as_ptr())).in_flight.has_ended = true;
-        kernel::bindings::bio_endio(bio.as_ptr());
-    }
-}
-
-/// The link of a bio that leads or is parked.
-#[repr(C)]
-pub(crate) struct BioLink {
-    // First, so that the address of this field is that of the structure.
-    work: Opaque<work_struct>,
-    bio: NonNull<bio>,
-    begin: u64,
-    target: NonNull<c_void>,
-    /// The next link in the same list.
-    next: *mut BioLink,
-    /// [`InFlight::go_on`] for the type of the target.
-    go_on: unsafe fn(NonNull<BioLink>),
-    kind: Kind,
-}
-
-/// A list of links. A link is in one list at most.
-///
-/// # Invariants
-///
-/// All links are those of bios in flight, and only the owner of the list accesses them.
-pub(crate) struct InFlightList(*mut BioLink);
-
-// SAFETY: By the type invariant the bios belong to the list, and bios may be handled by any task.
-unsafe impl Send for InFlightList {}
-
-impl InFlightList {
-    pub(crate) const EMPTY: Self = Self(ptr::null_mut());
-
-    /// Adds `link` at the head of the list.
-    ///
-    /// # Safety
-    ///
-    /// `link` is in no list and is the caller's, and its bio stays in flight until it is removed.
-    pub(crate) unsafe fn push(&mut self, link: NonNull<BioLink>) {
-        // INVARIANT: By the safety requirements.
-        // SAFETY: The link is the caller's.
-        unsafe { (*link.as_ptr()).next = self.0 };
-        self.0 = link.as_ptr();
-    }
-
-    /// Removes and returns the first link.
-    pub(crate) fn pop(&mut self) -> Option<NonNull<BioLink>> {
-        let first = NonNull::new(self.0)?;
-        // SAFETY: By the type invariant.
-        self.0 = unsafe { first.as_ref().next };
-        Some(first)
-    }
-
-    /// Removes all links and returns them.
-    pub(crate) fn take(&mut self) -> Self {
-        core::mem::replace(self, Self::EMPTY)
-    }
-
-    /// Lets all deferred bios of the list continue, each in a worker of its target. Any context.
-    pub(crate) fn go_on(mut self) {
-        while let Some(link) = self.pop() {
-            // SAFETY: The link was removed from the list, so it is ours. It is not used after the
-            // call.
-            unsafe { (link.as_ref().go_on)(link) };
-        }
-    }
-
-    /// Removes the links for which `goes` returns true, and returns them.
-    fn take_if(&mut self, mut goes: impl FnMut(&mut BioLink) -> bool) -> Self {
-        let (mut stay, mut gone) = (Self::EMPTY, Self::EMPTY);
-        while let Some(mut link) = self.pop() {
-            // SAFETY: By the type invariant the link was ours, and it is in no list now.
-            unsafe {
-                let list = if goes(link.as_mut()) {
-                    &mut gone
-                } else {
-                    &mut stay
-                };
-                list.push(link);
-            }
-        }
-        *self = stay;
-        gone
-    }
-
-    /// Calls `visit` with each link.
-    fn for_each(&mut self, mut visit: impl FnMut(&mut BioLink)) {
-        let mut next = self.0;
-        // SAFETY: By the type invariant.
-        while let Some(link) = unsafe { next.as_mut() } {
-            visit(link);
-            next = link.next;
+            let in_flight = &raw mut (*per_bio::<T>(self.as_ptr())).in_flight;
+            InFlightBio::wake_followers(in_flight, self.ok());
         }
     }
 }
@@ -408,10 +229,10 @@ impl<T: Follow> InFlight<T> {
         let now = Since::now();
         let mut found: Option<NonNull<BioLink>> = None;
         let mut limit = range.count;
-        leaders.for_each(|link| {
+        leaders.for_each(|link, state| {
             let Kind::Leader {
                 range: its, since, ..
-            } = &link.kind
+            } = &state.kind
             else {
                 return;
             };
@@ -421,7 +242,7 @@ impl<T: Follow> InFlight<T> {
             if (its.first..its.end()).contains(&range.first) {
                 // RANGE: `range` begins within `its`.
                 limit = range.count.min(its.end() - range.first);
-                found = Some(NonNull::from(link));
+                found = Some(link);
             } else if its.first > range.first {
                 // RANGE: `range` begins before `its`.
                 limit = limit.min(its.first - range.first);
@@ -445,47 +266,32 @@ impl<T: Follow> InFlight<T> {
         }
     }
 
-    /// Lets a bio continue in a worker of its target. Any context.
-    ///
-    /// # Safety
-    ///
-    /// The link is in no list and is the caller's; the target is a `T`.
-    unsafe fn go_on(link: NonNull<BioLink>) {
-        // SAFETY: By the safety requirements the link is ours. It lives until `resumed` has
-        // finished with the bio, and so does the target.
-        unsafe {
-            let queue = link.as_ref().target.cast::<T>().as_ref().queue();
-            let work = Opaque::cast_into(&raw const (*link.as_ptr()).work);
-            queue.queue(work, Self::resumed);
-        };
-    }
-
     /// Lets followers continue that were removed from their leaders.
     fn wake(&self, mut followers: InFlightList, why: Wake) {
-        while let Some(mut link) = followers.pop() {
+        while let Some(link) = followers.pop() {
             self.parked.add(1u32.wrapping_neg(), Relaxed);
             // SAFETY: The link was removed from its list, so it is ours.
             unsafe {
-                if let Kind::Follower { why: its, .. } = &mut link.as_mut().kind {
+                if let Kind::Follower { why: its, .. } = &mut (*link.as_ptr()).state.kind {
                     *its = why;
                 }
-                Self::go_on(link);
+                go_on::<T>(link);
             }
         }
     }
 
     /// Removes the followers for which `goes` returns true from all leaders, and lets them
     /// continue. The arguments of `goes` are the target of the leader, and the follower.
-    fn part_ways(&self, why: Wake, goes: impl Fn(NonNull<c_void>, &BioLink) -> bool) {
+    fn part_ways(&self, why: Wake, goes: impl Fn(NonNull<c_void>, &BioState) -> bool) {
         for bucket in &self.buckets.locks {
             let mut gone = InFlightList::EMPTY;
             let mut leaders = bucket.lock();
-            leaders.for_each(|link| {
-                let target = link.target;
-                let Kind::Leader { followers, .. } = &mut link.kind else {
+            leaders.for_each(|_, state| {
+                let target = state.target;
+                let Kind::Leader { followers, .. } = &mut state.kind else {
                     return;
                 };
-                let mut some = followers.take_if(|follower| goes(target, follower));
+                let mut some = followers.take_if(|_, follower| goes(target, follower));
                 while let Some(follower) = some.pop() {
                     // SAFETY: The link was removed from its list, so it is ours.
                     unsafe { gone.push(follower) };
@@ -525,23 +331,6 @@ impl<T: Follow> InFlight<T> {
         this.parked.load(Relaxed) != 0
     }
 
-    /// # Safety
-    ///
-    /// Called by a workqueue for a link that was passed to [`Self::go_on`].
-    unsafe extern "C" fn resumed(work: *mut work_struct) {
-        let link = work.cast::<BioLink>();
-        // SAFETY: The link is ours, and its target lives as long as the bio is in flight.
-        unsafe {
-            let why = match (*link).kind {
-                Kind::Follower { why, .. } => why,
-                Kind::Leader { .. } | Kind::Deferred => Wake::Deferred,
-            };
-            let bio = Bio::from_raw((*link).bio, (*link).begin, false);
-            let mapped = (*link).target.cast::<T>().as_ref().resume_bio(bio, why);
-            mapped.carry_out();
-        }
-    }
-
     /// Removes a leader that has ended, and lets its followers continue. Any context.
     ///
     /// # Safety
@@ -553,14 +342,14 @@ impl<T: Follow> InFlight<T> {
         // type.
         let this = unsafe { lead.table.cast::<Self>().as_ref() };
         let mut leaders = this.bucket(lead.content).lock();
-        let mut gone = leaders.take_if(|other| ptr::eq(other, link.as_ptr()));
         let mut followers = InFlightList::EMPTY;
-        if let Some(mut link) = gone.pop() {
-            // SAFETY: The link was removed from the list, so it is ours.
-            if let Kind::Leader { followers: its, .. } = unsafe { &mut link.as_mut().kind } {
+        let _ = leaders.take_if(|other, state| {
+            let lands = other == link;
+            if let (true, Kind::Leader { followers: its, .. }) = (lands, &mut state.kind) {
                 followers = its.take();
             }
-        }
+            lands
+        });
         drop(leaders);
         this.wake(followers, if ok { Wake::Landed } else { Wake::Left });
     }
@@ -574,34 +363,6 @@ impl<T: Follow> Drop for InFlight<T> {
             // end.
             unsafe { bindings::dm_rust_ticker_free(raw) };
         }
-    }
-}
-
-/// A moment, in jiffies.
-#[derive(Clone, Copy)]
-pub struct Since(u64);
-
-impl Since {
-    /// Returns the current moment.
-    pub fn now() -> Self {
-        // SAFETY: Only reads the jiffies.
-        Self(unsafe { bindings::dm_rust_jiffies() })
-    }
-
-    /// Returns the jiffies from this moment to `now`; 0 if `now` is earlier.
-    pub fn elapsed(self, now: Self) -> u64 {
-        now.0.saturating_sub(self.0)
-    }
-
-    /// Returns whether `now` is more than `ms` milliseconds later.
-    pub fn over(self, now: Self, ms: u32) -> bool {
-        // CAST: An `unsigned long` fits.
-        self.elapsed(now) > kernel::time::msecs_to_jiffies(ms) as u64
-    }
-
-    /// Returns the jiffies since boot (`get_jiffies_64()`).
-    pub fn jiffies(self) -> u64 {
-        self.0
     }
 }
 
@@ -635,12 +396,12 @@ impl<T: Follow> Occupied<'_, T> {
     pub fn target(&self) -> &T {
         // SAFETY: By the type invariant the leader is in the table, from which it is removed before
         // it completes. So its target is alive, and it is a `T` as the leader is in this table.
-        unsafe { self.leader.as_ref().target.cast::<T>().as_ref() }
+        unsafe { (*self.leader.as_ptr()).state.target.cast::<T>().as_ref() }
     }
 
     /// Parks `bio` until the read has ended, or for `patience` jiffies. `bio` must not be longer
     /// than [`Self::pages`].
-    pub fn follow(mut self, bio: Bio<'_, T>, target: &T, patience: u64) -> Mapped {
+    pub fn follow(self, bio: Bio<'_, T>, target: &T, patience: u64) -> Mapped {
         let table = self.table;
         // SAFETY: We own the bio, and the leader is in the bucket, which is locked.
         unsafe {
@@ -650,7 +411,7 @@ impl<T: Follow> Occupied<'_, T> {
                 patience,
             };
             let link = BioLink::begin(&bio, target, kind);
-            if let Kind::Leader { followers, .. } = &mut self.leader.as_mut().kind {
+            if let Kind::Leader { followers, .. } = &mut (*self.leader.as_ptr()).state.kind {
                 followers.push(link);
             }
         }
@@ -701,41 +462,6 @@ impl<T: Follow> Vacant<'_, T> {
             let link = BioLink::begin(bio, target, kind);
             self.leaders.push(link);
             (*per_bio::<T>(bio.as_ptr())).in_flight.lead = Some(lead);
-        }
-    }
-}
-
-impl BioLink {
-    /// Initialises the link of `bio`, which is to be deferred.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Self::begin`].
-    pub(crate) unsafe fn deferred<T: Follow>(bio: &Bio<'_, T>, target: &T) -> NonNull<Self> {
-        // SAFETY: By the safety requirements.
-        unsafe { Self::begin(bio, target, Kind::Deferred) }
-    }
-
-    /// Initialises the link of `bio`.
-    ///
-    /// # Safety
-    ///
-    /// The caller owns the bio, which stays in flight together with its target until the link is
-    /// not used any more.
-    unsafe fn begin<T: Follow>(bio: &Bio<'_, T>, target: &T, kind: Kind) -> NonNull<Self> {
-        // SAFETY: By the safety requirements.
-        unsafe {
-            let link = Opaque::cast_into(&raw const (*per_bio::<T>(bio.as_ptr())).in_flight.link);
-            link.write(Self {
-                work: Opaque::uninit(),
-                bio: NonNull::new_unchecked(bio.as_ptr()),
-                begin: bio.begin(),
-                target: NonNull::from(target).cast(),
-                next: ptr::null_mut(),
-                go_on: InFlight::<T>::go_on,
-                kind,
-            });
-            NonNull::new_unchecked(link)
         }
     }
 }

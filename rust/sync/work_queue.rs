@@ -52,18 +52,40 @@ impl WorkQueue {
         NonNull::new(queue).map(Self).ok_or(ENOMEM)
     }
 
-    /// Queues `work`, which calls `run`. Any context.
-    ///
-    /// # Safety
-    ///
-    /// `work` is in no queue, and stays valid until `run` is called, which owns it from then on.
-    pub(crate) unsafe fn queue(
+    /// Returns `work`, which calls `run`, to be queued by [`PendingWork::queue`].
+    pub(crate) fn prepare(
         &self,
         work: *mut work_struct,
         run: unsafe extern "C" fn(*mut work_struct),
-    ) {
-        // SAFETY: By the safety requirements, and the type invariant.
-        unsafe { bindings::dm_rust_queue_work(self.0.as_ptr(), work, Some(run)) };
+    ) -> PendingWork {
+        PendingWork {
+            queue: self.0,
+            work,
+            run,
+        }
+    }
+}
+
+/// Work that is about to be queued.
+///
+/// Borrows neither the queue nor its owner: `run` may destroy both before the function that queues
+/// the work has returned. The kernel queues work under RCU, and frees a queue after a grace period.
+pub(crate) struct PendingWork {
+    queue: NonNull<workqueue_struct>,
+    work: *mut work_struct,
+    run: unsafe extern "C" fn(*mut work_struct),
+}
+
+impl PendingWork {
+    /// Queues the work. Any context.
+    ///
+    /// # Safety
+    ///
+    /// The queue exists. The work is in no queue, and stays valid until `run` is called, which owns
+    /// it from then on.
+    pub(crate) unsafe fn queue(self) {
+        // SAFETY: By the safety requirements.
+        unsafe { bindings::dm_rust_queue_work(self.queue.as_ptr(), self.work, Some(self.run)) };
     }
 }
 

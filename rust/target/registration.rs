@@ -19,7 +19,8 @@ use crate::{
     block::bio::{Bio, EndedBio},
     target::status_buffer::StatusBuffer,
     target::{
-        per_bio, per_bio_bytes, Constructor, Limits, PerBio, PerBioExtension, StatusType, Target,
+        per_bio, per_bio_bytes, Constructor, EndAction, Limits, PerBio, PerBioExtension,
+        StatusType, Target,
     },
 };
 
@@ -249,14 +250,24 @@ impl<T: Target> Callbacks<T> {
             // SAFETY: Device-mapper passes a constructed target.
             unsafe { Self::target(ti) }.end_io(bio).0
         } else {
-            bindings::DM_RUST_ENDIO_DONE
+            EndAction::Done
         };
-        if ended != bindings::DM_RUST_ENDIO_INCOMPLETE {
-            // SAFETY: Initialised in `map`, and not used after this.
-            unsafe { slot.drop_in_place() };
-        }
+        let code = match ended {
+            EndAction::Later(work) => {
+                // SAFETY: A bio ends once, so the work is in no queue. The work is part of the
+                // bio's private data, and so is valid until the bio completes. The target and its
+                // queues live until then.
+                unsafe { work.queue() };
+                // CAST: The codes are small numbers.
+                return bindings::DM_RUST_ENDIO_INCOMPLETE as c_int;
+            }
+            EndAction::Done => bindings::DM_RUST_ENDIO_DONE,
+            EndAction::Requeue => bindings::DM_RUST_ENDIO_REQUEUE,
+        };
+        // SAFETY: Initialised in `map`, and not used after this.
+        unsafe { slot.drop_in_place() };
         // CAST: The codes are small numbers.
-        ended as c_int
+        code as c_int
     }
 
     /// # Safety

@@ -44,6 +44,12 @@ pub(crate) unsafe fn dm_submit_bio_remap(bio: *mut bio, _own: *mut bio) {
     unsafe { &*bio }.sent.fetch_add(1, Relaxed);
 }
 
+/// The models complete a bio at once.
+pub(crate) unsafe fn dm_rust_bio_hold(_bio: *mut bio) {}
+
+/// As above.
+pub(crate) unsafe fn dm_rust_bio_release(_bio: *mut bio) {}
+
 /// A page is named by its address.
 pub(crate) unsafe fn dm_rust_page_address(page: *mut page) -> *mut c_void {
     page.cast()

@@ -22,8 +22,12 @@ pub mod block {
 pub mod io {
     #[cfg_attr(not(all(test, loom)), allow(dead_code))]
     pub mod block_lock;
+    #[allow(dead_code)]
+    pub mod end_later;
     #[cfg_attr(not(all(test, loom)), allow(dead_code))]
     pub mod in_flight;
+    #[cfg_attr(not(all(test, loom)), allow(dead_code))]
+    pub mod parked;
 }
 
 /// What the module is built from, and stand-ins: `folio` and `page_store`.
@@ -57,6 +61,9 @@ pub mod sync {
     pub mod work_queue;
 }
 
+#[path = "../../../../rust/jiffies.rs"]
+#[cfg_attr(not(all(test, loom)), allow(dead_code))]
+pub mod jiffies;
 #[path = "../../../../rust/random.rs"]
 pub mod random;
 #[path = "../../../../rust/sched.rs"]

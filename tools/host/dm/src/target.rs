@@ -8,6 +8,7 @@ pub mod thin;
 #[path = "../../../../rust/target/thin_event.rs"]
 pub mod thin_event;
 
+use crate::sync::work_queue::PendingWork;
 use kernel::bindings::bio;
 
 /// A device-mapper target.
@@ -37,7 +38,7 @@ pub trait PerBioExtension: Default + Sealed {
 pub struct Ended;
 
 impl Ended {
-    pub(crate) fn incomplete() -> Self {
+    pub(crate) fn later(_work: PendingWork) -> Self {
         Self
     }
 }

@@ -20,7 +20,8 @@ use crate::{
     bindings::{self, JIFFIES},
     block::bio::{Bio, EndedBio, Mapped},
     io::block_lock::{BlockLocks, BlockRange},
-    io::in_flight::{Entry, Follow, InFlight, InFlightBio, PageRange, Wake, LATE_MS},
+    io::in_flight::{Entry, InFlight, InFlightBio, PageRange, LATE_MS},
+    io::parked::{Follow, Wake},
     sync::work_queue::WorkQueue,
     target::{PerBio, Target},
 };
