@@ -39,13 +39,15 @@ use crate::access::{
     table::{AccessTable, PageDonor},
 };
 
-/// Most pages that may be dropped from a group until reclaim takes the next one: 64 MiB.
+/// Most pages that may be dropped from a group until reclaim takes the next one: 64 MiB, so that a
+/// group doesn't lose at once what has added up over hours.
 const MOST_DUE: u32 = 1 << 14;
 /// Entries for groups, by their hash. Few groups are at their limit at the same time; of two with
 /// the same entry one gives up its turn.
 const GROUPS: usize = 64;
 
-/// Milliseconds between two parts of a walk.
+/// Milliseconds between two parts of a walk: with 64 GiB of memory a walk has about a hundred parts,
+/// and takes two seconds.
 pub(crate) const EVERY_MS: u32 = 20;
 /// Buckets of the table in a part of a walk: a part is to be short beside the pause after it.
 const BUCKETS: usize = 4096;
@@ -55,8 +57,8 @@ const BATCH: usize = 32;
 /// Copies of an extent that are looked at: as many as the directory knows of a page.
 const COPIES: usize = 16;
 
-/// Pages that reclaim must take before a walk begins: at first, and after many walks that dropped
-/// nothing.
+/// Pages that reclaim must take before a walk begins: at first what reclaim isolates at once
+/// (`SWAP_CLUSTER_MAX`), and after many walks that dropped nothing 256 MiB.
 const PATIENCE: [u32; 2] = [32, 1 << 16];
 
 /// The number of pages that may be dropped from a group.

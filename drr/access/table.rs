@@ -40,7 +40,8 @@ pub(crate) struct AccessTable {
     directory: Directory<BlockExtent, Arc<TargetRegistry>>,
 }
 
-/// The part of the machine's memory that records may take, as a divisor.
+/// The part of the machine's memory that records may take, as a divisor: 64 bytes for each page, so
+/// all of the memory can be on record unless most pages are the only ones of their extents.
 ///
 /// A page's records take 288 bytes if the page is the only one of its extent, and 18 bytes if all
 /// pages of the extent are recorded.

@@ -24,26 +24,33 @@ use kernel::{
 const MOST_MS: u32 = 1000;
 /// A wait that is always allowed, in milliseconds: single reads take longer than others.
 const LIMIT_MS: u32 = 250;
-/// Waits with a mean of up to this, in milliseconds, don't count as slow.
+/// Waits with a mean of up to this, in milliseconds, don't count as slow: a busy hard disk takes as
+/// long for a read.
 const LEAST_MS: u32 = 20;
 /// Mean of fewer than [`WAITS`] waits, in milliseconds, above which a target probes that doesn't
-/// know the time of its own reads.
+/// know the time of its own reads: several times what a busy hard disk takes.
 const LONG_MS: u32 = 100;
-/// How many times as long as own reads another target's reads may take.
+/// How many times as long as own reads another target's reads may take: reads of one disk differ by
+/// less on average.
 const TIMES: u64 = 4;
-/// How long the time of own reads is known after the last of them, in milliseconds.
+/// How long the time of own reads is known after the last of them, in milliseconds: the load of a
+/// disk changes within seconds.
 const KNOWN_MS: u32 = 10_000;
-/// A whole-block write that takes longer than this, in milliseconds, is the last for a while.
+/// A whole-block write that takes longer than this, in milliseconds, is the last for a while: it is
+/// one request, for which a healthy disk takes less even with a queue.
 const WHOLE_MS: u32 = 500;
 /// Whole-block writes before a write of a part measures how long parts take: many, as each
 /// measurement costs a copy in dm-thin.
 const WHOLE_WRITES: u32 = 16;
-/// Waits for the same target's reads before a read probes; [`LONG_MS`] is the exception.
+/// Waits for the same target's reads before a read probes, as fewer may be slow by chance;
+/// [`LONG_MS`] is the exception.
 pub(crate) const WAITS: u32 = 3;
-/// log2 of the part that each read takes off the longest time: 1/16.
+/// log2 of the part that each read takes off the longest time: 1/16, so that a dozen faster reads
+/// halve it.
 const DECAY: u32 = 4;
 /// The shortest and the longest restraint, in milliseconds; a restraint that soon follows another
-/// is four times as long.
+/// is four times as long. A second is long beside the read or write that is measured at its end,
+/// and a limit that an administrator lifts is noticed after a minute.
 const RESTRAINT_MS: [u32; 2] = [1000, 64_000];
 
 fn jiffies(ms: u32) -> u64 {

@@ -19,7 +19,7 @@ use dm::sync::index::{Index, Keyed};
 
 use crate::{access::name::Block, layers::id::Serial};
 
-/// Layers of a block that are told apart.
+/// Layers of a block that are told apart: with these an entry takes 128 bytes.
 const LAYERS: usize = 8;
 
 /// A block that was read.
@@ -70,7 +70,7 @@ impl HotBlock {
 
 /// log2 of the number of buckets, which is a quarter of [`MOST`].
 const BITS: u32 = 16;
-/// Most blocks that are counted: 128 bytes each, 32 MiB in all.
+/// Most blocks that are counted: 16 GiB with blocks of 64 KiB, for 128 bytes each, 32 MiB in all.
 const MOST: u64 = 4 << BITS;
 /// Classes of numbers of reads: 1, 2-3, 4-7 ..., one for each bit of a `u32`.
 const CLASSES: usize = 32;

@@ -20,13 +20,15 @@ use crate::{
     layers::layer_counters::LayerCounters,
 };
 
-/// Pages with this many copies or more are counted together.
+/// Pages with this many copies or more are counted together: the table knows no more of most pages.
 const MOST_COPIES: usize = 16;
 
-/// Layers that are told apart, except for a few if their rows are taken (`LayerCounters::of()`).
+/// Layers that are told apart, except for a few if their rows are taken (`LayerCounters::of()`):
+/// more than a machine has containers.
 const LAYERS: usize = 4096;
 
-/// Lines of an answer, about; the answer says where the next one begins.
+/// Lines of an answer, about, so that it takes a few hundred KiB; the answer says where the next one
+/// begins.
 const LINES: u32 = 4096;
 
 /// Counters of cached pages, by number of copies and by layer.

@@ -50,10 +50,13 @@ mod test_build {
         time::{delay, Delta},
     };
 
-    /// How long a thread is held if the test does not release it, in milliseconds.
+    /// How long a thread is held if the test does not release it, in milliseconds: a test that fails
+    /// must not leave it held for ever.
     const PATIENCE_MS: u32 = 15_000;
 
+    /// No point is armed; points are numbered from 1 on.
     const NONE: u32 = 0;
+    /// The bit that says that a thread is held, above the numbers of points.
     const HELD: u32 = 1 << 31;
 
     /// [`NONE`], or the number of the armed point, with [`HELD`] once a thread is held there.

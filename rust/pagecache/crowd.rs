@@ -7,8 +7,8 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 
 use crate::{pagecache::folio::MappingId, sync::index::hash};
 
-/// Most extents of one name that are known at the same time, approximately. Bounded, as a search
-/// for the name walks all of them.
+/// Most extents of one name that are known at the same time, approximately: as many as if each of
+/// its 16 pages had [`MOST_ALIKE`] of its own. Bounded, as a search for the name walks all of them.
 pub(super) const MOST_EXTENTS: u32 = 256;
 /// Most extents of one name that have the same pages. Bounded, as thousands of page caches may hold
 /// the pages, and a search walks all extents.
@@ -20,8 +20,9 @@ pub(super) const MOST_ALIKE: u32 = 16;
 /// Once [`MOST_ALIKE`] extents are known, one in this many later ones replaces another. So half of
 /// [`MOST_ALIKE`] are a sample of the last 64.
 const LATER_ONE_IN: u64 = 8;
-/// Most extents of one name and one holder that have the same pages: a file system may have any
-/// number of files that share their blocks, and must not displace other holders.
+/// Most extents of one name and one holder that have the same pages, a quarter of [`MOST_ALIKE`]: a
+/// file system may have any number of files that share their blocks, and must not displace other
+/// holders.
 const MOST_OF_A_HOLDER: u32 = 4;
 
 /// Numbers of extents of a name: all, those with the same pages, and those of one holder among the

@@ -14,6 +14,7 @@ use kernel::sync::atomic::{Atomic, Full, Relaxed};
 /// Number of pages in an extent: dm-thin's smallest block, 64 KiB, with pages of 4 KiB.
 pub const PAGES: u32 = 16;
 
+/// The bit that says that the extent is dead, away from those of the pages.
 const DEAD: u64 = 1 << 63;
 
 /// The set of known pages of an extent.

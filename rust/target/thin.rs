@@ -241,7 +241,7 @@ pub struct ThinDevice {
 }
 
 /// The pause between attempts to open a suspended thin device, and the number of further attempts:
-/// two seconds in total.
+/// two seconds in total, as a pool suspends its thin devices only for a moment when it grows.
 const PATIENCE: (Delta, u32) = (Delta::from_millis(20), 100);
 
 impl ThinDevice {
