@@ -44,11 +44,17 @@ pub(crate) unsafe fn dm_submit_bio_remap(bio: *mut bio, _own: *mut bio) {
     unsafe { &*bio }.sent.fetch_add(1, Relaxed);
 }
 
-/// The models complete a bio at once.
-pub(crate) unsafe fn dm_rust_bio_hold(_bio: *mut bio) {}
+/// As in the module.
+pub(crate) unsafe fn dm_rust_bio_hold(bio: *mut bio) {
+    // SAFETY: It is the caller's.
+    unsafe { &*bio }.holds.fetch_add(1, Relaxed);
+}
 
-/// As above.
-pub(crate) unsafe fn dm_rust_bio_release(_bio: *mut bio) {}
+/// As in the module.
+pub(crate) unsafe fn dm_rust_bio_release(bio: *mut bio) {
+    // SAFETY: The caller's promise.
+    unsafe { kernel::bindings::bio_endio(bio) };
+}
 
 /// A page is named by its address.
 pub(crate) unsafe fn dm_rust_page_address(page: *mut page) -> *mut c_void {

@@ -163,10 +163,15 @@ pub mod bindings {
     ///
     /// The bio is the caller's.
     pub unsafe fn bio_endio(bio: *mut bio) {
+        use core::sync::atomic::Ordering::Relaxed;
+
         // SAFETY: By the safety requirements.
-        unsafe { &*bio }
-            .completed
-            .fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+        let bio = unsafe { &*bio };
+        if bio.holds.load(Relaxed) == 0 {
+            bio.completed.fetch_add(1, Relaxed);
+        } else {
+            bio.holds.fetch_sub(1, Relaxed);
+        }
     }
 
     /// Work for a worker.
@@ -185,6 +190,8 @@ pub mod bindings {
         pub sent: AtomicUsize,
         /// How often it was completed.
         pub completed: AtomicUsize,
+        /// How often it has to be ended before it completes the next time it is ended.
+        pub holds: AtomicUsize,
     }
 
     /// Random numbers can be had.

@@ -73,8 +73,7 @@ impl<T: Target> Bio<'_, T> {
     /// Completes it.
     pub fn complete(self) -> Mapped {
         // SAFETY: Ours.
-        let raw = unsafe { self.bio.as_ref() };
-        raw.completed.fetch_add(1, Relaxed);
+        unsafe { kernel::bindings::bio_endio(self.bio.as_ptr()) };
         Mapped { sent: None }
     }
 

@@ -29,6 +29,8 @@ use crate::{
 /// A target.
 struct Tester {
     queue: WorkQueue,
+    /// Where a bio that goes on is parked again, if it finds the block taken.
+    locks: Option<Arc<BlockLocks<CELLS>>>,
 }
 
 impl Target for Tester {
@@ -40,7 +42,27 @@ impl Target for Tester {
 impl Follow for Tester {
     fn resume_bio<'a>(&'a self, mut bio: Bio<'a, Self>, why: Wake) -> Mapped {
         bio.data().push(why);
-        bio.complete()
+        let Some(locks) = &self.locks else {
+            return bio.complete();
+        };
+        match locks.share(block()) {
+            Ok(locked) => {
+                locks.unlock(locked);
+                bio.complete()
+            }
+            Err(taken) => {
+                let raw = bio.as_ptr();
+                let parked = taken.park(bio, self);
+                // SAFETY: There as long as its request.
+                let completed = unsafe { &(*raw).completed };
+                assert_eq!(
+                    completed.load(Ordering::Relaxed),
+                    0,
+                    "a bio completes while its target is at it"
+                );
+                parked
+            }
+        }
     }
 
     fn queue(&self) -> &WorkQueue {
@@ -63,6 +85,7 @@ impl Request {
             per_bio: per_bio.cast(),
             sent: AtomicUsize::new(0),
             completed: AtomicUsize::new(0),
+            holds: AtomicUsize::new(0),
         };
         Self(NonNull::from(Box::leak(Box::new(bio))))
     }
@@ -101,7 +124,7 @@ impl Drop for Request {
 /// Two targets, the table, and bios for pages of the same content.
 struct World {
     in_flight: KBox<InFlight<Tester>>,
-    locks: BlockLocks<CELLS>,
+    locks: Arc<BlockLocks<CELLS>>,
     targets: [Tester; 2],
     requests: [Request; 3],
     /// What a leader's end leaves behind is there. Atomic so that nothing else orders it.
@@ -112,13 +135,20 @@ struct World {
 
 impl World {
     fn new() -> Arc<Self> {
+        Self::make(false)
+    }
+
+    /// With targets whose bios need the block when they go on, if `parks_again`.
+    fn make(parks_again: bool) -> Arc<Self> {
         JIFFIES.set(0);
+        let locks = Arc::new(BlockLocks::new().expect("memory"));
         let target = || Tester {
             queue: WorkQueue::in_threads(c"model").expect("memory"),
+            locks: parks_again.then(|| locks.clone()),
         };
         Arc::new(Self {
-            locks: BlockLocks::new().expect("memory"),
             targets: [target(), target()],
+            locks,
             in_flight: InFlight::new(c"model").expect("memory"),
             requests: [Request::new(), Request::new(), Request::new()],
             ended: Atomic::new(false),
@@ -369,5 +399,31 @@ fn no_part_of_a_block_is_lost() {
         let mut locked = world.locks.share(block()).ok().expect("nobody is alone");
         assert!(world.locks.make_exclusive(&mut locked));
         world.locks.unlock(locked);
+    });
+}
+
+/// A follower goes on, and is parked again for a block that is written meanwhile. However soon that is over, the
+/// bio doesn't complete, and so its target isn't destroyed, while its target's function runs.
+#[test]
+fn a_bio_that_is_parked_again_completes_late() {
+    explore(Some(3), || {
+        let world = World::make(true);
+        assert!(world.come(0, 0), "nobody else leads");
+        world.follow(1);
+        let mut locked = world.locks.share(block()).ok().expect("nobody is alone");
+        assert!(world.locks.make_exclusive(&mut locked));
+        let threads = [
+            spawn(&world, |world| world.land(0)),
+            spawn(&world, move |world| world.locks.unlock(locked)),
+        ];
+        join(threads);
+        let [Wake::Landed, others @ ..] = world.requests[1].woken() else {
+            panic!("not woken by its leader first");
+        };
+        // By each name of the block, if it has to.
+        assert!(others.len() <= 2 && others.iter().all(|why| *why == Wake::Deferred));
+        for request in &world.requests[..2] {
+            assert_eq!(request.completed(), 1);
+        }
     });
 }
