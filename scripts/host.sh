@@ -29,7 +29,7 @@ run_tests() {
 	local rc=0
 	check_vectors || rc=1
 	"$DRR_TOP/scripts/cargo.sh" test --locked --release \
-		-p drr-host-dm -p drr-host -p drr-torture -p drrctl || rc=1
+		-p drr-host-dm -p drr-host -p drr-dm -p drr-torture -p drrctl || rc=1
 	return $rc
 }
 

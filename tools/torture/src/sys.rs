@@ -279,17 +279,6 @@ fn ioctl<T>(file: &File, request: u64, argument: &mut T) -> Result<usize> {
     check(unsafe { libc::ioctl(file.as_raw_fd(), request, argument) }.into())
 }
 
-/// A device-mapper command: its structure has a header of that size.
-pub fn device_mapper(
-    control: &File,
-    command: u64,
-    header: usize,
-    argument: &mut crate::dm::Request,
-) -> Result<()> {
-    ioctl(control, request(3, 0xfd, command, header), argument)?;
-    Ok(())
-}
-
 /// FIFREEZE: writes a file system back, and keeps it from changing anything on its device.
 pub fn freeze(root: &File) -> Result<()> {
     ioctl(root, request(3, b'X', 119, 4), &mut 0i32)?;
