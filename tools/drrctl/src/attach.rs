@@ -40,7 +40,7 @@ use std::os::unix::fs::{symlink, FileTypeExt, MetadataExt};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use devicemapper::DmFlags;
+use drr_dm::{Device, Flags, Line, Number};
 use nix::sys::signal::{
     self, SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal,
 };
@@ -48,7 +48,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 
-use crate::control::{self, explain, Audience, Control, Device, Line};
+use crate::control::{self, explain, Audience, Control};
 use crate::error::{Code, Error, Result};
 use crate::inventory;
 use crate::runtime::{self, Change, Lock, Mark};
@@ -79,7 +79,7 @@ pub fn only<'a>(table: &'a [Line], target: &str) -> Option<&'a Line> {
     }
 }
 
-pub fn number_of(text: &str) -> Option<(u32, u32)> {
+pub fn number_of(text: &str) -> Option<Number> {
     let (major, minor) = text.split_once(':')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
@@ -205,7 +205,7 @@ fn gone(name: &str) -> Error {
 struct Second<'a> {
     control: &'a Control,
     name: String,
-    number: (u32, u32),
+    number: Number,
     /// Keeps it, once it's marked to be removed.
     open: Option<File>,
 }
@@ -241,7 +241,7 @@ impl<'a> Second<'a> {
         let file = second.open_and_hide()?;
         step("opened");
         control
-            .resume(&second.name, DmFlags::empty(), Audience::Nobody)
+            .resume(&second.name, Flags::NONE, Audience::Nobody)
             .map_err(|error| explain(&second.name, "activate", &error))?;
         step("activated");
         hide_number(number);
@@ -290,7 +290,7 @@ impl<'a> Second<'a> {
 /// nowhere: libvirt gives a virtual machine access to all that its disk is on, looks these up by number, and
 /// doesn't start one whose disk is on something that isn't there; what is no device it leaves alone. udev
 /// makes the link anew with each event of the device, and then its rule does the same.
-fn hide_number((major, minor): (u32, u32)) {
+fn hide_number((major, minor): Number) {
     let link = format!("/dev/block/{major}:{minor}");
     if fs::symlink_metadata(&link).is_ok() {
         let new = format!("{link}.drrctl");
@@ -414,7 +414,7 @@ pub fn swap(control: &Control, before: &Device, line: &Line, steps: [&str; 2]) -
         )));
     }
     let limit = Limit::new();
-    let done = control.resume(name, DmFlags::DM_SKIP_LOCKFS, audience);
+    let done = control.resume(name, Flags::SKIP_LOCKFS, audience);
     drop(limit);
     if before.uuid.starts_with(PREFIX) {
         hide_number(before.number);
@@ -437,7 +437,7 @@ pub fn swap(control: &Control, before: &Device, line: &Line, steps: [&str; 2]) -
                 let _ = control.load(name, old, before.read_only);
             }
         }
-        let _ = control.resume(name, DmFlags::empty(), audience);
+        let _ = control.resume(name, Flags::NONE, audience);
     }
     Err(match error.number {
         Some(libc::EINTR) => Error::new(
@@ -582,7 +582,7 @@ pub fn clean_up(control: &Control, lock: &Lock) -> Result<Vec<String>> {
     for device in devices {
         // a drrctl that was killed while the kernel swapped its tables, for `resize`; nobody else suspends it
         if device.uuid.starts_with(PREFIX) && device.suspended {
-            let _ = control.resume(&device.name, DmFlags::empty(), Audience::Nobody);
+            let _ = control.resume(&device.name, Flags::NONE, Audience::Nobody);
             found.push(device.name.clone());
         }
         if device.uuid.starts_with(PREFIX) && !device.open {

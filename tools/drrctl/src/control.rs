@@ -4,56 +4,19 @@
 //!
 //! The crate asks again with a larger buffer when an answer is too long, for messages, too, and
 //! tries for five seconds to remove a device that is in use. What it doesn't do: anything at all
-//! where no udev runs; see `bare`.
+//! where no udev runs, and with a name that isn't ASCII: these are left to the crate `drr-dm`.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use devicemapper::{DevId, DmError, DmFlags, DmName, DmOptions, DmUdevFlags, DmUuid, DM};
+use drr_dm::name::is_escaped;
+use drr_dm::{Device, Flags, Line, Number};
 
-use crate::bare::{is_odd, Bare};
 use crate::error::{Code, Error, Result};
-
-/// A device's name, and its numbers: major, minor.
-pub type NameAndNumber = (String, (u32, u32));
-
-/// One line of a table or a status.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    pub start: u64,
-    pub length: u64,
-    pub target: String,
-    pub arguments: String,
-}
-
-impl From<(u64, u64, String, String)> for Line {
-    fn from((start, length, target, arguments): (u64, u64, String, String)) -> Self {
-        Self {
-            start,
-            length,
-            target,
-            arguments,
-        }
-    }
-}
-
-/// What the kernel says of a device.
-#[derive(Clone, Debug, Default)]
-pub struct Device {
-    pub name: String,
-    pub number: (u32, u32),
-    /// Empty if it has none.
-    pub uuid: String,
-    pub suspended: bool,
-    pub read_only: bool,
-    /// A table is loaded, and not active yet.
-    pub staged: bool,
-    pub open: bool,
-    /// The active one.
-    pub table: Vec<Line>,
-}
 
 /// Who is told of a device by udev.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +50,7 @@ enum Way {
 pub struct Control {
     way: Way,
     /// What udev needn't know of goes this way always, if need be.
-    bare: Bare,
+    bare: drr_dm::Control,
 }
 
 /// What went wrong, with the number of the system's error, if that's what it was.
@@ -182,6 +145,21 @@ fn dm_name(name: &str) -> Result<&DmName> {
     })
 }
 
+/// The flags as the crate has them.
+fn of_crate(flags: Flags) -> DmFlags {
+    DmFlags::from_bits_truncate(flags.bits())
+}
+
+/// A line as the crate has it.
+fn line_of((start, length, target, arguments): (u64, u64, String, String)) -> Line {
+    Line {
+        start,
+        length,
+        target,
+        arguments,
+    }
+}
+
 /// What has the nodes of devices, by their names.
 pub const FOLDER: &str = "/dev/mapper";
 
@@ -212,7 +190,7 @@ impl Control {
         } else {
             Way::Bare
         };
-        let bare = Bare::new().map_err(|error| failed(error.into()))?;
+        let bare = drr_dm::Control::open().map_err(|error| failed(error.into()))?;
         Ok(Self { way, bare })
     }
 
@@ -231,7 +209,7 @@ impl Control {
     }
 
     /// Names and numbers (major, minor) of all device-mapper devices.
-    pub fn devices(&self) -> Result<Vec<NameAndNumber>> {
+    pub fn devices(&self) -> Result<Vec<(String, Number)>> {
         self.list()
             .map_err(|error| explain("device-mapper", "list", &error))
     }
@@ -239,13 +217,13 @@ impl Control {
     /// Are there devices whose UUIDs begin so?
     pub fn has_uuid(&self, prefix: &str) -> Result<bool> {
         self.bare
-            .list(prefix)
+            .devices(prefix)
             .map(|devices| !devices.is_empty())
             .map_err(|error| explain("device-mapper", "list", &error.into()))
     }
 
-    fn list(&self) -> Asked<Vec<NameAndNumber>> {
-        Ok(self.bare.list("")?)
+    fn list(&self) -> Asked<Vec<(String, Number)>> {
+        Ok(self.bare.devices("")?)
     }
 
     /// A device with its active table.
@@ -256,7 +234,7 @@ impl Control {
 
     fn look(&self, name: &DmName) -> Asked<Device> {
         let dm = match &self.way {
-            Way::Udev(dm) if !is_odd(&name.to_string()) => dm,
+            Way::Udev(dm) if !is_escaped(&name.to_string()) => dm,
             _ => return Ok(self.bare.device(&name.to_string())?),
         };
         let options = DmOptions::default().set_flags(DmFlags::DM_STATUS_TABLE);
@@ -270,31 +248,31 @@ impl Control {
             read_only: flags.contains(DmFlags::DM_READONLY),
             staged: flags.contains(DmFlags::DM_INACTIVE_PRESENT),
             open: info.open_count() != 0,
-            table: lines.into_iter().map(Line::from).collect(),
+            table: lines.into_iter().map(line_of).collect(),
         })
     }
 
     /// A table that is loaded and not active; empty if there is none.
     pub fn staged(&self, name: &str) -> Result<Vec<Line>> {
-        let flags = DmFlags::DM_STATUS_TABLE | DmFlags::DM_QUERY_INACTIVE_TABLE;
+        let flags = Flags::STATUS_TABLE | Flags::QUERY_INACTIVE_TABLE;
         self.lines(dm_name(name)?, flags)
             .map_err(|error| explain(name, "ask", &error))
     }
 
     /// Without a commit of the pool's metadata.
     pub fn status(&self, name: &str) -> Result<Vec<Line>> {
-        self.lines(dm_name(name)?, DmFlags::DM_NOFLUSH)
+        self.lines(dm_name(name)?, Flags::NOFLUSH)
             .map_err(|error| explain(name, "ask", &error))
     }
 
-    fn lines(&self, name: &DmName, flags: DmFlags) -> Asked<Vec<Line>> {
+    fn lines(&self, name: &DmName, flags: Flags) -> Asked<Vec<Line>> {
         let dm = match &self.way {
-            Way::Udev(dm) if !is_odd(&name.to_string()) => dm,
+            Way::Udev(dm) if !is_escaped(&name.to_string()) => dm,
             _ => return Ok(self.bare.lines(&name.to_string(), flags)?),
         };
-        let options = DmOptions::default().set_flags(flags);
+        let options = DmOptions::default().set_flags(of_crate(flags));
         let (_, lines) = dm.table_status(&DevId::Name(name), options)?;
-        Ok(lines.into_iter().map(Line::from).collect())
+        Ok(lines.into_iter().map(line_of).collect())
     }
 
     /// Sends a message; its answer, if there is one.
@@ -313,7 +291,7 @@ impl Control {
 
     fn send(&self, name: &DmName, message: &str) -> Asked<Option<String>> {
         Ok(match &self.way {
-            Way::Udev(dm) if !is_odd(&name.to_string()) => {
+            Way::Udev(dm) if !is_escaped(&name.to_string()) => {
                 dm.target_msg(&DevId::Name(name), None, message)?.1
             }
             _ => self.bare.message(&name.to_string(), message)?,
@@ -343,11 +321,11 @@ impl Control {
             )
         })?;
         let activated = self.load(name, line, false).and_then(|()| {
-            self.resume(name, DmFlags::empty(), Audience::All)
+            self.resume(name, Flags::NONE, Audience::All)
                 .map_err(|error| explain(name, "activate", &error))
         });
         if let Err(error) = activated {
-            let _ = self.take_away(dm_name(name)?, DmFlags::empty());
+            let _ = self.take_away(dm_name(name)?, Flags::NONE);
             return Err(error);
         }
         link(name, minor);
@@ -355,7 +333,7 @@ impl Control {
     }
 
     /// A new device without a table, and its numbers; `None` if the name or the UUID is taken.
-    pub fn make(&self, name: &str, uuid: &str) -> Result<Option<(u32, u32)>> {
+    pub fn make(&self, name: &str, uuid: &str) -> Result<Option<Number>> {
         match self.new_device(dm_name(name)?, uuid) {
             Ok(number) => Ok(Some(number)),
             Err(error) if error.number == Some(libc::EBUSY) => Ok(None),
@@ -363,7 +341,7 @@ impl Control {
         }
     }
 
-    fn new_device(&self, name: &DmName, uuid: &str) -> Asked<(u32, u32)> {
+    fn new_device(&self, name: &DmName, uuid: &str) -> Asked<Number> {
         Ok(match &self.way {
             Way::Udev(dm) => {
                 let uuid = match uuid {
@@ -402,13 +380,17 @@ impl Control {
 
     fn load_line(&self, name: &DmName, line: &Line, read_only: bool) -> Asked<()> {
         let flags = if read_only {
-            DmFlags::DM_READONLY
+            Flags::READONLY
         } else {
-            DmFlags::empty()
+            Flags::NONE
         };
         let dm = match &self.way {
             Way::Udev(dm) => dm,
-            Way::Bare => return Ok(self.bare.load(&name.to_string(), line, flags)?),
+            Way::Bare => {
+                return Ok(self
+                    .bare
+                    .load(&name.to_string(), slice::from_ref(line), flags)?)
+            }
         };
         let Line {
             start,
@@ -416,7 +398,7 @@ impl Control {
             target,
             arguments,
         } = line.clone();
-        let options = DmOptions::default().set_flags(flags);
+        let options = DmOptions::default().set_flags(of_crate(flags));
         let lines = [(start, length, target, arguments)];
         dm.table_load(&DevId::Name(name), &lines, options)?;
         Ok(())
@@ -424,14 +406,14 @@ impl Control {
 
     /// Makes the loaded table the active one, if there is one, and resumes. A device that isn't
     /// suspended is suspended for it, by the kernel; if that fails it's as before.
-    pub fn resume(&self, name: &str, flags: DmFlags, audience: Audience) -> Asked<()> {
+    pub fn resume(&self, name: &str, flags: Flags, audience: Audience) -> Asked<()> {
         let name = dm_name(name).map_err(|error| Failed {
             number: None,
             text: error.to_string(),
         })?;
         match &self.way {
             Way::Udev(dm) => {
-                let options = audience.options().set_flags(flags);
+                let options = audience.options().set_flags(of_crate(flags));
                 dm.device_suspend(&DevId::Name(name), options).map(|_| ())?;
             }
             Way::Bare => self.bare.resume(&name.to_string(), flags)?,
@@ -454,14 +436,17 @@ impl Control {
 
     /// Removes a device now, or when the last who has it open closes it.
     pub fn remove_later(&self, name: &str) -> Result<()> {
-        self.take_away(dm_name(name)?, DmFlags::DM_DEFERRED_REMOVE)
+        self.take_away(dm_name(name)?, Flags::DEFERRED_REMOVE)
             .map_err(|error| explain(name, "remove", &error))
     }
 
-    fn take_away(&self, name: &DmName, flags: DmFlags) -> Asked<()> {
+    fn take_away(&self, name: &DmName, flags: Flags) -> Asked<()> {
         match &self.way {
             Way::Udev(dm) => dm
-                .device_remove(&DevId::Name(name), DmOptions::default().set_flags(flags))
+                .device_remove(
+                    &DevId::Name(name),
+                    DmOptions::default().set_flags(of_crate(flags)),
+                )
                 .map(|_| ())?,
             Way::Bare => self.bare.remove(&name.to_string(), flags)?,
         }
@@ -469,7 +454,7 @@ impl Control {
     }
 
     pub fn remove(&self, name: &str) -> Result<()> {
-        self.take_away(dm_name(name)?, DmFlags::empty())
+        self.take_away(dm_name(name)?, Flags::NONE)
             .map_err(|error| explain(name, "remove", &error))?;
         // a node that udev made is gone by now, one that nobody looks after is not
         let path = node(name);

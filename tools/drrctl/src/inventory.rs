@@ -7,8 +7,10 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use drr_dm::{Device, Line, Number};
+
 use crate::attach;
-use crate::control::{not_loaded, Control, Device, Line};
+use crate::control::{not_loaded, Control};
 use crate::error::{Code, Error, Result};
 use crate::runtime;
 use crate::status::Status;
@@ -287,7 +289,7 @@ impl Inventory {
 }
 
 /// The numbers of the block device at a path.
-fn number_at(path: &str) -> Option<(u32, u32)> {
+fn number_at(path: &str) -> Option<Number> {
     let meta = fs::metadata(path).ok()?;
     meta.file_type()
         .is_block_device()

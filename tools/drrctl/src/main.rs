@@ -12,7 +12,6 @@ use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
 mod attach;
-mod bare;
 mod blocks;
 mod cli;
 mod config;

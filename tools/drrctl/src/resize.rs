@@ -10,8 +10,10 @@
 //! A device that `create` made stands on a thin device that drrctl doesn't manage: LVM may. It is
 //! made as long as that thin device, and never longer.
 
+use drr_dm::{Device, Line};
+
 use crate::attach::{self, only, ready, swap, thin_of};
-use crate::control::{Control, Device, Line};
+use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::inventory;
 use crate::runtime::{self, Change};

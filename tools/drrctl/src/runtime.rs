@@ -13,10 +13,11 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use drr_dm::name::escaped;
+use drr_dm::Number;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::bare;
 use crate::control;
 use crate::error::{Code, Error, Result};
 
@@ -126,24 +127,24 @@ pub fn lock_watch() -> Result<Lock> {
 pub const DEVICES: &str = "/sys/dev/block";
 
 /// The folder of a block device in /sys.
-pub fn sys((major, minor): (u32, u32)) -> PathBuf {
+pub fn sys((major, minor): Number) -> PathBuf {
     Path::new(DEVICES).join(format!("{major}:{minor}"))
 }
 
 /// A file of it, without the newline; `None` if the device is gone, or isn't device-mapper's.
-pub fn attribute(number: (u32, u32), name: &str) -> Option<String> {
+pub fn attribute(number: Number, name: &str) -> Option<String> {
     let text = fs::read_to_string(sys(number).join(name)).ok()?;
     Some(text.trim_end_matches('\n').to_string())
 }
 
 /// The name of a device-mapper device, as `Control` takes it; `None` if it's gone.
-pub fn name(number: (u32, u32)) -> Option<String> {
+pub fn name(number: Number) -> Option<String> {
     let name = fs::read(sys(number).join("dm/name")).ok()?;
-    Some(bare::escaped(name.strip_suffix(b"\n").unwrap_or(&name)))
+    Some(escaped(name.strip_suffix(b"\n").unwrap_or(&name)))
 }
 
 /// What no other disk has had or will have before the next boot.
-pub fn sequence(number: (u32, u32)) -> Option<u64> {
+pub fn sequence(number: Number) -> Option<u64> {
     attribute(number, "diskseq")?.parse().ok()
 }
 

@@ -4,7 +4,9 @@
 
 use std::fs;
 
-use crate::control::{Control, Line};
+use drr_dm::Line;
+
+use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::inventory::Inventory;
 use crate::table;

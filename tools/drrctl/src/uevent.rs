@@ -6,6 +6,7 @@
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use drr_dm::Number;
 use nix::errno::Errno;
 use nix::sys::socket::{
     bind, recvmsg, setsockopt, socket, sockopt, AddressFamily, MsgFlags, NetlinkAddr, SockFlag,
@@ -27,7 +28,7 @@ pub enum Action {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event {
     pub action: Action,
-    pub number: (u32, u32),
+    pub number: Number,
     pub sequence: Option<u64>,
 }
 

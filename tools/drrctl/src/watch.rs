@@ -12,6 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use drr_dm::Device;
 use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, Signal};
@@ -20,7 +21,7 @@ use sd_notify::NotifyState;
 
 use crate::attach;
 use crate::config::Config;
-use crate::control::{Control, Device};
+use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::journal::{Journal, Level};
 use crate::runtime::{self, Mark};
