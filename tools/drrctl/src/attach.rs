@@ -48,9 +48,10 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 
-use crate::control::{self, explain, Audience, Control};
+use crate::control::{self, explain, Control};
 use crate::error::{Code, Error, Result};
 use crate::inventory;
+use crate::requests::Audience;
 use crate::runtime::{self, Change, Lock, Mark};
 use crate::table;
 

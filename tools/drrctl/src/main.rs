@@ -32,6 +32,7 @@ mod metrics;
 mod pages;
 mod paint;
 mod plot;
+mod requests;
 mod resize;
 mod runtime;
 #[cfg(test)]
@@ -45,6 +46,8 @@ mod top;
 mod uevent;
 mod units;
 mod watch;
+mod with_udev;
+mod without_udev;
 
 use cli::{Cli, Command};
 use control::Control;

@@ -20,6 +20,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::control;
 use crate::error::{Code, Error, Result};
+use crate::with_udev::udev_runs;
 
 const FOLDER: &str = "/run/drrctl";
 
@@ -203,7 +204,7 @@ fn numbers(folder: &Path, file: Option<&str>) -> Vec<u64> {
 /// The device is being removed. Where udev runs its rule may have to look up yet whether it was
 /// attached; `settle` removes that mark then.
 pub fn removed(sequence: u64) {
-    if Path::new("/run/udev/control").exists() {
+    if udev_runs() {
         Mark::Detached.remove(sequence);
     } else {
         forget(sequence);

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Requests where no udev runs: device-mapper's ioctls, and no more.
+
+use std::slice;
+
+use drr_dm::{Control, Device, Flags, Line, Number};
+
+use crate::requests::{Asked, Audience, Requests};
+
+pub struct WithoutUdev(Control);
+
+impl WithoutUdev {
+    /// Opens device-mapper.
+    pub fn new() -> Asked<Self> {
+        Ok(Self(Control::open()?))
+    }
+}
+
+impl Requests for WithoutUdev {
+    fn targets(&self) -> Asked<Vec<String>> {
+        Ok(self.0.targets()?)
+    }
+
+    fn devices(&self, uuid: &str) -> Asked<Vec<(String, Number)>> {
+        Ok(self.0.devices(uuid)?)
+    }
+
+    fn device(&self, name: &str) -> Asked<Device> {
+        Ok(self.0.device(name)?)
+    }
+
+    fn lines(&self, name: &str, flags: Flags) -> Asked<Vec<Line>> {
+        Ok(self.0.lines(name, flags)?)
+    }
+
+    fn message(&self, name: &str, message: &str) -> Asked<Option<String>> {
+        Ok(self.0.message(name, message)?)
+    }
+
+    fn create(&self, name: &str, uuid: &str) -> Asked<Number> {
+        Ok(self.0.create(name, uuid)?)
+    }
+
+    fn load(&self, name: &str, line: &Line, flags: Flags) -> Asked<()> {
+        Ok(self.0.load(name, slice::from_ref(line), flags)?)
+    }
+
+    /// There is no udev that could be told which rules see the device.
+    fn resume(&self, name: &str, flags: Flags, _: Audience) -> Asked<()> {
+        Ok(self.0.resume(name, flags)?)
+    }
+
+    fn clear(&self, name: &str) -> Asked<()> {
+        Ok(self.0.clear(name)?)
+    }
+
+    fn remove(&self, name: &str, flags: Flags) -> Asked<()> {
+        Ok(self.0.remove(name, flags)?)
+    }
+}
