@@ -197,7 +197,7 @@ fn listen(collector: Collector, address: SocketAddr, allow_remote: bool) -> Resu
         Ok(text)
     };
     Err(refused(http::serve(
-        &listener,
+        listener,
         Arc::new(page),
         http::PATIENCE,
     )))

@@ -4,13 +4,31 @@
 //!
 //! It trusts no client: what a request may take is bounded in bytes and in time, and so is the
 //! number of those that are looked at. A connection is closed after its answer.
+//!
+//! hyper knows HTTP; the time that a client may take, what is said to one whose request hyper doesn't understand, and
+//! the end of a connection are the server's own. All connections share a thread, and pages are made in others.
 
-use std::io::{Error, ErrorKind, Read, Result, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::{poll_fn, Future};
+use std::io::{Error, ErrorKind, Result};
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::task::{ready, Context, Poll};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::{spawn_blocking, spawn_local, LocalSet};
+use tokio::time::{sleep, timeout_at, Instant, Sleep};
 
 pub const PATH: &str = "/metrics";
 
@@ -19,8 +37,10 @@ const MOST: usize = 32;
 /// Bytes of a request, up to the blank line.
 const HEAD: usize = 8192;
 const HEADERS: usize = 64;
-/// What else a client sends is thrown away, up to so much.
+/// What else a client sends is thrown away, up to so many bytes.
 const REST: usize = 65536;
+
+const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// How long a client may take for its request, and for the answer.
 #[derive(Clone, Copy)]
@@ -37,73 +57,59 @@ pub const PATIENCE: Patience = Patience {
 /// What to tell a client: the page, or what is wrong.
 pub type Page = dyn Fn() -> std::result::Result<String, String> + Send + Sync;
 
-struct Answer {
-    status: &'static str,
-    kind: &'static str,
-    body: String,
-    /// Only the headers are wanted.
-    head: bool,
-}
-
-impl Answer {
-    fn plain(status: &'static str, body: impl Into<String>) -> Self {
-        Self {
-            status,
-            kind: "text/plain; charset=utf-8",
-            body: body.into(),
-            head: false,
-        }
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let Self { status, kind, .. } = self;
-        let mut text = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
-             Connection: close\r\nCache-Control: no-store\r\n",
-            self.body.len()
-        );
-        if status.starts_with("405") {
-            text.push_str("Allow: GET, HEAD\r\n");
-        }
-        text.push_str("\r\n");
-        if !self.head {
-            text.push_str(&self.body);
-        }
-        text.into_bytes()
-    }
-}
-
-/// A connection that is given up at a moment.
-struct Connection {
+/// A client's connection, as hyper reads from it and writes to it.
+struct Client {
     stream: TcpStream,
-    until: Instant,
+    /// When it is given up: the time for the request, until the first byte of the answer is written.
+    until: Pin<Box<Sleep>>,
+    /// How long it may take for the answer.
+    answer: Duration,
+    /// The bytes of its request so far.
+    read: usize,
+    /// It didn't send its request in time.
+    is_late: bool,
+    /// hyper has understood the request.
+    understood: Rc<Cell<bool>>,
+    is_answered: bool,
 }
 
-impl Connection {
-    fn left(&self) -> Result<Option<Duration>> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        Ok(Some(left))
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        self.stream.set_read_timeout(self.left()?)?;
-        match self.stream.read(buffer) {
-            // what a timeout looks like
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::TimedOut.into()),
-            result => result,
+impl Client {
+    fn new(stream: TcpStream, patience: Patience, understood: Rc<Cell<bool>>) -> Self {
+        Self {
+            stream,
+            until: Box::pin(sleep(patience.request)),
+            answer: patience.answer,
+            read: 0,
+            is_late: false,
+            understood,
+            is_answered: false,
         }
     }
 
-    fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+    /// Allows the time for an answer from now on.
+    fn begin_answer(&mut self) {
+        self.until.as_mut().reset(Instant::now() + self.answer);
+        self.is_answered = true;
+    }
+
+    fn is_given_up(&mut self, context: &mut Context<'_>) -> bool {
+        self.until.as_mut().poll(context).is_ready()
+    }
+
+    /// Refuses a request that hyper didn't understand.
+    async fn refuse(&mut self, status: StatusCode, why: &str) -> Result<()> {
+        self.begin_answer();
+        let text = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {PLAIN}\r\nContent-Length: {}\r\n\
+             Connection: close\r\nCache-Control: no-store\r\n\r\n{why}",
+            why.len()
+        );
+        let mut bytes = text.as_bytes();
         while !bytes.is_empty() {
-            self.stream.set_write_timeout(self.left()?)?;
-            match self.stream.write(bytes) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            timeout_at(self.until.deadline(), self.stream.writable()).await??;
+            match self.stream.try_write(bytes) {
                 Ok(written) => bytes = &bytes[written..],
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
         }
@@ -111,149 +117,212 @@ impl Connection {
     }
 
     /// Lets the client read what it was told: closing with bytes unread would take it back.
-    fn end(mut self) -> Result<()> {
-        self.stream.shutdown(Shutdown::Write)?;
+    async fn end(mut self, patience: Patience) -> Result<()> {
+        let until = (Instant::now() + patience.request).min(self.until.deadline());
+        poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context)).await?;
         let (mut buffer, mut rest) = ([0; 4096], REST);
         while rest > 0 {
-            match self.read(&mut buffer)? {
-                0 => break,
-                read => rest = rest.saturating_sub(read),
+            timeout_at(until, self.stream.readable()).await??;
+            match self.stream.try_read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => rest = rest.saturating_sub(read),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 }
 
-/// Reads a request, and says what to answer; nothing to one who has gone.
-fn answer(connection: &mut Connection, page: &Page) -> Result<Option<Answer>> {
-    let (mut buffer, mut filled) = ([0; HEAD], 0);
-    loop {
-        if filled == HEAD {
-            return Ok(Some(Answer::plain(
-                "431 Request Header Fields Too Large",
-                "the request is too long\n",
-            )));
+impl Read for Client {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut into: ReadBufCursor<'_>,
+    ) -> Poll<Result<()>> {
+        if self.is_given_up(context) {
+            self.is_late = !self.understood.get();
+            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
         }
-        match connection.read(&mut buffer[filled..]) {
-            Ok(0) => return Ok(None),
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == ErrorKind::TimedOut => {
-                return Ok(Some(Answer::plain(
-                    "408 Request Timeout",
-                    "the request took too long\n",
-                )))
-            }
-            Err(error) => return Err(error),
-        }
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        match request.parse(&buffer[..filled]) {
-            Ok(httparse::Status::Partial) => {}
-            Ok(httparse::Status::Complete(_)) => return Ok(Some(to(&request, page))),
-            Err(httparse::Error::TooManyHeaders) => {
-                return Ok(Some(Answer::plain(
-                    "431 Request Header Fields Too Large",
-                    "too many headers\n",
-                )))
-            }
-            Err(error) => {
-                return Ok(Some(Answer::plain(
-                    "400 Bad Request",
-                    format!("not understood: {error}\n"),
-                )))
-            }
-        }
+        let mut bytes = [0; 4096];
+        let room = into.remaining().min(bytes.len());
+        let mut buffer = ReadBuf::new(&mut bytes[..room]);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+        self.read += buffer.filled().len();
+        into.put_slice(buffer.filled());
+        Poll::Ready(Ok(()))
     }
 }
 
-fn to(request: &httparse::Request<'_, '_>, page: &Page) -> Answer {
-    let head = match request.method {
-        Some("GET") => false,
-        Some("HEAD") => true,
-        _ => return Answer::plain("405 Method Not Allowed", "only GET and HEAD\n"),
-    };
-    let path = request.path.unwrap_or_default();
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
-    let answer = match path {
-        PATH => match page() {
-            Ok(body) => Answer {
-                kind: "text/plain; version=0.0.4; charset=utf-8",
-                ..Answer::plain("200 OK", body)
-            },
-            Err(why) => Answer::plain("500 Internal Server Error", why + "\n"),
-        },
-        "/" => Answer {
-            kind: "text/html; charset=utf-8",
-            ..Answer::plain(
-                "200 OK",
-                format!("<!DOCTYPE html><title>drrctl</title><a href=\"{PATH}\">metrics</a>\n"),
-            )
-        },
-        _ => Answer::plain("404 Not Found", format!("only {PATH}\n")),
-    };
-    Answer { head, ..answer }
+impl Write for Client {
+    /// What hyper says by itself of a request that it didn't understand is thrown away: it has no text.
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<usize>> {
+        if !self.understood.get() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        if !self.is_answered {
+            self.begin_answer();
+        }
+        if self.is_given_up(context) {
+            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
-fn serve_one(stream: TcpStream, page: &Page, patience: Patience) -> Result<()> {
-    let mut connection = Connection {
-        stream,
-        until: Instant::now() + patience.request,
-    };
-    let Some(answer) = answer(&mut connection, page)? else {
-        return Ok(());
-    };
-    connection.until = Instant::now() + patience.answer;
-    connection.write(&answer.bytes())?;
-    connection.until = connection.until.min(Instant::now() + patience.request);
-    connection.end()
+fn response(status: StatusCode, kind: &'static str, body: impl Into<String>) -> Response<String> {
+    let mut response = Response::new(body.into());
+    let length = response.body().len();
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    response
+}
+
+/// Says what to answer to a request. Fails if the page panics. hyper leaves out the body if the request is HEAD.
+async fn answer(request: Request<Incoming>, page: Arc<Page>) -> Result<Response<String>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let text = "only GET and HEAD\n";
+        return Ok(response(StatusCode::METHOD_NOT_ALLOWED, PLAIN, text));
+    }
+    Ok(match request.uri().path() {
+        PATH => {
+            // others are served meanwhile
+            match spawn_blocking(move || page()).await.map_err(Error::other)? {
+                Ok(body) => {
+                    let kind = "text/plain; version=0.0.4; charset=utf-8";
+                    response(StatusCode::OK, kind, body)
+                }
+                Err(why) => response(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, why + "\n"),
+            }
+        }
+        "/" => response(
+            StatusCode::OK,
+            "text/html; charset=utf-8",
+            format!("<!DOCTYPE html><title>drrctl</title><a href=\"{PATH}\">metrics</a>\n"),
+        ),
+        _ => response(StatusCode::NOT_FOUND, PLAIN, format!("only {PATH}\n")),
+    })
+}
+
+/// Reads a request, and answers it; tells nothing to a client that has gone.
+async fn serve_one(stream: TcpStream, page: Arc<Page>, patience: Patience) -> Result<()> {
+    let understood = Rc::new(Cell::new(false));
+    let client = Client::new(stream, patience, understood.clone());
+    let service = service_fn(|request| {
+        understood.set(true);
+        Box::pin(answer(request, page.clone()))
+    });
+    let mut connection = http1::Builder::new()
+        .auto_date_header(false)
+        // a client that sends no more may wait for its answer all the same; and so no read is tried, and none can
+        // be late, while the page is made
+        .half_close(true)
+        .header_read_timeout(None)
+        .keep_alive(false)
+        .max_buf_size(HEAD)
+        .max_headers(HEADERS)
+        .title_case_headers(true)
+        .serve_connection(client, service);
+    let served = poll_fn(|context| connection.poll_without_shutdown(context)).await;
+    let mut client = connection.into_parts().io;
+    match served {
+        _ if client.is_late => {
+            let why = "the request took too long\n";
+            client.refuse(StatusCode::REQUEST_TIMEOUT, why).await?;
+        }
+        Ok(()) if client.is_answered => {}
+        Err(error) if !understood.get() && error.is_parse_too_large() => {
+            let why = match client.read < HEAD {
+                true => "too many headers\n",
+                false => "the request is too long\n",
+            };
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            client.refuse(status, why).await?;
+        }
+        Err(error) if !understood.get() && error.is_parse() => {
+            let why = format!("not understood: {error}\n");
+            client.refuse(StatusCode::BAD_REQUEST, &why).await?;
+        }
+        _ => return Ok(()),
+    }
+    client.end(patience).await
 }
 
 /// A place among those that are looked at.
-struct Seat(Arc<AtomicUsize>);
+struct Seat(Rc<Cell<usize>>);
 
 impl Seat {
-    fn take(taken: &Arc<AtomicUsize>) -> Option<Self> {
-        let seat = Self(taken.clone());
-        (taken.fetch_add(1, Ordering::Relaxed) < MOST).then_some(seat)
+    fn take(taken: &Rc<Cell<usize>>) -> Option<Self> {
+        (taken.get() < MOST).then(|| {
+            taken.set(taken.get() + 1);
+            Self(taken.clone())
+        })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.set(self.0.get() - 1);
     }
 }
 
-/// Serves for ever. Ends only if nothing can be accepted any more.
-pub fn serve(listener: &TcpListener, page: Arc<Page>, patience: Patience) -> Error {
-    let taken = Arc::new(AtomicUsize::new(0));
+async fn accept(listener: TcpListener, page: Arc<Page>, patience: Patience) -> Result<Infallible> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let taken = Rc::default();
     loop {
-        let stream = match listener.accept() {
+        let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => match error.raw_os_error() {
                 // the client has gone
                 Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => continue,
                 // others will let go of theirs
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                    thread::sleep(Duration::from_millis(100));
+                    sleep(Duration::from_millis(100)).await;
                     continue;
                 }
-                _ => return error,
+                _ => return Err(error),
             },
         };
         let Some(seat) = Seat::take(&taken) else {
             continue;
         };
-        let page = page.clone();
-        // without memory for a thread the client has to come again
-        let _ = thread::Builder::new()
-            .name("request".into())
-            .spawn(move || {
-                let _seat = seat;
-                // who doesn't listen isn't told
-                let _ = serve_one(stream, &*page, patience);
-            });
+        let served = serve_one(stream, page.clone(), patience);
+        spawn_local(async move {
+            let _seat = seat;
+            // a client that doesn't listen isn't told
+            let _ = served.await;
+        });
+    }
+}
+
+/// Serves for ever. Ends only if nothing can be accepted any more.
+pub fn serve(listener: TcpListener, page: Arc<Page>, patience: Patience) -> Error {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime.and_then(|it| LocalSet::new().block_on(&it, accept(listener, page, patience))) {
+        Ok(never) => match never {},
+        Err(error) => error,
     }
 }
 
@@ -266,6 +335,10 @@ pub fn address(text: &str) -> std::result::Result<SocketAddr, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpStream};
+    use std::thread;
+    use std::time::Instant;
 
     fn start(
         page: impl Fn() -> std::result::Result<String, String> + Send + Sync + 'static,
@@ -276,7 +349,7 @@ mod tests {
             request: Duration::from_millis(500),
             answer: Duration::from_millis(500),
         };
-        thread::spawn(move || serve(&listener, Arc::new(page), patience));
+        thread::spawn(move || serve(listener, Arc::new(page), patience));
         address
     }
 
@@ -296,17 +369,18 @@ mod tests {
     #[test]
     fn the_page_is_served() {
         let address = start_plain();
-        for request in [
-            "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
-            "GET /metrics?x=y HTTP/1.0\r\n\r\n",
-            "GET /metrics HTTP/1.1\nHost: x\n\n",
+        for (request, version) in [
+            ("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "1.1"),
+            ("GET /metrics?x=y HTTP/1.0\r\n\r\n", "1.0"),
+            ("GET /metrics HTTP/1.1\nHost: x\n\n", "1.1"),
         ] {
             let text = ask(address, request.as_bytes());
             let (head, body) = text.split_once("\r\n\r\n").expect("a head");
-            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
-            assert!(head.contains("text/plain; version=0.0.4"), "{text}");
-            assert!(head.contains("Content-Length: 9\r\n"), "{text}");
-            assert_eq!(body, "drr_up 1\n");
+            let wanted = format!(
+                "HTTP/{version} 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
+                 Content-Length: 9\r\nConnection: close\r\nCache-Control: no-store"
+            );
+            assert_eq!((head, body), (wanted.as_str(), "drr_up 1\n"));
         }
         let text = ask(address, b"HEAD /metrics HTTP/1.1\r\n\r\n");
         assert!(
@@ -335,27 +409,47 @@ mod tests {
             "GET /metrics HTTP/1.1\r\n{}\r\n",
             "a: b\r\n".repeat(HEADERS + 1)
         );
-        let cases: [(&[u8], &str); 9] = [
-            (b"GET /other HTTP/1.1\r\n\r\n", "404"),
-            (b"GET /metricsx HTTP/1.1\r\n\r\n", "404"),
+        let cases: [(&[u8], &str, &str); 10] = [
+            (b"GET /other HTTP/1.1\r\n\r\n", "404", "only /metrics"),
+            (b"GET /metricsx HTTP/1.1\r\n\r\n", "404", "only /metrics"),
             (
                 b"POST /metrics HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
                 "405",
+                "only GET and HEAD",
             ),
-            (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "400"),
-            (b"GET /metrics SPDY/9\r\n\r\n", "400"),
-            (b"GET /metrics HTTP/1.1\r\n: x\r\n\r\n", "400"),
-            (&long, "431"),
-            (header.as_bytes(), "431"),
-            (many.as_bytes(), "431"),
+            (
+                b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+                "400",
+                "not understood: ",
+            ),
+            (b"GET /metrics SPDY/9\r\n\r\n", "400", "not understood: "),
+            (
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+                "400",
+                "not understood: ",
+            ),
+            (
+                b"GET /metrics HTTP/1.1\r\n: x\r\n\r\n",
+                "400",
+                "not understood: ",
+            ),
+            (&long, "431", "the request is too long"),
+            (header.as_bytes(), "431", "the request is too long"),
+            (many.as_bytes(), "431", "too many headers"),
         ];
-        for (request, status) in cases {
+        for (request, status, why) in cases {
             let text = ask(address, request);
             let shown = String::from_utf8_lossy(&request[..request.len().min(60)]);
+            let (head, body) = text.split_once("\r\n\r\n").expect("a head");
             assert!(
-                text.starts_with(&format!("HTTP/1.1 {status} ")),
+                head.starts_with(&format!("HTTP/1.1 {status} ")) && body.starts_with(why),
                 "{shown}: {text}"
             );
+            assert!(
+                head.contains(&format!("Content-Length: {}\r\n", body.len())),
+                "{text}"
+            );
+            assert_eq!(head.contains("Allow: GET, HEAD"), status == "405", "{text}");
         }
         assert!(ask(address, b"GET /metrics HTTP/1.1\r\n\r\n").contains("drr_up 1"));
     }
@@ -363,11 +457,14 @@ mod tests {
     #[test]
     fn slow_clients_are_given_up() {
         let address = start_plain();
-        let mut slow = TcpStream::connect(address).expect("connected");
-        slow.write_all(b"GET /metr").expect("written");
-        let mut text = String::new();
-        slow.read_to_string(&mut text).expect("an end");
-        assert!(text.starts_with("HTTP/1.1 408 "), "{text}");
+        for part in ["", "GET /metr"] {
+            let mut slow = TcpStream::connect(address).expect("connected");
+            slow.write_all(part.as_bytes()).expect("written");
+            let mut text = String::new();
+            slow.read_to_string(&mut text).expect("an end");
+            assert!(text.starts_with("HTTP/1.1 408 "), "{text}");
+            assert!(text.ends_with("the request took too long\n"), "{text}");
+        }
         // a byte at a time doesn't help
         let mut slow = TcpStream::connect(address).expect("connected");
         let start = Instant::now();
@@ -375,6 +472,23 @@ mod tests {
             thread::sleep(Duration::from_millis(20));
         }
         assert!(start.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn clients_that_send_no_more_are_answered() {
+        // the page takes longer than a request may
+        let address = start(|| {
+            thread::sleep(Duration::from_millis(1000));
+            Ok("drr_up 1\n".into())
+        });
+        let mut stream = TcpStream::connect(address).expect("connected");
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\n\r\n")
+            .expect("written");
+        stream.shutdown(Shutdown::Write).expect("shut down");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an end");
+        assert!(text.ends_with("drr_up 1\n"), "{text}");
     }
 
     #[test]
