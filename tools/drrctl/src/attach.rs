@@ -50,14 +50,11 @@ use nix::time::ClockId;
 
 use crate::control::{self, explain, Control};
 use crate::error::{Code, Error, Result};
-use crate::inventory;
+use crate::inventory::{self, SECOND};
 use crate::requests::Audience;
 use crate::runtime::{self, Change, Lock, Mark};
 use crate::table;
 
-/// How the UUID of a second device begins; the disk sequence number of the device above and a
-/// number follow.
-pub const PREFIX: &str = "DRR-";
 /// How long others' I/O may hold up the swap, and the swap others' I/O.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -89,7 +86,7 @@ pub fn number_of(text: &str) -> Option<Number> {
 fn second_of(line: &Line) -> Option<String> {
     let number = number_of(&table::drr(&line.arguments)?.thin)?;
     let uuid = runtime::attribute(number, "dm/uuid")?;
-    uuid.starts_with(PREFIX)
+    uuid.starts_with(SECOND)
         .then(|| runtime::attribute(number, "dm/name"))?
 }
 
@@ -97,7 +94,7 @@ fn second_of(line: &Line) -> Option<String> {
 fn attachable(control: &Control, device: &Device) -> Result<Line> {
     let name = &device.name;
     let wrong = |why: &str, remedy: String| Error::new(Code::WrongKind, name, why, remedy);
-    if device.uuid.starts_with(PREFIX) {
+    if device.uuid.starts_with(SECOND) {
         return Err(wrong(
             "is the thin device below an attached one",
             "name that one: 'drrctl list' shows it".to_string(),
@@ -217,7 +214,7 @@ impl<'a> Second<'a> {
         let (name, number) = (0..1000)
             .find_map(|count| {
                 let name = second_name(&above.name, sequence, count);
-                match control.make(&name, &format!("{PREFIX}{sequence}-{count}")) {
+                match control.make(&name, &format!("{SECOND}{sequence}-{count}")) {
                     Ok(made) => made.map(|number| Ok((name, number))),
                     Err(error) => Some(Err(error)),
                 }
@@ -324,7 +321,7 @@ impl Second<'_> {
         let end = Instant::now() + GOING;
         let is_there = || {
             let uuid = runtime::attribute(number, "dm/uuid");
-            runtime::sys(number).exists() && uuid.is_none_or(|uuid| uuid.starts_with(PREFIX))
+            runtime::sys(number).exists() && uuid.is_none_or(|uuid| uuid.starts_with(SECOND))
         };
         while is_there() && Instant::now() < end {
             sleep(Duration::from_millis(5));
@@ -390,7 +387,7 @@ impl Limit {
 /// steps are those after the one and the other.
 pub fn swap(control: &Control, before: &Device, line: &Line, steps: [&str; 2]) -> Result<()> {
     let name = &before.name;
-    let audience = if before.uuid.starts_with(PREFIX) {
+    let audience = if before.uuid.starts_with(SECOND) {
         Audience::Nobody
     } else {
         Audience::All
@@ -417,7 +414,7 @@ pub fn swap(control: &Control, before: &Device, line: &Line, steps: [&str; 2]) -
     let limit = Limit::new();
     let done = control.resume(name, Flags::SKIP_LOCKFS, audience);
     drop(limit);
-    if before.uuid.starts_with(PREFIX) {
+    if before.uuid.starts_with(SECOND) {
         hide_number(before.number);
     }
     step(steps[1]);
@@ -538,7 +535,7 @@ pub fn detach(control: &Control, text: &str) -> Result<()> {
 /// Waits until the second devices of a disk are gone. The kernel removes them in a worker of its
 /// own, within milliseconds; after that the thin device can be deleted from its pool.
 pub fn settle(control: &Control, sequence: u64) -> Result<()> {
-    let prefix = format!("{PREFIX}{sequence}-");
+    let prefix = format!("{SECOND}{sequence}-");
     let end = Instant::now() + PATIENCE;
     while control.has_uuid(&prefix)? {
         if Instant::now() >= end {
@@ -582,11 +579,11 @@ pub fn clean_up(control: &Control, lock: &Lock) -> Result<Vec<String>> {
     }
     for device in devices {
         // a drrctl that was killed while the kernel swapped its tables, for `resize`; nobody else suspends it
-        if device.uuid.starts_with(PREFIX) && device.suspended {
+        if device.uuid.starts_with(SECOND) && device.suspended {
             let _ = control.resume(&device.name, Flags::NONE, Audience::Nobody);
             found.push(device.name.clone());
         }
-        if device.uuid.starts_with(PREFIX) && !device.open {
+        if device.uuid.starts_with(SECOND) && !device.open {
             control.remove_later(&device.name).or_else(|error| {
                 // it may be going by itself
                 (error.code == Code::NotThere).then_some(()).ok_or(error)
@@ -614,7 +611,7 @@ pub fn clean_up_if_need_be(control: &Control, lock: &Lock) -> Result<()> {
 /// makes the device what the second below it is would change nothing that matters.
 fn is_ours(devices: &[Device], device: &Device, staged: &[Line]) -> bool {
     let on_second = only(staged, "drr").is_some_and(|line| second_of(line).is_some());
-    if on_second || device.uuid.starts_with(PREFIX) {
+    if on_second || device.uuid.starts_with(SECOND) {
         return true;
     }
     let below = only(&device.table, "drr").and_then(second_of);

@@ -9,12 +9,15 @@ use std::path::Path;
 
 use drr_dm::{Device, Line, Number};
 
-use crate::attach;
 use crate::control::{not_loaded, Control};
 use crate::error::{Code, Error, Result};
 use crate::runtime;
 use crate::status::Status;
 use crate::table::{self, DrrTable};
+
+/// How the UUID of a second device begins, the thin device below one that drr is attached to; the disk sequence number
+/// of the device above and a number follow.
+pub const SECOND: &str = "DRR-";
 
 /// A device-mapper device, with the parts of its table that matter here.
 #[derive(Clone, Debug)]
@@ -42,7 +45,7 @@ impl Node {
 
     /// The thin device below one that drr is attached to: part of that, and nobody's to use.
     fn is_second(&self) -> bool {
-        self.uuid.starts_with(attach::PREFIX)
+        self.uuid.starts_with(SECOND)
     }
 
     fn arguments(&self, target: &str) -> Option<&str> {

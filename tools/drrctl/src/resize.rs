@@ -15,7 +15,7 @@ use drr_dm::{Device, Line};
 use crate::attach::{self, only, ready, swap, thin_of};
 use crate::control::Control;
 use crate::error::{Code, Error, Result};
-use crate::inventory;
+use crate::inventory::{self, SECOND};
 use crate::runtime::{self, Change};
 use crate::table;
 
@@ -35,7 +35,7 @@ fn below(control: &Control, name: &str, drr: &Line) -> Result<Device> {
 
 fn not_drr(device: &Device) -> Error {
     let wrong = |why: &str, remedy: &str| Error::new(Code::WrongKind, &device.name, why, remedy);
-    if device.uuid.starts_with(attach::PREFIX) {
+    if device.uuid.starts_with(SECOND) {
         return wrong(
             "is the thin device below an attached one",
             "name that one: 'drrctl list' shows it",
@@ -64,7 +64,7 @@ fn wanted(
     thin: &Line,
     given: Option<u64>,
 ) -> Result<u64> {
-    let (name, attached) = (&device.name, below.uuid.starts_with(attach::PREFIX));
+    let (name, attached) = (&device.name, below.uuid.starts_with(SECOND));
     let wrong =
         |what: &str, why: String, remedy: String| Error::new(Code::Usage, what, why, remedy);
     let bytes = |line: &Line| line.length * 512;

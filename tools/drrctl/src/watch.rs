@@ -23,6 +23,7 @@ use crate::attach;
 use crate::config::Config;
 use crate::control::Control;
 use crate::error::{Code, Error, Result};
+use crate::inventory::SECOND;
 use crate::journal::{Journal, Level};
 use crate::runtime::{self, Mark};
 use crate::table;
@@ -203,7 +204,7 @@ impl Watch<'_> {
         let [line] = &device.table[..] else {
             return None;
         };
-        let ours = device.uuid.starts_with(attach::PREFIX);
+        let ours = device.uuid.starts_with(SECOND);
         // of LVM, and where somebody is at work: the resumption will be an event
         if ours || device.uuid.starts_with("LVM-") || device.suspended || device.staged {
             return None;
