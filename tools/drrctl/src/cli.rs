@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{config, units};
+use crate::commands::watch::config;
+use crate::views::units;
 
 pub const EXIT_CODES: &str = "\
 Exit codes:
@@ -180,7 +181,7 @@ pub enum Command {
         json: Json,
     },
     /// Give the figures of all drr devices to Prometheus: over HTTP, in a file, or printed
-    Export(crate::export::Export),
+    Export(crate::commands::export::Export),
     /// Watch drr devices live; q, Esc or Ctrl-C ends it
     Top {
         /// Seconds from one look to the next

@@ -2,57 +2,31 @@
 
 //! drrctl: sets up dm-drr devices, and shows who reads whose data, and who serves whom.
 //!
-//! `text`, `status` and `table` take the kernel's texts apart, `control` and `inventory` get
-//! them, the others show them.
+//! [`cli`] says what can be typed; [`commands`] does it. [`device_mapper`] asks the kernel, [`answers`] takes apart
+//! what it says, and [`views`] shows it.
 
-use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use serde::Serialize;
 
-mod attach;
-mod blocks;
+mod answers;
 mod cli;
-mod config;
-mod control;
-#[cfg(test)]
-mod dashboard;
-mod duplicates;
+mod commands;
+mod device_mapper;
 mod error;
-mod export;
-mod heat;
-mod histogram;
-mod http;
-mod inventory;
-mod journal;
-mod layers;
-mod live;
-mod metrics;
 mod pages;
-mod paint;
-mod plot;
-mod requests;
-mod resize;
-mod runtime;
 #[cfg(test)]
 mod schema;
-mod setup;
-mod show;
-mod status;
-mod table;
-mod text;
-mod top;
-mod uevent;
-mod units;
-mod watch;
-mod with_udev;
-mod without_udev;
+mod views;
 
 use cli::{Cli, Command};
-use control::Control;
-use error::{Code, Error, Result};
-use inventory::Inventory;
+use commands::heat::{paint, plot, HeatMap};
+use commands::{attach, blocks, duplicates, export, layers, resize, setup, top, watch};
+use device_mapper::control::Control;
+use device_mapper::inventory::{self, Inventory};
+use error::Result;
+use views::output::{colour, print, print_json};
+use views::show;
 
 fn main() -> ExitCode {
     // `drrctl list | head` ends as other tools do, without a word
@@ -109,7 +83,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Heatmap { pool, output, json } => {
             let (inventory, pool) = of_pool(&control, pool.pool.as_deref())?;
-            let map = heat::HeatMap::collect(&control, &inventory, &pool)?;
+            let map = HeatMap::collect(&control, &inventory, &pool)?;
             match output {
                 Some(path) => plot::write(&map, &path),
                 None if json.json => print_json(&map),
@@ -141,7 +115,7 @@ fn run(command: Command) -> Result<()> {
             print(found.draw().as_bytes())
         }
         Command::Export(options) => export::run(control, &options),
-        Command::Top { interval } => live::run(&control, interval),
+        Command::Top { interval } => top::live::run(&control, interval),
         Command::Completion { .. } | Command::Man { .. } => Ok(()), // above
     }
 }
@@ -168,38 +142,4 @@ fn status(control: &Control, name: Option<&str>, json: bool) -> Result<()> {
         return print_json(&show::status_json(&devices));
     }
     print(show::status(&devices).as_bytes())
-}
-
-/// Colours only where somebody looks at them and wants them: https://no-color.org
-fn colour() -> bool {
-    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    std::io::stdout().is_terminal() && !unwanted && !dumb
-}
-
-fn print(text: &[u8]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text)
-        .and_then(|()| out.flush())
-        .map_err(|error| {
-            Error::new(
-                Code::Failed,
-                "standard output",
-                error.to_string(),
-                "give it a place that can be written to",
-            )
-        })
-}
-
-fn print_json(value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value).map_err(|error| {
-        Error::new(
-            Code::Failed,
-            "JSON",
-            error.to_string(),
-            "report this with the output of 'dmsetup status'",
-        )
-    })?;
-    text.push('\n');
-    print(text.as_bytes())
 }

@@ -6,13 +6,13 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::control::Control;
+use crate::answers::text::{self, Bucket, Copy};
+use crate::commands::layers::Layers;
+use crate::device_mapper::control::Control;
+use crate::device_mapper::inventory::Inventory;
 use crate::error::Result;
-use crate::histogram;
-use crate::inventory::Inventory;
-use crate::layers::Layers;
-use crate::text::{self, Bucket, Copy};
-use crate::units::{fit, short};
+use crate::views::histogram;
+use crate::views::units::{fit, short};
 
 #[derive(Debug, Serialize)]
 pub struct Duplicates {

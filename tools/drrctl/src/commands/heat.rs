@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `heatmap`: which layer read whose blocks, of all drr devices of a pool.
+//!
+//! [`paint`] shows the map in a terminal, [`plot`] in a picture.
+
+pub mod paint;
+pub mod plot;
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::control::Control;
+use crate::answers::text::{self, Heat};
+use crate::commands::layers::Layers;
+use crate::device_mapper::control::Control;
+use crate::device_mapper::inventory::Inventory;
 use crate::error::{Code, Result};
-use crate::inventory::Inventory;
-use crate::layers::Layers;
-use crate::text::{self, Heat};
 
 /// What is to be seen: sectors from the disk, or from drr.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -266,7 +271,7 @@ pub struct Scale {
 
 impl Scale {
     fn new(sectors: impl Iterator<Item = u64> + Clone) -> Self {
-        let log = |sectors: Option<u64>| crate::units::mib(sectors.unwrap_or(2048)).log10();
+        let log = |sectors: Option<u64>| crate::views::units::mib(sectors.unwrap_or(2048)).log10();
         let high = log(sectors.clone().max()).ceil() as i32;
         let low = (log(sectors.min()).floor() as i32).clamp(high - 5, high - 1);
         Self { low, high }
@@ -277,7 +282,7 @@ impl Scale {
         if sectors == 0 {
             return None;
         }
-        let log = crate::units::mib(sectors).log10();
+        let log = crate::views::units::mib(sectors).log10();
         let place = (log - f64::from(self.low)) / f64::from(self.high - self.low);
         Some(place.clamp(0.0, 1.0))
     }
@@ -286,7 +291,7 @@ impl Scale {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::inventory::{tests::node, Inventory};
+    use crate::device_mapper::inventory::{tests::node, Inventory};
 
     /// Ten containers of an image of four layers; one read first, the others were served.
     pub fn ten_by_four() -> HeatMap {

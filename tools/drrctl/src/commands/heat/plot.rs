@@ -14,9 +14,9 @@ use plotters::style::FontTransform;
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{fontdb, Options, Tree};
 
+use crate::commands::heat::{HeatMap, Scale, Side};
 use crate::error::{Code, Error, Result};
-use crate::heat::{HeatMap, Scale, Side};
-use crate::units::{fit, short, short_mib};
+use crate::views::units::{fit, short, short_mib};
 
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 const SOFT: RGBColor = RGBColor(0x66, 0x66, 0x66);
@@ -304,7 +304,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heat::tests::ten_by_four;
+    use crate::commands::heat::tests::ten_by_four;
 
     /// Where a picture may be looked at, too: $DRRCTL_PICTURES
     fn folder() -> std::path::PathBuf {

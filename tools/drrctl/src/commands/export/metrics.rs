@@ -14,8 +14,8 @@ use prometheus_client::encoding::prometheus_text;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use prometheus_client::registry::Registry;
 
-use crate::inventory::DrrDevice;
-use crate::status::Status;
+use crate::answers::status::Status;
+use crate::device_mapper::inventory::DrrDevice;
 
 /// What a pool has in memory.
 #[derive(Debug)]
@@ -344,8 +344,8 @@ pub mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::inventory::tests::sample;
-    use crate::status::tests::{LINE, OLD_LINE};
+    use crate::answers::status::tests::{LINE, OLD_LINE};
+    use crate::device_mapper::inventory::tests::sample;
 
     fn found() -> Found {
         let odd = LINE.replace("1:12000,others:288", "1:8,1:16,7:1,others:3");

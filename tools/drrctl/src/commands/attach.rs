@@ -48,12 +48,12 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 
-use crate::control::{self, explain, Control};
+use crate::answers::table;
+use crate::device_mapper::control::{self, explain, Control};
+use crate::device_mapper::inventory::{self, SECOND};
+use crate::device_mapper::requests::Audience;
+use crate::device_mapper::runtime::{self, Change, Lock, Mark};
 use crate::error::{Code, Error, Result};
-use crate::inventory::{self, SECOND};
-use crate::requests::Audience;
-use crate::runtime::{self, Change, Lock, Mark};
-use crate::table;
 
 /// How long others' I/O may hold up the swap, and the swap others' I/O.
 const PATIENCE: Duration = Duration::from_secs(10);

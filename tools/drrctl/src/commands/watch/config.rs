@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_default_is_understood() {
-        let text = include_str!("../system/drrctl.toml");
+        let text = include_str!("../../../system/drrctl.toml");
         let config = Config::parse("drrctl.toml", text).expect("understood");
         assert!(!config.has_pools());
         // and so is what its comments propose

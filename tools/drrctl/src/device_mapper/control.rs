@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use drr_dm::{Device, Flags, Line, Number};
 
+use crate::device_mapper::requests::{Asked, Audience, Failed, Requests};
+use crate::device_mapper::with_udev::{udev_runs, WithUdev};
+use crate::device_mapper::without_udev::WithoutUdev;
 use crate::error::{Code, Error, Result};
-use crate::requests::{Asked, Audience, Failed, Requests};
-use crate::with_udev::{udev_runs, WithUdev};
-use crate::without_udev::WithoutUdev;
 
 pub struct Control(Box<dyn Requests>);
 

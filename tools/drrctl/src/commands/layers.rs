@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
-use crate::control::Control;
+use crate::answers::text;
+use crate::device_mapper::control::Control;
+use crate::device_mapper::inventory::Inventory;
 use crate::error::Result;
-use crate::inventory::Inventory;
-use crate::text;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Layer {
@@ -152,7 +152,7 @@ impl Layer {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::inventory::tests::sample;
+    use crate::device_mapper::inventory::tests::sample;
 
     fn layer(serial: u64, thin_id: u64, parent: Option<u64>, live: bool) -> text::Layer {
         text::Layer {

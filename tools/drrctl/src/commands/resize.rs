@@ -12,12 +12,12 @@
 
 use drr_dm::{Device, Line};
 
-use crate::attach::{self, only, ready, swap, thin_of};
-use crate::control::Control;
+use crate::answers::table;
+use crate::commands::attach::{self, only, ready, swap, thin_of};
+use crate::device_mapper::control::Control;
+use crate::device_mapper::inventory::{self, SECOND};
+use crate::device_mapper::runtime::{self, Change};
 use crate::error::{Code, Error, Result};
-use crate::inventory::{self, SECOND};
-use crate::runtime::{self, Change};
-use crate::table;
 
 /// The device below a drr device, with its table.
 fn below(control: &Control, name: &str, drr: &Line) -> Result<Device> {

@@ -6,10 +6,10 @@ use std::fs;
 
 use drr_dm::Line;
 
-use crate::control::Control;
+use crate::answers::table;
+use crate::device_mapper::control::Control;
+use crate::device_mapper::inventory::Inventory;
 use crate::error::{Code, Error, Result};
-use crate::inventory::Inventory;
-use crate::table;
 
 pub fn create(control: &Control, name: &str, thin: &str, features: &[&str]) -> Result<()> {
     if name.contains('/') {

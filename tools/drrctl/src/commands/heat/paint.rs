@@ -2,8 +2,8 @@
 
 //! The heatmap in a terminal.
 
-use crate::heat::{HeatMap, Scale, Side};
-use crate::units::{fit, short, short_mib};
+use crate::commands::heat::{HeatMap, Scale, Side};
+use crate::views::units::{fit, short, short_mib};
 
 /// Backgrounds of the 256 colours, from little to much, with black or white figures.
 const COLOURS: [(u8, u8); 8] = [
@@ -128,7 +128,7 @@ fn legend(scale: Scale) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heat::tests::ten_by_four;
+    use crate::commands::heat::tests::ten_by_four;
 
     #[test]
     fn plain() {

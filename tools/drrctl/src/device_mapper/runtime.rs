@@ -18,9 +18,9 @@ use drr_dm::Number;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::control;
+use crate::device_mapper::control;
+use crate::device_mapper::with_udev::udev_runs;
 use crate::error::{Code, Error, Result};
-use crate::with_udev::udev_runs;
 
 const FOLDER: &str = "/run/drrctl";
 

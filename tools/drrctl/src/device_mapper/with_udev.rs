@@ -13,8 +13,8 @@ use devicemapper::{errors, DevId, DmError, DmFlags, DmName, DmOptions, DmUdevFla
 use drr_dm::name::is_escaped;
 use drr_dm::{Device, Flags, Line, Number};
 
-use crate::requests::{Asked, Audience, Failed, Requests};
-use crate::without_udev::WithoutUdev;
+use crate::device_mapper::requests::{Asked, Audience, Failed, Requests};
+use crate::device_mapper::without_udev::WithoutUdev;
 
 /// Returns whether udev runs.
 pub fn udev_runs() -> bool {

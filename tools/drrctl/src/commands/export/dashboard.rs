@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::metrics;
+use crate::commands::export::metrics;
 
 type Names = BTreeMap<String, BTreeSet<String>>;
 

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use crate::control::Control;
+use crate::commands::top::{Look, State};
+use crate::device_mapper::control::Control;
+use crate::device_mapper::inventory::{status_of, Inventory};
 use crate::error::{Code, Error, Result};
-use crate::inventory::{status_of, Inventory};
-use crate::top::{Look, State};
 
 static ENDED: AtomicBool = AtomicBool::new(false);
 
@@ -38,7 +38,7 @@ pub fn run(control: &Control, interval: f64) -> Result<()> {
         ));
     }
     // errors that will not go by themselves are told before the screen is taken
-    let mut state = State::new(crate::colour());
+    let mut state = State::new(crate::views::output::colour());
     state.look(look(control)?, interval);
     // SAFETY: the handler only stores to an atomic
     unsafe {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `top` shows: from two looks at the devices' counters, and how it is laid out.
+//! What `top` shows: from two looks at the devices' counters, and how it is laid out. [`live`] has the
+//! terminal and the clock.
+
+pub mod live;
 
 use std::collections::BTreeMap;
 
@@ -10,8 +13,8 @@ use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Row, Table};
 use ratatui::Frame;
 
-use crate::status::Status;
-use crate::units::{fit, mib, percent};
+use crate::answers::status::Status;
+use crate::views::units::{fit, mib, percent};
 
 /// One look: the statuses by the devices' names, in their order.
 pub type Look = Vec<(String, Status)>;
@@ -216,7 +219,7 @@ fn most(misses: &BTreeMap<String, u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::tests::{LINE, OLD_LINE};
+    use crate::answers::status::tests::{LINE, OLD_LINE};
     use ratatui::backend::TestBackend;
     use ratatui::Terminal;
 

@@ -6,7 +6,7 @@ use std::slice;
 
 use drr_dm::{Control, Device, Flags, Line, Number};
 
-use crate::requests::{Asked, Audience, Requests};
+use crate::device_mapper::requests::{Asked, Audience, Requests};
 
 pub struct WithoutUdev(Control);
 

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::inventory::DrrDevice;
-use crate::status::Status;
-use crate::units::{percent, short_mib};
+use crate::answers::status::Status;
+use crate::device_mapper::inventory::DrrDevice;
+use crate::views::units::{percent, short_mib};
 
 #[derive(Serialize)]
 pub struct ListJson<'a> {
@@ -228,8 +228,8 @@ pub fn status(devices: &[(&DrrDevice, Status)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::tests::sample;
-    use crate::status::tests::{LINE, OLD_LINE};
+    use crate::answers::status::tests::{LINE, OLD_LINE};
+    use crate::device_mapper::inventory::tests::sample;
 
     #[test]
     fn tables() {

@@ -1,6 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `export`: the figures of all drr devices for Prometheus, over HTTP, in a file, or printed.
+//!
+//! [`metrics`] has the figures, [`http`] serves them, and the tests in `dashboard` check that the dashboard for Grafana
+//! shows figures that there are.
+
+#[cfg(test)]
+pub mod dashboard;
+pub mod http;
+pub mod metrics;
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
@@ -12,13 +20,12 @@ use std::time::Instant;
 
 use clap::Args;
 
-use crate::control::Control;
-use crate::duplicates::Duplicates;
+use crate::commands::duplicates::Duplicates;
+use crate::commands::export::metrics::{Cached, Found, LayerCount};
+use crate::commands::layers::Layers;
+use crate::device_mapper::control::Control;
+use crate::device_mapper::inventory::{self, Inventory};
 use crate::error::{Code, Error, Result};
-use crate::http;
-use crate::inventory::{self, Inventory};
-use crate::layers::Layers;
-use crate::metrics::{self, Cached, Found, LayerCount};
 
 #[derive(Args)]
 pub struct Export {
@@ -151,7 +158,7 @@ pub fn run(control: Control, options: &Export) -> Result<()> {
     let (text, trouble) = collector.text()?;
     match &options.textfile {
         Some(path) => write(path, &text)?,
-        None => crate::print(text.as_bytes())?,
+        None => crate::views::output::print(text.as_bytes())?,
     }
     trouble.map_or(Ok(()), Err)
 }
@@ -180,7 +187,7 @@ fn listen(collector: Collector, address: SocketAddr, allow_remote: bool) -> Resu
     };
     let listener = TcpListener::bind(address).map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
-    crate::print(format!("http://{address}{}\n", http::PATH).as_bytes())?;
+    crate::views::output::print(format!("http://{address}{}\n", http::PATH).as_bytes())?;
     // One look at a time, however many ask; of trouble the log has only what is new.
     let state = Mutex::new((collector, None::<String>));
     let page = move || {

@@ -9,11 +9,11 @@ use std::path::Path;
 
 use drr_dm::{Device, Line, Number};
 
-use crate::control::{not_loaded, Control};
+use crate::answers::status::Status;
+use crate::answers::table::{self, DrrTable};
+use crate::device_mapper::control::{not_loaded, Control};
+use crate::device_mapper::runtime;
 use crate::error::{Code, Error, Result};
-use crate::runtime;
-use crate::status::Status;
-use crate::table::{self, DrrTable};
 
 /// How the UUID of a second device begins, the thin device below one that drr is attached to; the disk sequence number
 /// of the device above and a number follow.

@@ -7,6 +7,11 @@
 //! What can't be done now, as a device is suspended or its pool is, is done at the event of its
 //! resumption. Where an event may have been missed, everything is looked at: at the start, when
 //! events were lost, when a pool changes, and with a new configuration.
+//!
+//! [`config`] reads the configuration, and [`journal`] writes what happened.
+
+pub mod config;
+pub mod journal;
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsFd;
@@ -19,15 +24,15 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sd_notify::NotifyState;
 
-use crate::attach;
-use crate::config::Config;
-use crate::control::Control;
+use crate::answers::table;
+use crate::commands::attach;
+use crate::commands::watch::config::Config;
+use crate::commands::watch::journal::{Journal, Level};
+use crate::device_mapper::control::Control;
+use crate::device_mapper::inventory::SECOND;
+use crate::device_mapper::runtime::{self, Mark};
+use crate::device_mapper::uevent::{Action, Received, Socket};
 use crate::error::{Code, Error, Result};
-use crate::inventory::SECOND;
-use crate::journal::{Journal, Level};
-use crate::runtime::{self, Mark};
-use crate::table;
-use crate::uevent::{Action, Received, Socket};
 
 pub fn run(control: &Control, path: &Path) -> Result<()> {
     let config = Config::read(path)?;

@@ -4,7 +4,7 @@
 
 use serde::{ser::SerializeMap, Serialize, Serializer};
 
-use crate::text::Bucket;
+use crate::answers::text::Bucket;
 
 /// Columns of the longest bar.
 const BAR: f64 = 40.0;

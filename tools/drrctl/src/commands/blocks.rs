@@ -4,12 +4,12 @@
 
 use serde::Serialize;
 
-use crate::control::Control;
+use crate::answers::text::{self, Bucket};
+use crate::device_mapper::control::Control;
+use crate::device_mapper::inventory::Inventory;
 use crate::error::Result;
-use crate::histogram;
-use crate::inventory::Inventory;
-use crate::text::{self, Bucket};
-use crate::units::short;
+use crate::views::histogram;
+use crate::views::units::short;
 
 #[derive(Debug, Serialize)]
 pub struct Blocks {

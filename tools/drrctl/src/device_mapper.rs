@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Device-mapper and its devices: requests, events, which devices there are, and what drrctl's runs know of them.
+
+pub mod control;
+pub mod inventory;
+pub mod requests;
+pub mod runtime;
+pub mod uevent;
+pub mod with_udev;
+pub mod without_udev;
