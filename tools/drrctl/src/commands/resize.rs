@@ -13,7 +13,9 @@
 use drr_dm::{Device, Line};
 
 use crate::answers::table;
-use crate::commands::attach::{self, only, ready, swap, thin_of};
+use crate::commands::attach::clean_up::clean_up_if_need_be;
+use crate::commands::attach::device::{number_of, only, ready, thin_of};
+use crate::commands::attach::swap::swap;
 use crate::device_mapper::control::Control;
 use crate::device_mapper::inventory::{self, SECOND};
 use crate::device_mapper::runtime::{self, Change};
@@ -21,7 +23,7 @@ use crate::error::{Code, Error, Result};
 
 /// The device below a drr device, with its table.
 fn below(control: &Control, name: &str, drr: &Line) -> Result<Device> {
-    let number = table::drr(&drr.arguments).and_then(|table| attach::number_of(&table.thin));
+    let number = table::drr(&drr.arguments).and_then(|table| number_of(&table.thin));
     let below = number.and_then(runtime::name).ok_or_else(|| {
         Error::new(
             Code::Failed,
@@ -98,7 +100,7 @@ fn left_by_resize(staged: &[Line], drr: &Line) -> bool {
 /// Makes a drr device `sectors` long, or as long as the thin device below it if that isn't given.
 pub fn resize(control: &Control, text: &str, sectors: Option<u64>) -> Result<()> {
     let lock = runtime::lock()?;
-    attach::clean_up_if_need_be(control, &lock)?;
+    clean_up_if_need_be(control, &lock)?;
     let mut device = inventory::device(control, text)?;
     let Some(drr) = only(&device.table, "drr").cloned() else {
         return Err(not_drr(&device));

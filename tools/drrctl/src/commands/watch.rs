@@ -25,7 +25,10 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sd_notify::NotifyState;
 
 use crate::answers::table;
-use crate::commands::attach;
+use crate::commands::attach::attach_to;
+use crate::commands::attach::clean_up::{clean_up, clean_up_if_need_be};
+use crate::commands::attach::device::number_of;
+use crate::commands::attach::second::forget_links;
 use crate::commands::watch::config::Config;
 use crate::commands::watch::journal::{Journal, Level};
 use crate::device_mapper::control::Control;
@@ -111,7 +114,7 @@ impl Watch<'_> {
     /// Catches up.
     fn begin(&mut self) -> Result<()> {
         let lock = runtime::lock()?;
-        for name in attach::clean_up(self.control, &lock)? {
+        for name in clean_up(self.control, &lock)? {
             let text = format!("{name}: a drrctl that was killed left something behind: removed");
             self.journal.say(Level::Warning, &text);
         }
@@ -156,7 +159,7 @@ impl Watch<'_> {
                         if let Some(sequence) = event.sequence {
                             self.said.remove(&sequence);
                             runtime::removed(sequence);
-                            attach::forget_links();
+                            forget_links();
                         }
                     }
                 },
@@ -218,7 +221,7 @@ impl Watch<'_> {
             return None;
         }
         let (pool, _) = table::thin(&line.arguments)?;
-        let pool = runtime::attribute(attach::number_of(&pool)?, "dm/name")?;
+        let pool = runtime::attribute(number_of(&pool)?, "dm/name")?;
         self.config.wants(&pool, &device.name).then_some(pool)
     }
 
@@ -255,7 +258,7 @@ impl Watch<'_> {
     /// `false` if there's nothing to do any more: others may have been at work before the lock.
     fn attach(&self, device: &Device) -> Result<bool> {
         let lock = runtime::lock()?;
-        attach::clean_up_if_need_be(self.control, &lock)?;
+        clean_up_if_need_be(self.control, &lock)?;
         let now = self.control.device(&device.name)?;
         if now.number != device.number || self.is_wanted(&now).is_none() {
             return Ok(false);
@@ -264,7 +267,7 @@ impl Watch<'_> {
         if marked {
             return Ok(false);
         }
-        attach::attach_to(self.control, &lock, &now, &self.config.features)?;
+        attach_to(self.control, &lock, &now, &self.config.features)?;
         Ok(true)
     }
 }
