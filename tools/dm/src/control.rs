@@ -2,8 +2,8 @@
 
 //! The requests: what a program can ask of device-mapper, and tell it to do.
 //!
-//! Each error is the kernel's, with its number, and says nothing of the device: callers know its name. A device is
-//! named as [`name`](crate::name) writes it.
+//! Each error is the kernel's, with its number, and says nothing of the device: callers know its
+//! name. A device is named as [`name`](crate::name) writes it.
 
 use std::fs::File;
 use std::io::Result;
@@ -19,8 +19,8 @@ use crate::Number;
 
 /// What takes requests.
 const PATH: &str = "/dev/mapper/control";
-/// How long a device may be in use that is to be removed: what has it open for a moment, as udev's rules do, may be
-/// slow to let go of it.
+/// How long a device may be in use that is to be removed: what has it open for a moment, as udev's
+/// rules do, may be slow to let go of it.
 const REMOVAL: Duration = Duration::from_secs(5);
 /// How long to wait between two tries to remove a device.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -45,13 +45,14 @@ pub struct Device {
 pub struct Control(File);
 
 impl Control {
-    /// Opens device-mapper's control device. Fails if the module isn't loaded, and for all but root.
+    /// Opens device-mapper's control device. Fails if the module isn't loaded, and for all but
+    /// root.
     pub fn open() -> Result<Self> {
         File::open(PATH).map(Self)
     }
 
-    /// Sends a request about a device. If no device has the name as it stands, but it is one with escapes, the request
-    /// is about the device that has it without them.
+    /// Sends a request about a device. If no device has the name as it stands, but it is one with
+    /// escapes, the request is about the device that has it without them.
     fn ask(&self, name: &str, request: Request<'_>) -> Result<Answer> {
         let answer = Request {
             name: name.as_bytes(),
@@ -79,8 +80,8 @@ impl Control {
         self.ask(name, Request { flags, ..request })
     }
 
-    /// Lists the devices whose UUIDs begin with `uuid`: their names and numbers. The UUID of a device that has none
-    /// is empty.
+    /// Lists the devices whose UUIDs begin with `uuid`: their names and numbers. The UUID of a
+    /// device that has none is empty.
     pub fn devices(&self, uuid: &str) -> Result<Vec<(String, Number)>> {
         let request = Request::new(Command::ListDevices, &[]);
         let answer = Request { uuid, ..request }.send(&self.0)?;
@@ -114,7 +115,8 @@ impl Control {
         Ok(self.tell(name, Command::TableStatus, flags)?.lines())
     }
 
-    /// Sends a message to the target at a device's first sector, and returns its answer if it gives one.
+    /// Sends a message to the target at a device's first sector, and returns its answer if it gives
+    /// one.
     pub fn message(&self, name: &str, message: &str) -> Result<Option<String>> {
         let data = message_bytes(message);
         let request = Request::new(Command::TargetMsg, &[]);
@@ -129,8 +131,8 @@ impl Control {
         Ok(has_data.then(|| text_at(answer.data(), 0)))
     }
 
-    /// Makes a device that has no table yet, and returns its number. Fails with `EBUSY` if the name or the UUID is
-    /// taken. The name is taken as it stands, and an empty UUID is none.
+    /// Makes a device that has no table yet, and returns its number. Fails with `EBUSY` if the name
+    /// or the UUID is taken. The name is taken as it stands, and an empty UUID is none.
     pub fn create(&self, name: &str, uuid: &str) -> Result<Number> {
         let request = Request::new(Command::DevCreate, name.as_bytes());
         let answer = Request { uuid, ..request }.send(&self.0)?;
@@ -154,14 +156,15 @@ impl Control {
         self.tell(name, Command::TableClear, Flags::NONE).map(drop)
     }
 
-    /// Suspends a device: waits for its I/O, and freezes the file system on it unless the flags say otherwise.
+    /// Suspends a device: waits for its I/O, and freezes the file system on it unless the flags say
+    /// otherwise.
     pub fn suspend(&self, name: &str, flags: Flags) -> Result<()> {
         self.tell(name, Command::DevSuspend, flags | Flags::SUSPEND)
             .map(drop)
     }
 
-    /// Makes a loaded table the active one, if there is one, and resumes. The kernel suspends a device for it that isn't
-    /// suspended; if that fails the device is as before.
+    /// Makes a loaded table the active one, if there is one, and resumes. The kernel suspends a
+    /// device for it that isn't suspended; if that fails the device is as before.
     pub fn resume(&self, name: &str, flags: Flags) -> Result<()> {
         self.tell(name, Command::DevSuspend, flags).map(drop)
     }

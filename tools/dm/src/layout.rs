@@ -2,8 +2,9 @@
 
 //! The structures of linux/dm-ioctl.h, and the fields of messages that are laid out so.
 //!
-//! Requests and answers are bytes: the structures are there for their sizes and for the offsets of their fields. A
-//! number beyond the end of a message reads as zero and a text as empty, so that no answer makes a caller panic.
+//! Requests and answers are bytes: the structures are there for their sizes and for the offsets of
+//! their fields. A number beyond the end of a message reads as zero and a text as empty, so that no
+//! answer makes a caller panic.
 
 /// `struct dm_ioctl`, at the beginning of each request and each answer.
 #[repr(C)]

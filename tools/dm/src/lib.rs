@@ -2,8 +2,8 @@
 
 //! Device-mapper's ioctls, as include/uapi/linux/dm-ioctl.h has them.
 //!
-//! The crate tells udev nothing: its user sets up what udev would, where no udev runs.
-//! [`control`] has the requests, [`request`] sends one, [`table`] has the lines of a table as bytes, [`layout`]
+//! The crate tells udev nothing: its user sets up what udev would, where no udev runs. [`control`]
+//! has the requests, [`request`] sends one, [`table`] has the lines of a table as bytes, [`layout`]
 //! the kernel's structures, and [`name`] the names that aren't ASCII.
 
 pub mod control;

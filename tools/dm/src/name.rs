@@ -16,8 +16,8 @@ pub fn escaped(name: &[u8]) -> String {
     text
 }
 
-/// Returns the name that is written so, or `None` if it isn't another: libdm gives devices names with escapes of
-/// ASCII characters, and those are the names themselves.
+/// Returns the name that is written so, or `None` if it isn't another: libdm gives devices names
+/// with escapes of ASCII characters, and those are the names themselves.
 pub(crate) fn unescaped(name: &str) -> Option<Vec<u8>> {
     let mut parts = name.split("\\x");
     let mut bytes = parts.next()?.as_bytes().to_vec();

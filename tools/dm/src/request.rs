@@ -12,8 +12,8 @@ use crate::layout::{text_at, u32_at, u64_at, Header};
 use crate::table::{self, Line};
 use crate::Number;
 
-/// Version of the interface that the requests are written in; the kernel wants the same first number, and none of
-/// the others higher than its own.
+/// Version of the interface that the requests are written in; the kernel wants the same first
+/// number, and none of the others higher than its own.
 const VERSION: [u32; 3] = [4, 0, 0];
 /// The type of device-mapper's ioctls: `DM_IOCTL`.
 const KIND: u32 = 0xfd;
@@ -24,7 +24,8 @@ const ROOM: usize = 16384;
 /// Most room for an answer, in bytes: more than the kernel takes.
 const MOST_ROOM: usize = 1 << 30;
 
-/// Flags of requests and answers; the kernel's names are those with `DM_` before and `_FLAG` behind.
+/// Flags of requests and answers; the kernel's names are those with `DM_` before and `_FLAG`
+/// behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags(u32);
 
@@ -120,7 +121,8 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Returns the request with room for an answer of `room` bytes altogether, which have to be enough for the request.
+    /// Returns the request with room for an answer of `room` bytes altogether, which have to be
+    /// enough for the request.
     fn bytes(&self, room: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; room];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
@@ -154,13 +156,15 @@ impl<'a> Request<'a> {
         Ok(bytes)
     }
 
-    /// Sends the request, with more room for the answer if the kernel wants more. Fails with the kernel's error.
+    /// Sends the request, with more room for the answer if the kernel wants more. Fails with the
+    /// kernel's error.
     pub fn send(&self, control: &File) -> Result<Answer> {
         let mut room = (HEADER + self.data.len()).max(ROOM);
         while room <= MOST_ROOM {
             let mut bytes = self.bytes(room)?;
             let code = self.command.code();
-            // SAFETY: The kernel reads and writes `data_size` bytes at most, and that is how long `bytes` is.
+            // SAFETY: The kernel reads and writes `data_size` bytes at most, and that is how long
+            // `bytes` is.
             let result = unsafe { libc::ioctl(control.as_raw_fd(), code, bytes.as_mut_ptr()) };
             if result < 0 {
                 return Err(Error::last_os_error());

@@ -26,8 +26,8 @@ pub struct Line {
     pub arguments: String,
 }
 
-/// Takes `START LENGTH TARGET ARGUMENTS`, as dmsetup does. Fails if the text has fewer words, or no numbers where
-/// they should be.
+/// Takes `START LENGTH TARGET ARGUMENTS`, as dmsetup does. Fails if the text has fewer words, or no
+/// numbers where they should be.
 impl FromStr for Line {
     type Err = Error;
 

@@ -2,8 +2,8 @@
 
 //! drrctl: sets up dm-drr devices, and shows who reads whose data, and who serves whom.
 //!
-//! [`cli`] says what can be typed; [`commands`] does it. [`device_mapper`] asks the kernel, [`answers`] takes apart
-//! what it says, and [`views`] shows it.
+//! [`cli`] says what can be typed; [`commands`] does it. [`device_mapper`] asks the kernel,
+//! [`answers`] takes apart what it says, and [`views`] shows it.
 
 use std::process::ExitCode;
 

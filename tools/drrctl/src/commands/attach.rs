@@ -34,8 +34,8 @@
 //! hangs, the kernel fails the I/O: the wait is given up instead, and nothing has happened. File
 //! systems are not frozen, as no state on the disk matters.
 //!
-//! [`device`] looks at a device, [`second`] makes the second, [`swap`] swaps tables, [`step`] stops at a step of these
-//! for a test, and [`clean_up`] removes what was left behind.
+//! [`device`] looks at a device, [`second`] makes the second, [`swap`] swaps tables, [`step`] stops
+//! at a step of these for a test, and [`clean_up`] removes what was left behind.
 
 pub mod clean_up;
 pub mod device;

@@ -2,8 +2,8 @@
 
 //! `export`: the figures of all drr devices for Prometheus, over HTTP, in a file, or printed.
 //!
-//! [`metrics`] has the figures, [`http`] serves them, and the tests in `dashboard` check that the dashboard for Grafana
-//! shows figures that there are.
+//! [`metrics`] has the figures, [`http`] serves them, and the tests in `dashboard` check that the
+//! dashboard for Grafana shows figures that there are.
 
 #[cfg(test)]
 pub mod dashboard;

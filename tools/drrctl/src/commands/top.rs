@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `top` shows: from two looks at the devices' counters, and how it is laid out. [`live`] has the
-//! terminal and the clock.
+//! What `top` shows: from two looks at the devices' counters, and how it is laid out. [`live`] has
+//! the terminal and the clock.
 
 pub mod live;
 

@@ -15,8 +15,8 @@ use crate::device_mapper::control::{not_loaded, Control};
 use crate::device_mapper::runtime;
 use crate::error::{Code, Error, Result};
 
-/// How the UUID of a second device begins, the thin device below one that drr is attached to; the disk sequence number
-/// of the device above and a number follow.
+/// How the UUID of a second device begins, the thin device below one that drr is attached to; the
+/// disk sequence number of the device above and a number follow.
 pub const SECOND: &str = "DRR-";
 
 /// A device-mapper device, with the parts of its table that matter here.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The requests to device-mapper that are made in one way where udev runs, and in another where it doesn't.
+//! The requests to device-mapper that are made in one way where udev runs, and in another where it
+//! doesn't.
 
 use drr_dm::{Device, Flags, Line, Number};
 
@@ -32,7 +33,8 @@ pub enum Audience {
     Nobody,
 }
 
-/// A way to make requests. Names are those that device-mapper can have, with escapes of what isn't ASCII.
+/// A way to make requests. Names are those that device-mapper can have, with escapes of what isn't
+/// ASCII.
 pub trait Requests: Send {
     /// Lists the names of the targets that are loaded.
     fn targets(&self) -> Asked<Vec<String>>;
@@ -49,7 +51,8 @@ pub trait Requests: Send {
     /// Sends a message, and returns its answer if there is one.
     fn message(&self, name: &str, message: &str) -> Asked<Option<String>>;
 
-    /// Makes a device without a table; an empty UUID is none. Fails with `EBUSY` if the name or the UUID is taken.
+    /// Makes a device without a table; an empty UUID is none. Fails with `EBUSY` if the name or the
+    /// UUID is taken.
     fn create(&self, name: &str, uuid: &str) -> Asked<Number>;
 
     /// Loads a table of one line.

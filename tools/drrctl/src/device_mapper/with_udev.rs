@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests where udev runs, through the `devicemapper` crate: it tells udev of a device that changes, and waits until
-//! udev is done with it.
+//! Requests where udev runs, through the `devicemapper` crate: it tells udev of a device that
+//! changes, and waits until udev is done with it.
 //!
-//! The crate asks again with a larger buffer when an answer is too long, for messages, too, and tries for five seconds
-//! to remove a device that is in use. It refuses every request where no udev runs, and has no type for names that
-//! aren't ASCII: what is asked of a device that has one goes to the ioctls, as udev needn't know of a question.
+//! The crate asks again with a larger buffer when an answer is too long, for messages, too, and
+//! tries for five seconds to remove a device that is in use. It refuses every request where no udev
+//! runs, and has no type for names that aren't ASCII: what is asked of a device that has one goes
+//! to the ioctls, as udev needn't know of a question.
 
 use std::path::Path;
 

@@ -5,8 +5,9 @@
 //! It trusts no client: what a request may take is bounded in bytes and in time, and so is the
 //! number of those that are looked at. A connection is closed after its answer.
 //!
-//! hyper knows HTTP; the time that a client may take, what is said to one whose request hyper doesn't understand, and
-//! the end of a connection are the server's own. All connections share a thread, and pages are made in others.
+//! hyper knows HTTP; the time that a client may take, what is said to one whose request hyper
+//! doesn't understand, and the end of a connection are the server's own. All connections share a
+//! thread, and pages are made in others.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -60,7 +61,8 @@ pub type Page = dyn Fn() -> std::result::Result<String, String> + Send + Sync;
 /// A client's connection, as hyper reads from it and writes to it.
 struct Client {
     stream: TcpStream,
-    /// When it is given up: the time for the request, until the first byte of the answer is written.
+    /// When it is given up: the time for the request, until the first byte of the answer is
+    /// written.
     until: Pin<Box<Sleep>>,
     /// How long it may take for the answer.
     answer: Duration,
@@ -155,7 +157,8 @@ impl Read for Client {
 }
 
 impl Write for Client {
-    /// What hyper says by itself of a request that it didn't understand is thrown away: it has no text.
+    /// What hyper says by itself of a request that it didn't understand is thrown away: it has no
+    /// text.
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -197,7 +200,8 @@ fn response(status: StatusCode, kind: &'static str, body: impl Into<String>) -> 
     response
 }
 
-/// Says what to answer to a request. Fails if the page panics. hyper leaves out the body if the request is HEAD.
+/// Says what to answer to a request. Fails if the page panics. hyper leaves out the body if the
+/// request is HEAD.
 async fn answer(request: Request<Incoming>, page: Arc<Page>) -> Result<Response<String>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let text = "only GET and HEAD\n";
@@ -233,8 +237,8 @@ async fn serve_one(stream: TcpStream, page: Arc<Page>, patience: Patience) -> Re
     });
     let mut connection = http1::Builder::new()
         .auto_date_header(false)
-        // a client that sends no more may wait for its answer all the same; and so no read is tried, and none can
-        // be late, while the page is made
+        // a client that sends no more may wait for its answer all the same; and so no read is
+        // tried, and none can be late, while the page is made
         .half_close(true)
         .header_read_timeout(None)
         .keep_alive(false)
