@@ -142,8 +142,10 @@ impl Read for Client {
         context: &mut Context<'_>,
         mut into: ReadBufCursor<'_>,
     ) -> Poll<Result<()>> {
-        if self.is_given_up(context) {
-            self.is_late = !self.understood.get();
+        // nothing is expected of a client while its page is made
+        let is_expected = !self.understood.get() || self.is_answered;
+        if is_expected && self.is_given_up(context) {
+            self.is_late = !self.is_answered;
             return Poll::Ready(Err(ErrorKind::TimedOut.into()));
         }
         let mut bytes = [0; 4096];
@@ -237,8 +239,7 @@ async fn serve_one(stream: TcpStream, page: Arc<Page>, patience: Patience) -> Re
     });
     let mut connection = http1::Builder::new()
         .auto_date_header(false)
-        // a client that sends no more may wait for its answer all the same; and so no read is
-        // tried, and none can be late, while the page is made
+        // a client that sends no more may wait for its answer all the same
         .half_close(true)
         .header_read_timeout(None)
         .keep_alive(false)
