@@ -244,6 +244,8 @@ impl Watch<'_> {
             Ok(false) => {}
             // its removal crossed the attachment
             Err(error) if error.code == Code::NotThere => {}
+            // so did a suspension, or another table: the resumption that ends it will be an event
+            Err(error) if error.code == Code::InUse && !self.is_still_wanted(device) => {}
             Err(error) => {
                 let text = error.to_string();
                 if self.said.get(&sequence) != Some(&text) {
@@ -253,6 +255,13 @@ impl Watch<'_> {
                 }
             }
         }
+    }
+
+    /// Whether drr is wanted under the device as it is by now.
+    fn is_still_wanted(&self, device: &Device) -> bool {
+        self.control
+            .device(&device.name)
+            .is_ok_and(|now| now.number == device.number && self.is_wanted(&now).is_some())
     }
 
     /// `false` if there's nothing to do any more: others may have been at work before the lock.
