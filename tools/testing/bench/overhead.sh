@@ -5,11 +5,11 @@
 # bench.sh.
 #
 # A thin device, its file, and so the blocks on the disk are the same for all variants: it is mounted
-# directly, through drr, and through dm-linear, which does nothing, in turn, and back in the other
-# order; TURNS times in a round. Each turn makes a ratio, and the key is the median of them all.
+# directly, through drr, and through dm-linear and samples/passthrough.rs, which do nothing, in turn,
+# and back in the other order; TURNS times in a round. Each turn makes a ratio, and the key is the median of them all.
 
 TURNS=2
-VARIANTS=(thin drr linear)
+VARIANTS=(thin drr linear passthrough)
 
 # in_turns FUNCTION [ARG]...: FUNCTION VARIANT ARG..., TURNS times for each of the variants.
 in_turns() {

@@ -66,9 +66,9 @@ class Samples:
     def ratio(self, what, above, below):
         return self.each(what, (above, below), lambda a, b: a / b)
 
-    def overhead(self, what, without="thin"):
-        """Of a rate: how much longer it takes with DRR."""
-        return self.each(what, (without, "drr"), lambda rate, drr: rate / drr - 1)
+    def overhead(self, what, without="thin", with_it="drr"):
+        """Of a rate: how much longer it takes: with DRR, unless told otherwise."""
+        return self.each(what, (without, with_it), lambda rate, slower: rate / slower - 1)
 
 
 def percent(value):
@@ -173,6 +173,8 @@ def results(samples):
             yield Result(f"{name}.{mode}.overhead", "", overhead, number=percent)
             yield Result(f"{name}.{mode}.vs_linear", "more time than dm-linear in its place",
                          samples.overhead(f"{name}.{mode}", "linear"), number=percent)
+            yield Result(f"{name}.{mode}.sample_vs_linear", "the sample target: more time than dm-linear",
+                         samples.overhead(f"{name}.{mode}", "linear", "passthrough"), number=percent)
     yield Result("bystander.overhead", "another file system's page cache: more time",
                  samples.each("bystander", ("with", "without"), lambda a, b: a / b - 1),
                  0.005, most=True, number=percent)

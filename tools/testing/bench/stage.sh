@@ -285,13 +285,13 @@ container() {
 	container_mount "$1" "$2"
 }
 
-# container_mount NAME thin|linear|drr [FILE]: mounts its thin device, directly or through such a
+# container_mount NAME thin|linear|passthrough|drr [FILE]: mounts its thin device, directly or through such a
 # target. The extents of its big file, or of FILE, are in memory.
 container_mount() {
 	case $2 in
 	thin) fs_mount ext4 "$1" "/dev/mapper/t-$1" ;;
-	linear)
-		dmsetup create "$1" --table "0 $(sectors "/dev/mapper/t-$1") linear /dev/mapper/t-$1 0"
+	linear | passthrough)
+		dmsetup create "$1" --table "0 $(sectors "/dev/mapper/t-$1") $2 /dev/mapper/t-$1 0"
 		fs_mount ext4 "$1"
 		;;
 	drr)
