@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the suite changed-pages needs and no command line tool does.
+ * What the suites changed-pages and changed-buffers need and no command line tool does.
  *
  *   drr-pages collapse FILE DEVICE OFFSET REFERENCE HOLES SEED [SECOND_DEVICE]
  *	For each of the first HOLES ranges of 16 KiB of a file of 2 MiB: one thread collapses
