@@ -9,8 +9,8 @@
 //! digests; and, for a while, metadata that file systems have read.
 //!
 //! - [`target`], [`io`]: the path of a bio; start here,
-//! - [`args`], [`message`], [`refusal`], [`stats`]: input from the table and from messages, what the
-//!   log says of wrong input, and output as status,
+//! - [`args`], [`message`], [`refusal`], [`stats`]: parse the table line and messages, log why they
+//!   were refused, and count and print the status,
 //! - [`access`]: the access table, and caches of mappings,
 //! - [`layers`]: layers, the heatmap and other figures,
 //! - [`mod@reclaim`]: drops extra copies where memory is short,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where memory is short: drops pages that other page caches have, too, before last copies are
+//! Drops pages that other page caches have, too, where memory is short, before last copies are
 //! lost.
 //!
 //! Any copy of a page serves all siblings, so reclaim costs a read from the disk only if it takes
@@ -46,8 +46,8 @@ const MOST_DUE: u32 = 1 << 14;
 /// the same entry one gives up its turn.
 const GROUPS: usize = 64;
 
-/// Milliseconds between two parts of a walk: with 64 GiB of memory a walk has about a hundred parts,
-/// and takes two seconds.
+/// Milliseconds between two parts of a walk: with 64 GiB of memory, a walk has about a hundred
+/// parts, and takes two seconds.
 pub(crate) const EVERY_MS: u32 = 20;
 /// Buckets of the table in a part of a walk: a part is to be short beside the pause after it.
 const BUCKETS: usize = 4096;
@@ -127,10 +127,12 @@ impl Reclaim {
         }
     }
 
+    /// Returns the entry for a group.
     fn due(&self, group: Group) -> &Due {
         &self.due[slot(hash(group.hash_key()), GROUPS)]
     }
 
+    /// Returns whether any pages may be dropped.
     fn any_due(&self) -> bool {
         self.due.iter().any(|due| due.pages.load(Relaxed) != 0)
     }
@@ -187,14 +189,15 @@ impl Reclaim {
         }
     }
 
+    /// Returns whether a target's copies are to stay; true if the target has gone.
     fn keeps(&self, target_id: u32) -> bool {
         self.targets
             .with(target_id, |target| target.keeps)
             .unwrap_or(true)
     }
 
-    /// Adds folios of one copy to `found` that are idle, and have no pages in the extent but those
-    /// of `extra`. Returns their pages.
+    /// Adds those folios of one copy to `found` that are idle, and have no pages in the extent
+    /// except some of `extra`. Returns their pages.
     fn look_through(&self, donor: &PageDonor<'_>, extra: u32, found: &mut KVec<Candidate>) -> u32 {
         let (mut left, mut gone) = (extra, 0);
         while left != 0 {

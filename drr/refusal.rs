@@ -8,9 +8,9 @@ use dm::target::MappedDevice;
 
 use crate::{args::ArgError, layers::tree::DeclareError, message::MessageError};
 
-/// What a refused table line or message has wrong.
+/// The part of a table line or a message that is wrong.
 enum Culprit<'a> {
-    /// A word of the line.
+    /// A word of the line or message.
     Word(&'a CStr),
     /// The layer with this thin id.
     Layer(u32),

@@ -9,10 +9,12 @@
 //!                                                  follow a read of the same, or forward
 //!         end_io -> success: record the pages read, with their digests
 //! write, discard, write zeroes:
-//!         map -> part of a shared block, donors have the rest: write all of the block
-//!                -> else forward
-//! empty flush: forward, before anything else; everything else, too
-//! page events, pool events: see dm::pagecache::directory, crate::access::table and crate::pool
+//!         map -> a block of it is just written as a whole: park
+//!             -> part of a shared block, donors have the rest: write all of the block
+//!             -> else forward
+//!         end_io -> unlock its blocks
+//! empty flush, and everything else: forward
+//! page events, pool events: see crate::events and crate::pool
 //! ```
 //!
 //! A hit is completed in `map`, and device-mapper then calls `end_io` as for a read from the disk:
@@ -62,7 +64,7 @@ const MOST_HASHED: u32 = 4;
 
 /// A `drr` target.
 pub(crate) struct Drr {
-    // Dropped first, so that no record is left when the devices go.
+    /// Dropped first, so that no record is left when the devices go.
     pub(crate) handle: TargetHandle,
     pub(crate) thin: ThinDevice,
     pub(crate) md: MappedDevice,
@@ -73,6 +75,7 @@ pub(crate) struct Drr {
     /// [`ThinId::to_bits`] of the thin device; changes only if the device's table is replaced.
     pub(crate) layer: Atomic<u64>,
     pub(crate) stats: Stats,
+    /// Times of the target's reads from the disk.
     pub(crate) own_reads: OwnReads,
     pub(crate) whole_writes: FullBlockWrites,
 }
@@ -350,8 +353,7 @@ impl Follow for Drr {
 }
 
 impl Drr {
-    /// Returns whether more pages than [`MOST_HASHED`] are to be hashed now that the bio has ended:
-    /// each takes up to a microsecond.
+    /// Returns whether more pages than [`MOST_HASHED`] are to be hashed now that the bio has ended.
     fn hashes_many(&self, bio: &EndedBio<'_, Self>) -> bool {
         let data = bio.data();
         let len = data.range.as_ref().map_or(0, |range| range.extent.len);
@@ -378,6 +380,7 @@ impl Drr {
         }
     }
 
+    /// Returns the thin device's id, with that of its pool.
     pub(crate) fn layer(&self) -> ThinId {
         ThinId::from_bits(self.layer.load(Relaxed))
     }

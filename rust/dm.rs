@@ -10,8 +10,8 @@
 //! - [`io`]: other ways to handle a bio than sending it down,
 //! - [`pagecache`]: folios, and a directory of cached pages by their content,
 //! - [`sync`]: data shared by several CPUs, and deferred work,
-//! - [`random`], [`sched`], [`jiffies`]: random numbers, the state of the scheduler and the machine,
-//!   and time,
+//! - [`random`], [`sched`], [`jiffies`]: random numbers, the state of the scheduler and of the
+//!   machine, and time,
 //! - [`mod@drr`]: tracepoints and test switches of the target `drr`.
 
 #![warn(missing_docs)]

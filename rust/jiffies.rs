@@ -22,7 +22,7 @@ impl Since {
         now.0.saturating_sub(self.0)
     }
 
-    /// Returns whether `now` is more than `ms` milliseconds later.
+    /// Returns whether `now` is more than `ms` milliseconds later than this moment.
     pub fn over(self, now: Self, ms: u32) -> bool {
         // CAST: An `unsigned long` fits.
         self.elapsed(now) > kernel::time::msecs_to_jiffies(ms) as u64

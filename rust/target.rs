@@ -40,9 +40,9 @@ pub enum StatusType {
 
 /// A device-mapper target (`struct target_type`).
 ///
-/// Device-mapper may call several functions at once, from several tasks, so all take `&self`. Features
-/// that only some targets need are in traits of their own, beside the code that uses them: parked
-/// bios ([`Follow`](crate::io::parked::Follow)), deferred completion
+/// Device-mapper may call several functions at once, from several tasks, so all take `&self`.
+/// Features that only some targets need are in traits of their own, beside the code that uses them:
+/// parked bios ([`Follow`](crate::io::parked::Follow)), deferred completion
 /// ([`EndIoLater`](crate::io::end_later::EndIoLater)), private reads
 /// ([`PrivateReads`](crate::block::private_read::PrivateReads)), and verified reads
 /// ([`Verify`](crate::io::verify::Verify)).

@@ -5,11 +5,12 @@
 //!
 //! Waiting pays as long as the other target's reads don't take much longer than the target's own
 //! would. The other container may be throttled (`io.max`), which the target can't see, and each of
-//! its reads may end just in time. So a target knows the longest time that its own reads from the
-//! disk take ([`OwnReads`]), and of each target it is known how long other targets have lately
-//! waited for its reads ([`Lag`]). If the waits are several times as long as own reads, or long and
-//! there is nothing to compare them with, one read doesn't wait, but measures: it *probes*. If the
-//! probe takes much less time, no read waits for the other target for a while.
+//! its reads may end just in time. So each target measures the longest time that its own reads from
+//! the disk take ([`OwnReads`]), and for each target it is recorded how long other targets have
+//! lately waited for its reads ([`Lag`]). If the waits are several times as long as own reads, or
+//! long and there are no own reads to compare them with, one read *probes*: it doesn't wait, but
+//! measures how long it takes itself. If the probe takes much less time, no read waits for the
+//! other target for a while.
 //!
 //! All times are in jiffies. Two concurrent reads may count as one, and times may be slightly out
 //! of order: the figures are estimates.
@@ -22,7 +23,7 @@ use kernel::{
 
 /// The longest wait for another target's read, in milliseconds: longer than any healthy disk takes.
 const MOST_MS: u32 = 1000;
-/// A wait that is always allowed, in milliseconds: single reads take longer than others.
+/// A wait that is always allowed, in milliseconds: some reads take much longer than most.
 const LIMIT_MS: u32 = 250;
 /// Waits with a mean of up to this, in milliseconds, don't count as slow: a busy hard disk takes as
 /// long for a read.
@@ -111,7 +112,8 @@ impl OwnReads {
     }
 }
 
-/// A period in which something isn't done, because it took too long.
+/// A period without waits for a target's reads, or without whole-block writes, as these took too
+/// long.
 struct Restraint {
     /// When the restraint ends.
     until: Atomic<u64>,
@@ -136,7 +138,8 @@ impl Restraint {
         now < self.until.load(Relaxed)
     }
 
-    /// Learns whether it took too long when it was done. Ignored while the restraint is on.
+    /// Learns whether the waits, or the whole-block writes, took too long lately. Ignored while the
+    /// restraint is on.
     fn tell(&self, too_long: bool, now: u64) {
         if self.is_on(now) {
             return;
@@ -170,8 +173,9 @@ pub(crate) enum Advice {
 pub(crate) struct Lag {
     /// Waits that a judgement needs.
     enough: u32,
-    /// Waits since the last judgement, and their moving average.
+    /// Number of waits since the last judgement.
     waits: Atomic<u32>,
+    /// Moving average of these waits.
     mean: Atomic<u64>,
     /// When a probe was sent that hasn't ended; 0 if there is none. After [`MOST_MS`] another may
     /// be sent.
@@ -203,8 +207,8 @@ impl Lag {
         self.restraint.is_on(now)
     }
 
-    /// Returns what another target is to do about one of these reads. `own` is the longest time
-    /// that the other target's own reads take, if known.
+    /// Returns what another target is to do about one of the target's reads. `own` is the longest
+    /// time that the other target's own reads take, if known.
     pub(crate) fn advice(&self, own: Option<u64>, now: u64) -> Advice {
         if self.is_restrained(now) {
             return Advice::Leave;
@@ -223,7 +227,8 @@ impl Lag {
         }
     }
 
-    /// Learns that another target's read has waited `time` for one of these, successfully or not.
+    /// Learns that another target's read has waited `time` for one of the target's, successfully or
+    /// not.
     pub(crate) fn waited(&self, time: u64) {
         let waits = self.waits.load(Relaxed);
         let mean = match waits {
@@ -323,11 +328,11 @@ mod tests {
         assert_eq!(own.patience(NOW), ms(LIMIT_MS));
         own.took(ms(800), NOW);
         assert_eq!(own.patience(NOW), ms(MOST_MS));
-        // Better times don't make it forget at once. Nor does a clock that another CPU has read a
-        // little earlier.
+        // The worst time isn't forgotten at once when faster reads follow. Nor is it when another
+        // CPU has read the clock a little earlier.
         own.took(ms(10), NOW + 1);
         assert!(own.worst(NOW) > Some(ms(700)));
-        // With time it forgets.
+        // It is forgotten some time after the last read.
         let later = NOW + ms(KNOWN_MS) + 2;
         assert_eq!(own.worst(later), None);
         own.took(ms(10), later);
@@ -337,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn who_knows_nothing_probes() {
+    fn a_target_without_own_reads_probes() {
         for (time, waits) in [(250, Some(1)), (80, Some(WAITS)), (LEAST_MS, None)] {
             let lag = Lag::new(WAITS);
             assert_eq!(lag.advice(None, NOW), Advice::Follow);
@@ -348,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_many_times_as_long_is_left() {
+    fn a_target_that_takes_many_times_as_long_is_left() {
         let (lag, other) = (Lag::new(WAITS), Lag::new(WAITS));
         let own = Some(ms(20));
         // Waits for one target don't count for the other.

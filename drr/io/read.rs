@@ -48,10 +48,11 @@ pub(crate) struct MappedRange {
     pub(crate) block: Block,
     /// The part of the block.
     pub(crate) extent: ByteRange,
-    /// The layer that is read from.
+    /// The target's layer, through which the block is read.
     pub(crate) layer: LayerId,
     /// The block's epoch when the mapping was looked up, if its cell was quiet.
     epoch: Option<Epoch>,
+    /// The binding of the thin device when the mapping was looked up.
     binding: u64,
 }
 
@@ -128,8 +129,8 @@ impl Drr {
         self.serve(bio, range)
     }
 
-    /// Serves as many pages of a read, from its first on, as donors have. If this is none, follows
-    /// another read or goes to the disk.
+    /// Serves as many pages of a read, from its first on, as donors have. If donors have none of
+    /// them, parks the read behind another one or sends it to the disk.
     fn serve<'a>(&'a self, mut bio: Bio<'a, Self>, mut range: MappedRange) -> Mapped {
         let mut again = true;
         loop {
@@ -436,6 +437,7 @@ impl Drr {
         bio.data().range = Some(*range);
     }
 
+    /// Counts a read that has missed, and sends it to the disk.
     fn missed(&self, mut bio: Bio<'_, Self>, miss: Miss) -> Mapped {
         let owner = bio.data().owner;
         self.stats.miss(miss, owner, bio.sectors(), bio.metadata());

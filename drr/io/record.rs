@@ -120,8 +120,8 @@ impl PrivateReads for Drr {
         let locked = buffer.as_ref().and_then(BufferPage::try_lock);
         let pages = locked.as_ref().map(CachedPages::buffer);
         self.record_pages(range, at, pages, &digest);
-        // A read that wasn't served may be of a page that the store has; of two at once, each may
-        // add a page.
+        // The store may have the page already, although the read wasn't served. Two concurrent
+        // reads may each add the page.
         let is_stored = || self.handle.table().is_stored(&range.block, at);
         if !self.features.no_meta_cache && self.has_room() && !is_stored() {
             self.keep(range, at, page, &digest);
@@ -130,6 +130,7 @@ impl PrivateReads for Drr {
 }
 
 impl Drr {
+    /// Returns the owner of records that are made for this target.
     fn holder(&self, range: &MappedRange) -> Holder {
         Holder {
             target_id: self.handle.target_id,
@@ -157,8 +158,8 @@ impl Drr {
         !self.features.no_donate && self.handle.table().directory().has_room()
     }
 
-    /// Returns whether some digest of the pages of `range` is known: pages that can't be recorded
-    /// are still compared.
+    /// Returns whether the digest of any page of `range` is known, so that the page can be compared
+    /// even if it can't be recorded.
     fn may_compare(&self, range: &MappedRange) -> bool {
         let (first, count) = range.extent.pages();
         self.handle.table().knows(&range.block, first, count)
@@ -219,6 +220,7 @@ impl Drr {
         self.count(range, page, counted);
     }
 
+    /// Counts recorded and compared pages, and logs an error if some differed.
     fn count(&self, range: &MappedRange, page: u32, counted: Counted) {
         self.stats.read(counted);
         trace!(record, self.traced_pages(range, page, counted.recorded));
@@ -281,6 +283,7 @@ impl Drr {
         }
     }
 
+    /// Records the pages of `batch`, with the digests that proved them.
     fn inherit_pages(&self, range: &MappedRange, batch: &Batch<'_>) {
         let (table, holder) = (self.handle.table(), self.holder(range));
         let recorded = table.inherit(&range.block, batch.page, &batch.pages, holder);

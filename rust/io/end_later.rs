@@ -37,8 +37,9 @@ pub(super) struct EndWork {
 }
 
 impl<T: EndIoLater> EndedBio<'_, T> {
-    /// Has `queue` call [`EndIoLater::end_io_later`] and then complete the bio, once
-    /// [`Target::end_io`] has returned the returned value: the target may be destroyed soon after.
+    /// Defers the completion of the bio. Once [`Target::end_io`] has returned this function's
+    /// result, `queue` calls [`EndIoLater::end_io_later`] and then completes the bio; the target
+    /// may be destroyed soon afterwards.
     pub fn end_later(self, target: &T, queue: &WorkQueue) -> Ended {
         // SAFETY: We own the private data, which is valid until the bio completes. The pointer of a
         // bio is not null.

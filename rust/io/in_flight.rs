@@ -2,10 +2,10 @@
 
 //! Concurrent reads of the same data: one goes to the disk, and the others wait for it.
 //!
-//! A read that is sent down can *lead*: it is found by the pages it reads. A read of a part of
-//! these pages can *follow* it, and is parked. When the leader has ended and the target has handled
-//! that, its followers continue, each in a worker ([`Follow::resume_bio`]). The leader passes them
-//! no data, but they may find what it has left in the page cache.
+//! A read that is sent down can *lead*: other reads find it by the pages that it reads. A read of a
+//! part of these pages can *follow* it, and is parked. When the leader has ended and the target has
+//! handled its end, its followers continue, each in a worker ([`Follow::resume_bio`]). The leader
+//! passes no data to its followers, but they may find its pages in the page cache.
 //!
 //! No read waits for ever. A follower is a parked bio that holds nothing but its own memory, no
 //! task waits, and leaders wait only for the device below. If a leader takes longer than the
@@ -42,7 +42,7 @@ use crate::{
 /// healthy disk takes.
 pub const LATE_MS: u32 = 1000;
 /// Interval in milliseconds at which followers are checked for having waited too long: a fraction
-/// of the shortest wait that is worth while beside a disk's request.
+/// of the shortest patience that makes sense, which is longer than a disk takes for a request.
 const TICK_MS: u32 = 25;
 
 /// A range of pages of some content.
@@ -50,7 +50,7 @@ const TICK_MS: u32 = 25;
 pub struct PageRange {
     /// Identifies the content.
     pub content: (u64, u64),
-    /// First page of the content.
+    /// Number of the first page within the content.
     pub first: u32,
     /// Number of pages, not zero.
     pub count: u32,
@@ -143,7 +143,7 @@ impl Drop for InFlightBio {
 
 impl<T: Follow> EndedBio<'_, T> {
     /// If the bio leads, removes it from the table and lets its followers continue. To be called
-    /// when what the leader leaves for them can be found. Any context.
+    /// when the followers can find the pages of the leader. Any context.
     pub fn wake_followers(&mut self) {
         // SAFETY: Initialised in `map`, and not dropped before the bio completes.
         unsafe {

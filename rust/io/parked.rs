@@ -2,12 +2,12 @@
 
 //! Parked bios, and how they continue.
 //!
-//! A parked bio is in a list until what it waits for has happened. It holds nothing but its own
-//! memory, and no task waits for it. It then continues in a worker of its target
+//! A parked bio is in a list until the event that it waits for. Meanwhile it holds nothing but its
+//! own memory, and no task waits for it. It then continues in a worker of its target
 //! ([`Follow::resume_bio`]).
 //!
-//! The worker holds the bio until that function has returned. So the bio may be sent or parked
-//! again meanwhile, but does not complete, and the target isn't destroyed.
+//! The worker holds the bio until `resume_bio` has returned. So the bio may be sent or parked again
+//! meanwhile, but does not complete, and the target isn't destroyed.
 //!
 //! A bio has one link, which is in one list at most: [`crate::io::in_flight`] has lists of leaders
 //! and of their followers, [`crate::io::block_lock`] has lists of deferred bios.

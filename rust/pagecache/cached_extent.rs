@@ -49,7 +49,7 @@ pub(super) fn half(hash: u64) -> u32 {
     (hash >> u32::BITS) as u32 & !7 | hash as u32 & 7
 }
 
-/// Returns a hash that chooses the same bucket as the one passed to [`half`].
+/// Returns a hash that chooses the same bucket as the one that was passed to [`half`].
 fn widen(half: u32) -> u64 {
     // RANGE: Shifts 32 bits within 64.
     u64::from(half) << u32::BITS | u64::from(half & 7)
@@ -119,7 +119,8 @@ impl<'g, N: Name, H: Copy + Send + Sync> Donor<'g, N, H> {
         self.content().digest(page)
     }
 
-    /// Takes a reference to the folio that holds page `page`.
+    /// Returns a reference to the folio that holds page `page` of the content, or `None` if the
+    /// page isn't in the directory or in the page cache any more.
     #[inline]
     pub fn folio(&self, page: u32) -> Option<FolioRef> {
         if self.pages_from(page) == 0 {

@@ -48,9 +48,9 @@ impl Crowd {
 
 /// Draws of later extents: each has one chance in [`LATER_ONE_IN`] whenever its pages are read.
 ///
-/// The number of the draw counts, so that an extent that has lost may win when its pages are read
-/// again. The page cache and the place in it count as well, so that of page caches whose pages are
-/// read in the same order again and again, each wins some draws.
+/// The result depends on the number of the draw, so that an extent that has lost may win when its
+/// pages are read again. It also depends on the page cache and the place in it, so that each of
+/// several page caches wins some draws even if their pages are always read in the same order.
 pub(super) struct Draws(Atomic<u64>);
 
 impl Draws {

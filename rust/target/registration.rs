@@ -323,7 +323,7 @@ impl<T: Target> Callbacks<T> {
         };
         // SAFETY: Device-mapper passes a constructed target.
         if unsafe { Self::target(ti) }.status(kind, &mut out).is_err() {
-            // As dm-thin does. The log has the cause.
+            // As dm-thin does.
             let _ = out.write_str("Error");
         }
     }

@@ -2,8 +2,9 @@
 
 //! Thin devices as a stacked target sees them: lookups of mappings, and events of pools.
 //!
-//! The kernel may lack this interface. Its functions are looked up when a thin device is opened, so
-//! that a dm-thin-pool without them causes an error, and not a module that can't be loaded.
+//! The kernel may lack this interface. Its functions are looked up for each thin device and each
+//! [`Subscription`], so that a dm-thin-pool without them causes an error, and not a module that
+//! can't be loaded.
 //!
 //! C header: `include/linux/dm-thin.h`
 

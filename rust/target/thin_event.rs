@@ -65,8 +65,8 @@ pub enum Event {
     /// Virtual blocks were mapped elsewhere or unmapped, or that has failed. Bios that wait for the
     /// change have not been completed yet.
     MappingChanged(MappingChange),
-    /// The metadata was rolled back, or is half changed. Nothing known about the pool holds any
-    /// more, and lookups fail from now on.
+    /// The metadata is about to be rolled back, or names have stopped being unique for another
+    /// reason. Nothing known about the pool holds any more, and lookups fail already.
     Aborted {
         /// Number of the pool.
         pool: u64,
@@ -80,13 +80,12 @@ pub enum Event {
 
 /// A receiver of events.
 pub trait Events: Send + Sync {
-    /// Called when `event` has happened. Process context. May sleep, but must not wait for I/O to
-    /// the pool.
+    /// Handles `event`. Process context. May sleep, but must not wait for I/O to the pool.
     fn event(&self, event: Event);
 
     /// Returns whether the device-mapper device with UUID `uuid` is about to close the thin device
-    /// `thin_id` of `pool`. Called when the latter can't be deleted because the former has it open;
-    /// if so, the deletion is tried again, for a second. Process context.
+    /// `thin_id` of `pool`. Called when the latter can't be deleted because the former has it open.
+    /// If the result is true, the deletion is tried again, for a second. Process context.
     fn closes_soon(&self, _pool: u64, _thin_id: u32, _uuid: &[u8]) -> bool {
         false
     }
