@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The requests: what a program can ask of device-mapper, and tell it to do.
+//! The requests that a program can send to device-mapper.
 //!
-//! Each error is the kernel's, with its number, and says nothing of the device: callers know its
-//! name. A device is named as [`name`](crate::name) writes it.
+//! Errors are the kernel's, with their numbers, or this crate's own, without a number. They don't
+//! contain the name of the device, which callers know. Names are written as
+//! [`name`](crate::name) describes.
 
 use std::fs::File;
 use std::io::Result;
@@ -17,49 +18,49 @@ use crate::request::{number, Answer, Command, Flags, Request};
 use crate::table::{self, Line};
 use crate::Number;
 
-/// What takes requests.
+/// Path of device-mapper's control device, which takes the requests.
 const PATH: &str = "/dev/mapper/control";
-/// How long a device may be in use that is to be removed: what has it open for a moment, as udev's
-/// rules do, may be slow to let go of it.
+/// How long [`Control::remove`] waits for a device that is in use: programs that open it for a
+/// moment, as udev's rules do, may be slow to close it.
 const REMOVAL: Duration = Duration::from_secs(5);
-/// How long to wait between two tries to remove a device.
+/// How long [`Control::remove`] pauses between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What the kernel says of a device.
+/// The kernel's description of a device.
 #[derive(Clone, Debug, Default)]
 pub struct Device {
     pub name: String,
     pub number: Number,
-    /// Empty if it has none.
+    /// Empty if the device has no UUID.
     pub uuid: String,
     pub suspended: bool,
     pub read_only: bool,
-    /// A table is loaded, and not active yet.
+    /// Whether a table is loaded and not active yet.
     pub staged: bool,
     pub open: bool,
-    /// The active one.
+    /// The active table.
     pub table: Vec<Line>,
 }
 
-/// Device-mapper, open for requests.
+/// Device-mapper's control device, open for requests.
 pub struct Control(File);
 
 impl Control {
-    /// Opens device-mapper's control device. Fails if the module isn't loaded, and for all but
-    /// root.
+    /// Opens device-mapper's control device. Fails if the module dm-mod isn't loaded, and for users
+    /// other than root.
     pub fn open() -> Result<Self> {
         File::open(PATH).map(Self)
     }
 
-    /// Sends a request about a device. If no device has the name as it stands, but it is one with
-    /// escapes, the request is about the device that has it without them.
+    /// Sends a request about the device `name`. If no device has this name as it stands, and the
+    /// name contains escapes, sends the request about the device whose name is escaped like this.
     fn ask(&self, name: &str, request: Request<'_>) -> Result<Answer> {
         let answer = Request {
             name: name.as_bytes(),
             ..request
         }
         .send(&self.0);
-        // without a number it is the crate's own: the name is too long
+        // An error without a number is this crate's own: the escaped name is too long.
         let unknown = match &answer {
             Err(error) => matches!(error.raw_os_error(), Some(libc::ENXIO) | None),
             Ok(_) => false,
@@ -74,27 +75,27 @@ impl Control {
         }
     }
 
-    /// The same, for a request that is no more than its command and its flags.
+    /// Sends a request about the device `name` that consists of a command and flags only.
     fn tell(&self, name: &str, command: Command, flags: Flags) -> Result<Answer> {
         let request = Request::new(command, &[]);
         self.ask(name, Request { flags, ..request })
     }
 
-    /// Lists the devices whose UUIDs begin with `uuid`: their names and numbers. The UUID of a
-    /// device that has none is empty.
+    /// Returns the names and numbers of the devices whose UUIDs begin with `uuid`. A device without
+    /// a UUID is listed only if `uuid` is empty.
     pub fn devices(&self, uuid: &str) -> Result<Vec<(String, Number)>> {
         let request = Request::new(Command::ListDevices, &[]);
         let answer = Request { uuid, ..request }.send(&self.0)?;
         Ok(names(answer.data()))
     }
 
-    /// Lists the names of the targets that are there.
+    /// Returns the names of the registered target types.
     pub fn targets(&self) -> Result<Vec<String>> {
         let answer = Request::new(Command::ListVersions, &[]).send(&self.0)?;
         Ok(targets(answer.data()))
     }
 
-    /// Returns a device with its active table.
+    /// Returns the description of a device, with its active table.
     pub fn device(&self, name: &str) -> Result<Device> {
         let answer = self.tell(name, Command::TableStatus, Flags::STATUS_TABLE)?;
         let flags = answer.flags();
@@ -110,13 +111,13 @@ impl Control {
         })
     }
 
-    /// Returns the status of a device, or its table, as the flags say.
+    /// Returns the status of a device, or its table if `flags` has [`Flags::STATUS_TABLE`].
     pub fn lines(&self, name: &str, flags: Flags) -> Result<Vec<Line>> {
         Ok(self.tell(name, Command::TableStatus, flags)?.lines())
     }
 
-    /// Sends a message to the target at a device's first sector, and returns its answer if it gives
-    /// one.
+    /// Sends a message to the target at a device's first sector, and returns the answer if the
+    /// target gives one.
     pub fn message(&self, name: &str, message: &str) -> Result<Option<String>> {
         let data = message_bytes(message);
         let request = Request::new(Command::TargetMsg, &[]);
@@ -131,8 +132,9 @@ impl Control {
         Ok(has_data.then(|| text_at(answer.data(), 0)))
     }
 
-    /// Makes a device that has no table yet, and returns its number. Fails with `EBUSY` if the name
-    /// or the UUID is taken. The name is taken as it stands, and an empty UUID is none.
+    /// Creates a device without a table, and returns its number. The name is used as it stands,
+    /// with escapes. If `uuid` is empty, the device has no UUID. Fails with `EBUSY` if the name or
+    /// the UUID is taken.
     pub fn create(&self, name: &str, uuid: &str) -> Result<Number> {
         let request = Request::new(Command::DevCreate, name.as_bytes());
         let answer = Request { uuid, ..request }.send(&self.0)?;
@@ -151,25 +153,27 @@ impl Control {
         self.ask(name, request).map(drop)
     }
 
-    /// Throws away a table that is loaded and not active.
+    /// Discards the table that is loaded and not active, if there is one.
     pub fn clear(&self, name: &str) -> Result<()> {
         self.tell(name, Command::TableClear, Flags::NONE).map(drop)
     }
 
-    /// Suspends a device: waits for its I/O, and freezes the file system on it unless the flags say
-    /// otherwise.
+    /// Suspends a device. Freezes the file system on it, unless `flags` has [`Flags::SKIP_LOCKFS`]
+    /// or [`Flags::NOFLUSH`], and waits for its I/O, unless `flags` has [`Flags::NOFLUSH`].
     pub fn suspend(&self, name: &str, flags: Flags) -> Result<()> {
         self.tell(name, Command::DevSuspend, flags | Flags::SUSPEND)
             .map(drop)
     }
 
-    /// Makes a loaded table the active one, if there is one, and resumes. The kernel suspends a
-    /// device for it that isn't suspended; if that fails the device is as before.
+    /// Makes the loaded table the active one, if there is one, and resumes the device. To replace
+    /// the table, the kernel first suspends a device that isn't suspended; if this fails, the
+    /// device is as before.
     pub fn resume(&self, name: &str, flags: Flags) -> Result<()> {
         self.tell(name, Command::DevSuspend, flags).map(drop)
     }
 
-    /// Removes a device. Fails with `EBUSY` if it is still in use after five seconds.
+    /// Removes a device. Tries for five seconds while the device is in use, and then fails with
+    /// `EBUSY`.
     pub fn remove(&self, name: &str, flags: Flags) -> Result<()> {
         let end = Instant::now() + REMOVAL;
         loop {
@@ -183,7 +187,8 @@ impl Control {
     }
 }
 
-/// Returns the data of a message: the sector whose target gets it, and the text.
+/// Returns the data of a message: the number of the first sector, whose target gets the message,
+/// and the text.
 fn message_bytes(message: &str) -> Vec<u8> {
     let mut data = 0u64.to_ne_bytes().to_vec();
     data.extend(message.as_bytes());
@@ -191,13 +196,13 @@ fn message_bytes(message: &str) -> Vec<u8> {
     data
 }
 
-/// Takes a list of devices apart.
+/// Parses the answer to [`Command::ListDevices`].
 fn names(data: &[u8]) -> Vec<(String, Number)> {
     let (mut at, mut devices) = (0, Vec::new());
     loop {
         let packed = u64_at(data, at + offset_of!(NameList, dev));
         if packed == 0 {
-            return devices; // an empty list has one entry of zeroes
+            return devices; // An empty list is one entry of zeroes.
         }
         devices.push((escaped(bytes_at(data, at + NAME_LIST_NAME)), number(packed)));
         match u32_at(data, at + offset_of!(NameList, next)) {
@@ -207,7 +212,7 @@ fn names(data: &[u8]) -> Vec<(String, Number)> {
     }
 }
 
-/// Takes a list of targets apart.
+/// Parses the answer to [`Command::ListVersions`].
 fn targets(data: &[u8]) -> Vec<String> {
     let (mut at, mut names) = (0, Vec::new());
     loop {
@@ -223,7 +228,7 @@ fn targets(data: &[u8]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// An entry of a list: its fields, and where the next one is.
+    /// Returns an entry of a list: `fields`, then `name`, padded with zeroes to `length` bytes.
     fn entry(fields: &[u8], name: &[u8], length: usize) -> Vec<u8> {
         let mut bytes = [fields, name, &[0]].concat();
         bytes.resize(length, 0);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The structures of linux/dm-ioctl.h, and the fields of messages that are laid out so.
+//! The structures of linux/dm-ioctl.h, and access to the fields of requests and answers.
 //!
-//! Requests and answers are bytes: the structures are there for their sizes and for the offsets of
-//! their fields. A number beyond the end of a message reads as zero and a text as empty, so that no
-//! answer makes a caller panic.
+//! Requests and answers are kept as bytes; the structures only give sizes and the offsets of
+//! fields. Beyond the end of the bytes, numbers read as zero and texts as empty, so that no answer
+//! makes a caller panic.
 
 /// `struct dm_ioctl`, at the beginning of each request and each answer.
 #[repr(C)]
@@ -40,7 +40,8 @@ pub struct NameList {
     pub next: u32,
 }
 
-/// Where the name of a `struct dm_name_list` begins: the structure itself is padded.
+/// Offset of the name in a `struct dm_name_list`, in bytes; less than the size of the structure,
+/// which ends with padding.
 pub const NAME_LIST_NAME: usize = 12;
 
 /// `struct dm_target_versions`, an entry of the list of targets: its name follows.
@@ -50,25 +51,25 @@ pub struct TargetVersions {
     pub version: [u32; 3],
 }
 
-/// Returns the number at an offset.
+/// Returns the `u32` at byte offset `at`.
 pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let part = bytes.get(at..).and_then(<[u8]>::first_chunk);
     u32::from_ne_bytes(part.copied().unwrap_or_default())
 }
 
-/// Returns the number at an offset.
+/// Returns the `u64` at byte offset `at`.
 pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let part = bytes.get(at..).and_then(<[u8]>::first_chunk);
     u64::from_ne_bytes(part.copied().unwrap_or_default())
 }
 
-/// Returns the bytes at an offset, up to the first zero.
+/// Returns the bytes from offset `at` on, up to the first zero.
 pub fn bytes_at(bytes: &[u8], at: usize) -> &[u8] {
     let rest = bytes.get(at..).unwrap_or_default();
     rest.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// Returns the text at an offset, up to the first zero.
+/// Returns the text from byte offset `at` on, up to the first zero.
 pub fn text_at(bytes: &[u8], at: usize) -> String {
     String::from_utf8_lossy(bytes_at(bytes, at)).into_owned()
 }

@@ -2,9 +2,12 @@
 
 //! Device-mapper's ioctls, as include/uapi/linux/dm-ioctl.h has them.
 //!
-//! The crate tells udev nothing: its user sets up what udev would, where no udev runs. [`control`]
-//! has the requests, [`request`] sends one, [`table`] has the lines of a table as bytes, [`layout`]
-//! the kernel's structures, and [`name`] the names that aren't ASCII.
+//! The crate does not notify udev. Where no udev runs, the program that uses the crate creates the
+//! links in /dev/mapper itself.
+//!
+//! [`control`] has the requests, [`request`] sends one, [`table`] encodes the lines of a table,
+//! [`layout`] has the kernel's structures, and [`name`] the printable forms of names that aren't
+//! ASCII.
 
 pub mod control;
 mod layout;

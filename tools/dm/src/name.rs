@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Names that aren't ASCII, which a program may want to print, and to take from a command line.
+//! Printable forms of names that aren't ASCII, for output and for command lines.
 //!
-//! Such a name is written with an escape for each byte that isn't ASCII, as libdm does: `\xc3\xbc`.
+//! Each byte that isn't ASCII is written as an escape, as libdm does: `\xc3\xbc`.
 
-/// Returns a device's name as it is written.
+/// Returns the printable form of a device's name.
 pub fn escaped(name: &[u8]) -> String {
     let mut text = String::new();
     for byte in name {
@@ -16,8 +16,9 @@ pub fn escaped(name: &[u8]) -> String {
     text
 }
 
-/// Returns the name that is written so, or `None` if it isn't another: libdm gives devices names
-/// with escapes of ASCII characters, and those are the names themselves.
+/// Returns the name that has `name` as its printable form, or `None` if `name` has no escape of a
+/// byte that isn't ASCII. Escapes of ASCII characters are left as they are: libdm gives devices
+/// names that contain them.
 pub(crate) fn unescaped(name: &str) -> Option<Vec<u8>> {
     let mut parts = name.split("\\x");
     let mut bytes = parts.next()?.as_bytes().to_vec();
@@ -41,7 +42,7 @@ pub(crate) fn unescaped(name: &str) -> Option<Vec<u8>> {
     found.then_some(bytes)
 }
 
-/// Returns whether a written name may be that of a device whose name isn't ASCII.
+/// Returns whether `name` may be the printable form of a name that isn't ASCII.
 pub fn is_escaped(name: &str) -> bool {
     unescaped(name).is_some()
 }

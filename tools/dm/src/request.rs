@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One request to device-mapper, and its answer. All `unsafe` of the crate is here.
+//! Requests to device-mapper, and their answers. All `unsafe` code of the crate is here.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
@@ -12,31 +12,32 @@ use crate::layout::{text_at, u32_at, u64_at, Header};
 use crate::table::{self, Line};
 use crate::Number;
 
-/// Version of the interface that the requests are written in; the kernel wants the same first
-/// number, and none of the others higher than its own.
+/// Version of the interface that the requests are written for. The kernel accepts its own major
+/// version, with any minor version up to its own (`check_version()`).
 const VERSION: [u32; 3] = [4, 0, 0];
 /// The type of device-mapper's ioctls: `DM_IOCTL`.
 const KIND: u32 = 0xfd;
 /// Size of the header, in bytes.
 const HEADER: usize = size_of::<Header>();
-/// Room for an answer at first, in bytes: most need no more.
+/// Room for a request and its answer at first, in bytes: most answers fit.
 const ROOM: usize = 16384;
-/// Most room for an answer, in bytes: more than the kernel takes.
+/// Most room for a request and its answer, in bytes: the most that the kernel accepts
+/// (`copy_params()`).
 const MOST_ROOM: usize = 1 << 30;
 
-/// Flags of requests and answers; the kernel's names are those with `DM_` before and `_FLAG`
-/// behind.
+/// Flags of requests and answers. The kernel's names have the prefix `DM_` and the suffix `_FLAG`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags(u32);
 
 impl Flags {
-    /// None of them.
+    /// No flags.
     pub const NONE: Self = Self(0);
-    /// A device that can't be written to.
+    /// The device can't be written to.
     pub const READONLY: Self = Self(1 << 0);
-    /// Suspends the device instead of resuming it; or it is suspended.
+    /// In a request, suspends the device instead of resuming it; in an answer, says that the device
+    /// is suspended.
     pub const SUSPEND: Self = Self(1 << 1);
-    /// Asks for the table in place of the status.
+    /// Asks for the table instead of the status.
     pub const STATUS_TABLE: Self = Self(1 << 4);
     /// A table is loaded, and not active yet.
     pub const INACTIVE_PRESENT: Self = Self(1 << 6);
@@ -50,10 +51,10 @@ impl Flags {
     pub const QUERY_INACTIVE_TABLE: Self = Self(1 << 12);
     /// The answer has data.
     pub const DATA_OUT: Self = Self(1 << 16);
-    /// Removes the device when the last that has it open closes it.
+    /// Removes the device when it is closed for the last time, if it is open.
     pub const DEFERRED_REMOVE: Self = Self(1 << 17);
 
-    /// Returns the flags as the kernel has them.
+    /// Returns the flags as the bits of the kernel's interface.
     pub const fn bits(self) -> u32 {
         self.0
     }
@@ -72,7 +73,7 @@ impl BitOr for Flags {
     }
 }
 
-/// What a request does: its number in the enumeration that begins with `DM_VERSION_CMD`.
+/// The command of a request, numbered as in the enumeration that begins with `DM_VERSION_CMD`.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub enum Command {
@@ -88,28 +89,28 @@ pub enum Command {
 }
 
 impl Command {
-    /// `_IOWR(DM_IOCTL, command, struct dm_ioctl)`
+    /// Returns `_IOWR(DM_IOCTL, command, struct dm_ioctl)`.
     const fn code(self) -> libc::Ioctl {
         libc::_IOWR::<Header>(KIND, self as u32)
     }
 }
 
-/// What is asked.
+/// A request.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     pub command: Command,
-    /// The device's name; empty if the request is about none.
+    /// The device's name; empty if the request is about no device.
     pub name: &'a [u8],
-    /// Of a new device, or the beginning of those of the devices that are to be listed.
+    /// The UUID of a new device, or the prefix of the UUIDs of the devices to list.
     pub uuid: &'a str,
     pub flags: Flags,
-    /// How many lines of a table the data is.
+    /// Number of table lines in `data`.
     pub lines: u32,
     pub data: &'a [u8],
 }
 
 impl<'a> Request<'a> {
-    /// Makes a request about a device, or about none.
+    /// Creates a request about the device `name`, or about no device if `name` is empty.
     pub fn new(command: Command, name: &'a [u8]) -> Self {
         Self {
             command,
@@ -121,8 +122,9 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Returns the request with room for an answer of `room` bytes altogether, which have to be
-    /// enough for the request.
+    /// Encodes the request in a buffer of `room` bytes, in which the kernel will put the answer.
+    /// `room` is at least the size of the header and the data. Fails with `InvalidInput` if the
+    /// name or the UUID is too long.
     fn bytes(&self, room: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; room];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
@@ -132,7 +134,7 @@ impl<'a> Request<'a> {
                 &number.to_ne_bytes(),
             );
         }
-        // the kernel's numbers are of 32 bits, which `MOST_ROOM` is less than
+        // The kernel's numbers have 32 bits, into which `MOST_ROOM` fits.
         put(offset_of!(Header, data_size), &(room as u32).to_ne_bytes());
         put(
             offset_of!(Header, data_start),
@@ -141,7 +143,7 @@ impl<'a> Request<'a> {
         put(offset_of!(Header, target_count), &self.lines.to_ne_bytes());
         put(offset_of!(Header, flags), &self.flags.bits().to_ne_bytes());
         let (name, uuid) = (self.name, self.uuid.as_bytes());
-        // each with a zero behind it
+        // Each field has room for a zero after the text.
         for (what, text, at, room) in [
             ("name", name, offset_of!(Header, name), 127),
             ("UUID", uuid, offset_of!(Header, uuid), 128),
@@ -156,15 +158,15 @@ impl<'a> Request<'a> {
         Ok(bytes)
     }
 
-    /// Sends the request, with more room for the answer if the kernel wants more. Fails with the
-    /// kernel's error.
+    /// Sends the request, again and with twice the room as long as the answer doesn't fit. Fails
+    /// with the kernel's error, and as [`Self::bytes`] does.
     pub fn send(&self, control: &File) -> Result<Answer> {
         let mut room = (HEADER + self.data.len()).max(ROOM);
         while room <= MOST_ROOM {
             let mut bytes = self.bytes(room)?;
             let code = self.command.code();
-            // SAFETY: The kernel reads and writes `data_size` bytes at most, and that is how long
-            // `bytes` is.
+            // SAFETY: The kernel reads and writes at most `data_size` bytes, which is the length of
+            // `bytes`.
             let result = unsafe { libc::ioctl(control.as_raw_fd(), code, bytes.as_mut_ptr()) };
             if result < 0 {
                 return Err(Error::last_os_error());
@@ -179,22 +181,22 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What the kernel answers: a header, and data.
+/// The kernel's answer: a header and data.
 pub struct Answer(Vec<u8>);
 
 impl Answer {
-    /// Returns what follows the header.
+    /// Returns the data, which follows the header.
     pub fn data(&self) -> &[u8] {
         let start = u32_at(&self.0, offset_of!(Header, data_start));
         self.0.get(start as usize..).unwrap_or_default()
     }
 
-    /// Returns what state the device is in, and what the answer is.
+    /// Returns the flags, which tell the device's state and the kind of the answer.
     pub fn flags(&self) -> Flags {
         Flags(u32_at(&self.0, offset_of!(Header, flags)))
     }
 
-    /// Returns how many have the device open.
+    /// Returns how many times the device is open.
     pub fn open_count(&self) -> u32 {
         u32_at(&self.0, offset_of!(Header, open_count))
     }
@@ -204,7 +206,7 @@ impl Answer {
         number(u64_at(&self.0, offset_of!(Header, dev)))
     }
 
-    /// Returns the device's UUID, which is empty if it has none.
+    /// Returns the device's UUID, or an empty string if the device has none.
     pub fn uuid(&self) -> String {
         let header = &self.0[..HEADER.min(self.0.len())];
         text_at(header, offset_of!(Header, uuid))
@@ -217,7 +219,7 @@ impl Answer {
     }
 }
 
-/// Takes a device's number apart, as `new_encode_dev()` of linux/kdev_t.h has put it together.
+/// Decodes a device's number that `new_encode_dev()` of linux/kdev_t.h has encoded.
 pub fn number(packed: u64) -> Number {
     let packed = packed as u32;
     (
@@ -276,7 +278,7 @@ mod tests {
         let answer = Answer(bytes);
         assert_eq!((answer.open_count(), answer.data().len()), (3, 88));
         assert_eq!(answer.number(), (0x3fd, 0x1245));
-        // a text that has no zero ends with its field
+        // A text without a zero ends with the header.
         assert!(answer.uuid().len() <= 136);
         assert!(answer.lines().is_empty());
         let none = Answer(Vec::new());

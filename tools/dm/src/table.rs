@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The lines of a table or a status, and the bytes that they are in requests and answers.
+//! The lines of a table or a status, and their encoding in requests and answers.
 
 use std::io::{Error, ErrorKind, Result};
 use std::mem::offset_of;
@@ -22,12 +22,12 @@ pub struct Line {
     pub length: u64,
     /// Name of the target.
     pub target: String,
-    /// The target's arguments, or what it says of itself.
+    /// The target's arguments in a table, or its text in a status.
     pub arguments: String,
 }
 
-/// Takes `START LENGTH TARGET ARGUMENTS`, as dmsetup does. Fails if the text has fewer words, or no
-/// numbers where they should be.
+/// Parses `START LENGTH TARGET ARGUMENTS`, as dmsetup does. Fails with `InvalidInput` if the text
+/// has fewer words, or if START or LENGTH isn't a number.
 impl FromStr for Line {
     type Err = Error;
 
@@ -46,7 +46,8 @@ impl FromStr for Line {
     }
 }
 
-/// Returns the data of a request that loads a table. Fails if a target's name is too long.
+/// Returns the data of a request that loads a table. Fails with `InvalidInput` if a target's name
+/// is longer than [`TARGET`].
 pub(crate) fn to_bytes(table: &[Line]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     for line in table {
@@ -61,7 +62,7 @@ pub(crate) fn to_bytes(table: &[Line]) -> Result<Vec<u8>> {
         }
         let mut spec = vec![0; SPEC];
         let mut put = |at: usize, value: &[u8]| spec[at..at + value.len()].copy_from_slice(value);
-        // each begins aligned, and the offset counts from the line before
+        // Lines are aligned to eight bytes, and `next` is the offset from this line to the next.
         let end = (SPEC + line.arguments.len() + 1).next_multiple_of(8);
         put(
             offset_of!(TargetSpec, sector_start),
@@ -77,7 +78,7 @@ pub(crate) fn to_bytes(table: &[Line]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Returns the lines of an answer's data.
+/// Returns the lines in the data of an answer, at most `count`.
 pub(crate) fn from_bytes(data: &[u8], count: u32) -> Vec<Line> {
     let (mut at, mut lines) = (0, Vec::new());
     while lines.len() < count as usize && at < data.len() {
@@ -91,7 +92,7 @@ pub(crate) fn from_bytes(data: &[u8], count: u32) -> Vec<Line> {
             ),
             arguments: text_at(spec, SPEC).trim_end().to_string(),
         });
-        // unlike in a request, the offset counts from the beginning of the data
+        // Unlike in a request, the offset counts from the beginning of the data.
         at = u32_at(spec, offset_of!(TargetSpec, next)) as usize;
     }
     lines
@@ -121,7 +122,7 @@ mod tests {
             ["0 8 linear 8:1 0", "8 16 thin 253:1 7"].map(|text| text.parse().expect("a line"));
         let bytes = to_bytes(&table).expect("bytes");
         assert_eq!(bytes.len(), 96);
-        // one line after the other, each with its own length
+        // The lines follow each other, each with its own length.
         for (at, line) in [0, 48].into_iter().zip(&table) {
             assert_eq!(from_bytes(&bytes[at..], 1), [line.clone()]);
             assert_eq!(u32_at(&bytes, at + 20), 48);
@@ -137,7 +138,7 @@ mod tests {
         let mut bytes = to_bytes(&table).expect("bytes");
         bytes[48 + 20..48 + 24].copy_from_slice(&96u32.to_ne_bytes());
         assert_eq!(from_bytes(&bytes, 2), table);
-        // an answer that breaks off is no reason to panic
+        // An answer that breaks off causes no panic.
         assert_eq!(from_bytes(&bytes[..52], 2).len(), 2);
         assert_eq!(from_bytes(&bytes, 9).len(), 2);
         assert!(from_bytes(&[], 1).is_empty());
