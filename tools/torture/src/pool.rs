@@ -20,7 +20,7 @@ use crate::dm;
 const DATA_DISK: &str = "nullb0";
 const META_DISK: &str = "nullb1";
 
-/// Runs a program; its output, or an error with what it said.
+/// Runs a program, and returns its output. Fails with the text on its standard error.
 pub fn run(program: &str, arguments: &[&str]) -> Result<String> {
     let output = Command::new(program).args(arguments).output()?;
     if output.status.success() {
@@ -34,14 +34,15 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<String> {
     )))
 }
 
-/// The numbers of drr devices' status lines, added up.
+/// The counters in the status lines of drr devices, added up.
 #[derive(Default, Clone)]
 pub struct Counters(BTreeMap<String, u64>);
 
-/// Those that say how it is now, not how often something was.
+/// Numbers in a status line that describe the present state, and are not counters.
 const STATES: [&str; 4] = ["thin", "records", "tracked_pages", "table_bytes"];
 
 impl Counters {
+    /// Adds the counters in a status line.
     fn add_status(&mut self, status: &str) {
         for (name, value) in status
             .split_whitespace()
@@ -53,48 +54,51 @@ impl Counters {
         }
     }
 
-    /// Sum.
+    /// Adds the counters of `other`.
     pub fn add(&mut self, other: &Counters) {
         for (name, value) in &other.0 {
             *self.0.entry(name.clone()).or_default() += value;
         }
     }
 
-    /// One of them.
+    /// Returns a counter; 0 if there is none of this name.
     pub fn of(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or(0)
     }
 
-    /// All of them.
+    /// Returns all counters by their names.
     pub fn all(&self) -> &BTreeMap<String, u64> {
         &self.0
     }
 }
 
-/// A pool, and what stands on it.
+/// A pool, and the devices on it.
 pub struct Pool {
     config: Config,
-    /// Held while a lack of space is wanted. Comes first.
+    /// Held while the pool is to run out of space. Taken before all other locks.
     pub scarce: Mutex<()>,
-    /// Held while the pool's own table is changed, or it is suspended: messages and new thin
-    /// devices fail then.
+    /// Held while the pool's own table is changed, or the pool is suspended: messages to it and new
+    /// thin devices would fail.
     table: Mutex<()>,
     data_sectors: Mutex<u64>,
     features: Mutex<Vec<&'static str>>,
     ids: Mutex<Ids>,
-    /// Of devices and tables that are gone.
+    /// Counters of devices and tables that are gone.
     past: Mutex<Counters>,
-    /// Devices that now exist, with their sectors.
+    /// Lengths of the existing drr (or linear) devices in sectors, by name.
     tops: Mutex<BTreeMap<String, u64>>,
 }
 
+/// Thin ids.
 #[derive(Default)]
 struct Ids {
+    /// Lowest id that was never used.
     next: u32,
+    /// Ids of deleted thin devices.
     free: Vec<u32>,
 }
 
-/// Makes a RAM disk.
+/// Creates a RAM disk of `mib` MiB.
 pub fn disk(name: &str, mib: u64) -> Result<()> {
     let directory = format!("/sys/kernel/config/nullb/{name}");
     fs::create_dir(&directory)?;
@@ -111,7 +115,7 @@ pub fn disk(name: &str, mib: u64) -> Result<()> {
     Ok(())
 }
 
-/// Removes it.
+/// Removes a RAM disk.
 pub fn disk_gone(name: &str) -> Result<()> {
     let directory = format!("/sys/kernel/config/nullb/{name}");
     fs::write(format!("{directory}/power"), "0")?;
@@ -119,7 +123,7 @@ pub fn disk_gone(name: &str) -> Result<()> {
 }
 
 impl Pool {
-    /// Makes the disks and the pool.
+    /// Creates the disks and the pool.
     pub fn new(config: &Config) -> Result<Self> {
         for module in ["null_blk", "dm-thin-pool"] {
             let arguments: &[&str] = if module == "null_blk" {
@@ -156,7 +160,7 @@ impl Pool {
         Ok(pool)
     }
 
-    /// The disk with the pool's data, as MAJOR:MINOR.
+    /// Returns the number of the disk with the pool's data, as MAJOR:MINOR.
     pub fn disk_number(&self) -> Result<String> {
         let number = fs::read_to_string(format!("/sys/block/{DATA_DISK}/dev"))?;
         Ok(number.trim().to_owned())
@@ -169,7 +173,8 @@ impl Pool {
         )
     }
 
-    /// The same, but reads fail in every other piece of `sectors`.
+    /// Returns a table for the data device with which reads fail in every other piece of `sectors`
+    /// sectors.
     fn faulty_table(&self, sectors: u64) -> String {
         let all = *self.data_sectors.lock().unwrap();
         let line = |(number, start): (usize, u64)| {
@@ -184,8 +189,8 @@ impl Pool {
         starts.enumerate().map(line).collect::<Vec<_>>().join("\n")
     }
 
-    /// Lets reads of parts of the data fail for so long: of every other of a thousand pieces, which begin and end
-    /// within blocks.
+    /// Lets reads of the data fail for `time` in every other of a thousand pieces, which begin and
+    /// end within blocks.
     pub fn fail_reads(&self, time: Duration) -> Result<()> {
         let _table = self.table.lock().unwrap();
         let pages = *self.data_sectors.lock().unwrap() / 8 / 1000;
@@ -209,19 +214,20 @@ impl Pool {
         )
     }
 
+    /// Replaces a device's table under load.
     fn reload(device: &str, table: &str) -> Result<()> {
         dm::load(device, table)?;
         dm::suspend(device, false)?;
         dm::resume(device)
     }
 
-    /// Loads the pool's table again, under load.
+    /// Reloads the pool's table under load.
     pub fn reload_pool(&self) -> Result<()> {
         let _table = self.table.lock().unwrap();
         Self::reload("pool", &self.pool_table())
     }
 
-    /// Suspends the pool for a while.
+    /// Suspends the pool for `time`.
     pub fn pause(&self, time: Duration) -> Result<()> {
         let _table = self.table.lock().unwrap();
         dm::suspend("pool", false)?;
@@ -229,8 +235,9 @@ impl Pool {
         dm::resume("pool")
     }
 
-    /// Keeps the pool small, so that freed blocks are soon used again, but not too small: who
-    /// waits for space in a suspended device would keep it from being resumed.
+    /// Grows the pool if less than 16 MiB of it are free. The pool is kept small, so that freed
+    /// blocks are soon used again, but must not run out of space: I/O that waits for space would
+    /// keep the suspend of its device from finishing.
     pub fn keep_space(&self) -> Result<()> {
         let Ok(_scarce) = self.scarce.try_lock() else {
             return Ok(());
@@ -242,7 +249,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Adds a feature to the pool, or takes it away again.
+    /// Adds a feature to the pool's table, or removes it.
     pub fn pool_feature(&self, feature: &'static str, on: bool) -> Result<()> {
         let mut features = self.features.lock().unwrap();
         features.retain(|other| *other != feature);
@@ -253,7 +260,8 @@ impl Pool {
         self.reload_pool()
     }
 
-    /// Makes the pool's data device larger, as far as its disk goes.
+    /// Makes the pool's data device `mib` MiB larger, up to the size of its disk. Returns whether
+    /// it has grown.
     pub fn grow(&self, mib: u64) -> Result<bool> {
         let _table = self.table.lock().unwrap();
         let mut sectors = self.data_sectors.lock().unwrap();
@@ -268,7 +276,7 @@ impl Pool {
         Ok(true)
     }
 
-    /// Sectors of data blocks that are in use, and that there are.
+    /// Returns the sectors of the data blocks that are in use, and of all data blocks.
     pub fn usage(&self) -> Result<(u64, u64)> {
         let status = self.status()?;
         let blocks = status
@@ -280,11 +288,12 @@ impl Pool {
         Ok((number(used), number(all)))
     }
 
-    /// The pool's status line.
+    /// Returns the pool's status line.
     pub fn status(&self) -> Result<String> {
         dm::status("pool", true)
     }
 
+    /// Returns an unused thin id; if `reuse`, that of a deleted thin device if there is one.
     fn new_id(&self, reuse: bool) -> u32 {
         let mut ids = self.ids.lock().unwrap();
         if reuse && !ids.free.is_empty() {
@@ -299,15 +308,15 @@ impl Pool {
         dm::message("pool", text)
     }
 
-    /// A new, empty thin device: its id.
+    /// Creates an empty thin device, and returns its id.
     pub fn thin_new(&self) -> Result<u32> {
         let id = self.new_id(false);
         self.message(&format!("create_thin {id}"))?;
         Ok(id)
     }
 
-    /// A snapshot of a thin device that isn't active, or is suspended: its id, which may be
-    /// one that was deleted.
+    /// Creates a snapshot of a thin device that isn't active, or is suspended, and returns its id,
+    /// which may be that of a deleted thin device.
     pub fn thin_snap(&self, origin: u32) -> Result<u32> {
         let id = self.new_id(true);
         self.message(&format!("create_snap {id} {origin}"))?;
@@ -331,13 +340,13 @@ impl Pool {
         dm::create(&format!("t-{name}"), &Self::thin_table(id, sectors))
     }
 
-    /// Loads a table into a thin device; it isn't active before the device is resumed.
+    /// Loads a table into a thin device, which becomes active when the device is resumed.
     pub fn thin_load(&self, name: &str, id: u32, sectors: u64) -> Result<()> {
         let _table = self.table.lock().unwrap();
         dm::load(&format!("t-{name}"), &Self::thin_table(id, sectors))
     }
 
-    /// Loads a thin device's table again, under load.
+    /// Reloads a thin device's table under load.
     pub fn thin_reload(&self, name: &str, id: u32, sectors: u64) -> Result<()> {
         let device = format!("t-{name}");
         self.thin_load(name, id, sectors)?;
@@ -345,7 +354,7 @@ impl Pool {
         dm::resume(&device)
     }
 
-    /// Deactivates it.
+    /// Deactivates a thin device.
     pub fn thin_close(&self, name: &str) -> Result<()> {
         dm::remove(&format!("t-{name}"))
     }
@@ -373,7 +382,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Loads drr's table again, under load.
+    /// Reloads a drr device's table under load; if `lockfs`, with the file system on it frozen.
     pub fn top_reload(&self, name: &str, features: &[&str], lockfs: bool) -> Result<()> {
         let device = format!("c-{name}");
         let tops = self.tops.lock().unwrap();
@@ -387,6 +396,7 @@ impl Pool {
         dm::resume(&device)
     }
 
+    /// Adds the counters of the drr device `name` to `sum`.
     fn add_counters(&self, sum: &mut Counters, name: &str) -> Result<()> {
         if self.config.target == Target::Drr {
             sum.add_status(&dm::status(&format!("c-{name}"), false)?);
@@ -394,6 +404,7 @@ impl Pool {
         Ok(())
     }
 
+    /// Adds the counters of a drr device, whose table is about to go, to those of the past.
     fn keep_counters(&self, name: &str) -> Result<()> {
         self.add_counters(&mut self.past.lock().unwrap(), name)
     }
@@ -407,7 +418,7 @@ impl Pool {
         Ok(())
     }
 
-    /// The counters of all devices, past and present.
+    /// Returns the counters of all devices, past and present.
     pub fn counters(&self) -> Result<Counters> {
         let tops = self.tops.lock().unwrap();
         let mut sum = self.past.lock().unwrap().clone();
@@ -417,7 +428,8 @@ impl Pool {
         Ok(sum)
     }
 
-    /// Pages and records that the module remembers, as any device's status tells.
+    /// Returns the numbers of tracked pages and of records of the module, which each device's
+    /// status has.
     pub fn remembered(&self) -> Result<(u64, u64)> {
         if self.config.target == Target::Linear {
             return Ok((0, 0));
@@ -439,7 +451,7 @@ impl Pool {
         }
     }
 
-    /// Removes everything, with no thin device active.
+    /// Removes the pool and its disks. No thin device may be active.
     pub fn close(self) -> Result<()> {
         dm::remove("pool")?;
         dm::remove("data")?;
