@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The texts that the kernel answers with, taken apart: tables, statuses, and answers to messages.
+//! Parses the kernel's texts: tables, statuses, and answers to messages.
 
 pub mod status;
 pub mod table;

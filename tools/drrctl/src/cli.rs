@@ -64,7 +64,7 @@ pub struct Features {
 }
 
 impl Features {
-    /// As tables have them.
+    /// Returns the features as the words of a table line.
     pub fn words(&self) -> Vec<&'static str> {
         [
             (self.no_donate, "no_donate"),

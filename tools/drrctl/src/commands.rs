@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `drrctl` does: a file for each command, or for a few that belong together, and a folder for
-//! what only that one needs.
+//! The commands: a file for each, or for a few that belong together, and a folder for modules that
+//! only one file uses.
 
 pub mod attach;
 pub mod blocks;

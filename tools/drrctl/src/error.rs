@@ -42,7 +42,7 @@ impl Error {
     }
 }
 
-/// One line, whatever the parts are.
+/// Prints one line, even if a part has several.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = format!("{}: {}: {}", self.what, self.why, self.remedy);

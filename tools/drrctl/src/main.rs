@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! drrctl: sets up dm-drr devices, and shows who reads whose data, and who serves whom.
+//! drrctl: sets up dm-drr devices, and shows which devices read whose data, and which serve others.
 //!
-//! [`cli`] says what can be typed; [`commands`] does it. [`device_mapper`] asks the kernel,
-//! [`answers`] takes apart what it says, and [`views`] shows it.
+//! [`cli`] defines the command line, and [`commands`] carries the commands out. [`device_mapper`]
+//! sends requests to the kernel, [`answers`] parses the kernel's texts, and [`views`] prints
+//! results.
 
 use std::process::ExitCode;
 
@@ -29,8 +30,8 @@ use views::output::{colour, print, print_json};
 use views::show;
 
 fn main() -> ExitCode {
-    // `drrctl list | head` ends as other tools do, without a word
-    // SAFETY: no handler, only the default action
+    // `drrctl list | head` is to end without an error message, as other tools do.
+    // SAFETY: Installs no handler, but the default action.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -116,16 +117,18 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Export(options) => export::run(control, &options),
         Command::Top { interval } => top::live::run(&control, interval),
-        Command::Completion { .. } | Command::Man { .. } => Ok(()), // above
+        Command::Completion { .. } | Command::Man { .. } => Ok(()), // Handled above.
     }
 }
 
+/// Returns the inventory, and the name of the pool that the user means.
 fn of_pool(control: &Control, pool: Option<&str>) -> Result<(Inventory, String)> {
     let inventory = Inventory::new(control)?;
     let pool = inventory.pool(pool)?;
     Ok((inventory, pool))
 }
 
+/// Carries out `status`, for one drr device or for all.
 fn status(control: &Control, name: Option<&str>, json: bool) -> Result<()> {
     let inventory = Inventory::new(control)?;
     let wanted = match name {

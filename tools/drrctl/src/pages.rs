@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Man pages, from what clap knows: one for drrctl, one for each command.
+//! Writes the man pages that clap generates: one for drrctl, and one for each command.
 
 use std::fs;
 use std::io::Result as IoResult;
@@ -11,6 +11,7 @@ use clap::CommandFactory;
 use crate::cli::Cli;
 use crate::error::{Code, Error, Result};
 
+/// Writes the man pages into a folder, which is created if need be.
 pub fn write(folder: &Path) -> Result<()> {
     render(folder).map_err(|error| {
         Error::new(

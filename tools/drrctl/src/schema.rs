@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! For the tests: is that what the schema in Documentation/drrctl says?
+//! Checks JSON against the schemas in Documentation/drrctl, for tests.
 
 use serde::Serialize;
 
+/// Panics if the JSON of `value` doesn't match the schema `name`.
 pub fn check(name: &str, value: &impl Serialize) {
     let path = format!(
         "{}/../../Documentation/drrctl/{name}.schema.json",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a user sees: texts, numbers with their units, JSON.
+//! Output for users: texts, numbers with their units, and JSON.
 
 pub mod histogram;
 pub mod output;

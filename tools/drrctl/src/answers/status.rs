@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The status of a drr device, as Documentation/admin-guide/device-mapper/drr.rst has it.
+//! Parses the status of a drr device, which Documentation/admin-guide/device-mapper/drr.rst
+//! describes.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +9,18 @@ use serde::Serialize;
 
 use crate::error::{Code, Error, Result};
 
-/// What one donor served.
+/// The data that one donor has served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct From {
-    /// `None` for all those that were too many to be told apart.
+    /// `None` for all donors that were too many to be told apart.
     pub thin_id: Option<u64>,
     pub sectors: u64,
 }
 
-/// Words that a newer module adds are skipped, and numbers that a module doesn't have are 0. Reasons
-/// are those that the module has: new ones show up by themselves, and old ones go with it.
+/// The status of a drr device.
+///
+/// Unknown words of a newer module are skipped, and numbers that an older module doesn't have are
+/// zero. All reasons of the module are taken, known or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
     pub thin_id: Option<u64>,
@@ -27,41 +30,41 @@ pub struct Status {
     pub read_sectors: u64,
     pub hits: u64,
     pub hit_sectors: u64,
-    /// By reason: the word in the status without "miss_".
+    /// Reads that missed, by the reason: the word in the status without "miss_".
     pub misses: BTreeMap<String, u64>,
     pub followed_sectors: u64,
     pub recorded_sectors: u64,
-    /// Of reads for a file system's metadata: all of them.
+    /// Sectors of all reads that a file system has marked as metadata.
     pub meta_read_sectors: u64,
-    /// Of these, those that were served.
+    /// The number of these sectors that were served.
     pub meta_hit_sectors: u64,
     /// Copies of donors' pages that didn't have the digest.
     pub unproven_pages: u64,
     /// Pages read from the disk that were compared with an earlier read of the same content.
     pub compared_pages: u64,
-    /// Of these, those that differed.
+    /// The number of these pages that differed.
     pub differed_pages: u64,
     pub whole_writes: u64,
-    /// Writes that waited for one of these.
+    /// Writes that waited for a whole-block write.
     pub parked_writes: u64,
     pub donated_sectors: u64,
-    /// Pages, by reason: the word in the status without "ended_".
+    /// Pages whose records have ended, by the reason: the word in the status without "ended_".
     pub ended: BTreeMap<String, u64>,
     pub thinned_pages: u64,
     pub records: u64,
     pub tracked_pages: u64,
     pub table_bytes: u64,
-    /// Pages of metadata that the module keeps for the pool.
+    /// Pages of metadata in the pool's store.
     pub meta_cache_pages: u64,
     pub verified: u64,
     pub mismatches: u64,
-    /// What the device can't do.
+    /// Names of limits of the device.
     pub limits: Vec<String>,
     pub from: Vec<From>,
 }
 
 impl Status {
-    /// The status line of `device`.
+    /// Parses the status line of `device`.
     pub fn new(device: &str, line: &str) -> Result<Self> {
         let odd = |word: &str| {
             Error::new(
@@ -132,16 +135,17 @@ impl Status {
         Ok(status)
     }
 
+    /// Returns the number of sectors that were read from the disk.
     pub fn disk_sectors(&self) -> u64 {
         self.read_sectors.saturating_sub(self.hit_sectors)
     }
 
-    /// Of what was read, the part that drr served; `None` before the first read.
+    /// Returns the part of the sectors read that drr has served; `None` before the first read.
     pub fn hit_rate(&self) -> Option<f64> {
         (self.read_sectors > 0).then(|| self.hit_sectors as f64 / self.read_sectors as f64)
     }
 
-    /// Returns a sentence for each figure that stays 0 on a sound machine, and isn't 0 here.
+    /// Returns a text for each figure that stays 0 on a sound machine, but isn't 0.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         if self.differed_pages > 0 {
@@ -160,7 +164,7 @@ impl Status {
     }
 }
 
-/// `ID:SECTORS,...,others:SECTORS`, or "-".
+/// Parses a list of donors: `ID:SECTORS,...,others:SECTORS`, or "-" if it is empty.
 fn from(list: &str) -> Option<Vec<From>> {
     if list == "-" {
         return Some(Vec::new());
@@ -192,7 +196,7 @@ pub mod tests {
         ended_replaced=0 thinned_pages=7 records=512 tracked_pages=512 table_bytes=65536 \
         meta_cache_pages=25 verified=0 mismatches=0 limits=disk_requests from=1:12000,others:288";
 
-    /// What the module printed before it proved its copies.
+    /// A status line of an older module, which did not prove its copies yet.
     pub const OLD_LINE: &str = "4096 262143 thin=3 reads=120 read_sectors=16384 hits=100 \
         hit_sectors=12288 miss_unshared=5 miss_metadata=0 miss_norecord=12 miss_busy=3 \
         miss_changed=0 miss_layout=0 miss_left=0 followed_sectors=1024 recorded_sectors=4096 \

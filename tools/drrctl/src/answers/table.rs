@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Table lines of the targets that a drr device is made of.
+//! The arguments in the tables of drr devices and of the thin devices below them.
 
 use serde::Serialize;
 
-/// `<thin device> [<#feature args> <feature arg>...]`
+/// The arguments of a drr target: `<thin device> [<#feature args> <feature arg>...]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DrrTable {
-    /// As the kernel writes it: major:minor.
+    /// The number of the thin device, as the kernel writes it: major:minor.
     pub thin: String,
     pub features: Vec<String>,
 }
 
+/// Parses the arguments of a drr target. Returns `None` if they are wrong.
 pub fn drr(arguments: &str) -> Option<DrrTable> {
     let mut words = arguments.split_ascii_whitespace();
     let thin = words.next()?.to_string();
@@ -23,13 +24,14 @@ pub fn drr(arguments: &str) -> Option<DrrTable> {
     (features.len() == count).then_some(DrrTable { thin, features })
 }
 
-/// `<pool device> <thin id> [<external origin>]`: the pool and the id.
+/// Parses the arguments of a thin target, `<pool device> <thin id> [<external origin>]`. Returns
+/// the pool and the id, or `None` if they are wrong.
 pub fn thin(arguments: &str) -> Option<(String, u64)> {
     let mut words = arguments.split_ascii_whitespace();
     Some((words.next()?.to_string(), words.next()?.parse().ok()?))
 }
 
-/// The arguments of a new drr device.
+/// Returns the arguments of a drr target on the device `thin`.
 pub fn drr_arguments(thin: &str, features: &[&str]) -> String {
     if features.is_empty() {
         return thin.to_string();

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The texts that the kernel half answers with: include/uapi/linux/dm-drr.h.
+//! Parses dm-drr's answers to messages, which include/uapi/linux/dm-drr.h describes.
 
 use std::collections::HashMap;
 
 use crate::error::{Code, Error, Result};
 
-/// Highest versions of the answers that are understood here.
+/// The version of all answers that this module understands.
 const VERSION: u64 = 1;
 
 /// A layer of a pool.
@@ -20,10 +20,10 @@ pub struct Layer {
     pub devices: u64,
 }
 
-/// What a device read of one owner's blocks.
+/// The reads of one owner's blocks by a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read {
-    /// Serial number and thin id; `None` if the owner can't be told.
+    /// Serial number and thin id of the layer; `None` if it isn't known.
     pub owner: Option<(u64, u64)>,
     pub disk_ios: u64,
     pub disk_sectors: u64,
@@ -31,14 +31,15 @@ pub struct Read {
     pub drr_sectors: u64,
 }
 
-/// What was copied from one donor's page cache.
+/// The data that a device got from one donor's page cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Donor {
+    /// Serial number and thin id; `None` for all donors that were too many to be told apart.
     pub layer: Option<(u64, u64)>,
     pub sectors: u64,
 }
 
-/// The answer to "heat".
+/// The answer to the message `heat`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heat {
     pub layer: u64,
@@ -49,8 +50,8 @@ pub struct Heat {
     pub write_sectors: u64,
 }
 
-/// So many blocks were read from `low` to `high` times, or by as many layers; or so many pages are
-/// cached as often.
+/// The number of blocks that were read `low` to `high` times, or by `low` to `high` layers; or of
+/// pages that are cached `low` to `high` times. Without `high`, `low` or more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket {
     pub low: u64,
@@ -58,7 +59,7 @@ pub struct Bucket {
     pub count: u64,
 }
 
-/// The answer to "blocks".
+/// The answer to the message `blocks`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Blocks {
     pub on: bool,
@@ -69,16 +70,17 @@ pub struct Blocks {
     pub layers: Vec<Bucket>,
 }
 
-/// What a layer's page caches hold.
+/// The pages in a layer's page caches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
+    /// Serial number and thin id; `None` for all layers that were too many to be told apart.
     pub layer: Option<(u64, u64)>,
     pub pages: u64,
-    /// Of these, pages of which there is a newer copy.
+    /// The number of these pages of which there is a newer copy.
     pub extra: u64,
 }
 
-/// The answer to "duplicates".
+/// The answer to the message `duplicates`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Duplicates {
     pub page_bytes: u64,
@@ -86,7 +88,7 @@ pub struct Duplicates {
     pub layers: Vec<Holding>,
 }
 
-/// Pages of a data block that a layer has, and others too.
+/// Pages of a data block that a layer's page caches hold, and others, too.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Copy {
     pub block: u64,
@@ -96,7 +98,7 @@ pub struct Copy {
     pub thin_id: u64,
 }
 
-/// An answer, taken apart: the keys of its title, and the words of its records.
+/// An answer: the keys in its title, and the words of its records.
 struct Answer<'a> {
     device: &'a str,
     name: &'a str,
@@ -105,6 +107,7 @@ struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
+    /// Parses the answer of `device` to the message `name`.
     fn new(device: &'a str, name: &'a str, text: &'a str) -> Result<Self> {
         let mut lines = text.lines();
         let mut title = lines.next().unwrap_or_default().split(' ');
@@ -129,7 +132,7 @@ impl<'a> Answer<'a> {
                 "use the drrctl that came with the module",
             ));
         }
-        // a key that is not KEY=VALUE is one of a later edition: skipped, as all unknown ones
+        // Words that are not KEY=VALUE come from a newer module, and are skipped like unknown keys.
         answer.keys = title.filter_map(|word| word.split_once('=')).collect();
         answer.records = lines
             .map(|line| line.split(' ').collect::<Vec<_>>())
@@ -138,6 +141,7 @@ impl<'a> Answer<'a> {
         Ok(answer)
     }
 
+    /// Returns the error for an answer that can't be parsed.
     fn odd(&self, why: &str) -> Error {
         Error::new(
             Code::Failed,
@@ -147,6 +151,7 @@ impl<'a> Answer<'a> {
         )
     }
 
+    /// Returns the number of a key in the title.
     fn key(&self, key: &str) -> Result<u64> {
         self.keys
             .get(key)
@@ -154,6 +159,7 @@ impl<'a> Answer<'a> {
             .ok_or_else(|| self.odd(&format!("no number for {key}=")))
     }
 
+    /// Returns word `at` of a record.
     fn word(&self, record: &[&'a str], at: usize) -> Result<&'a str> {
         record
             .get(at)
@@ -161,7 +167,7 @@ impl<'a> Answer<'a> {
             .ok_or_else(|| self.odd(&format!("'{}' is too short", record.join(" "))))
     }
 
-    /// A number, or "-".
+    /// Returns word `at` of a record, a number; `None` if the word is "-".
     fn maybe(&self, record: &[&'a str], at: usize) -> Result<Option<u64>> {
         let word = self.word(record, at)?;
         if word == "-" {
@@ -172,12 +178,13 @@ impl<'a> Answer<'a> {
             .map_err(|_| self.odd(&format!("'{word}' in '{}'", record.join(" "))))
     }
 
+    /// Returns word `at` of a record, which has to be a number.
     fn number(&self, record: &[&'a str], at: usize) -> Result<u64> {
         self.maybe(record, at)?
             .ok_or_else(|| self.odd(&format!("'-' in '{}'", record.join(" "))))
     }
 
-    /// From, to, and how many.
+    /// Returns the bucket in words 1 to 3 of a record.
     fn bucket(&self, record: &[&'a str]) -> Result<Bucket> {
         Ok(Bucket {
             low: self.number(record, 1)?,
@@ -186,13 +193,15 @@ impl<'a> Answer<'a> {
         })
     }
 
-    /// A serial number and a thin id, or two "-".
+    /// Returns the serial number and the thin id in words `at` and `at + 1` of a record; `None` if
+    /// one of the words is "-".
     fn layer(&self, record: &[&'a str], at: usize) -> Result<Option<(u64, u64)>> {
         Ok(self.maybe(record, at)?.zip(self.maybe(record, at + 1)?))
     }
 }
 
-/// The answer of `device` to "layers", in the order of the serial numbers.
+/// Parses the answer of `device` to `layers`. Returns the layers in the order of their serial
+/// numbers.
 pub fn layers(device: &str, text: &str) -> Result<Vec<Layer>> {
     let answer = Answer::new(device, "layers", text)?;
     let mut layers = Vec::new();
@@ -210,7 +219,7 @@ pub fn layers(device: &str, text: &str) -> Result<Vec<Layer>> {
     Ok(layers)
 }
 
-/// The answer of `device` to "heat".
+/// Parses the answer of `device` to `heat`.
 pub fn heat(device: &str, text: &str) -> Result<Heat> {
     let answer = Answer::new(device, "heat", text)?;
     let mut heat = Heat {
@@ -241,7 +250,7 @@ pub fn heat(device: &str, text: &str) -> Result<Heat> {
     Ok(heat)
 }
 
-/// The answer of `device` to "blocks".
+/// Parses the answer of `device` to `blocks`.
 pub fn blocks(device: &str, text: &str) -> Result<Blocks> {
     let answer = Answer::new(device, "blocks", text)?;
     let mut blocks = Blocks {
@@ -262,7 +271,7 @@ pub fn blocks(device: &str, text: &str) -> Result<Blocks> {
     Ok(blocks)
 }
 
-/// The answer of `device` to "duplicates".
+/// Parses the answer of `device` to `duplicates`.
 pub fn duplicates(device: &str, text: &str) -> Result<Duplicates> {
     let answer = Answer::new(device, "duplicates", text)?;
     let mut duplicates = Duplicates {
@@ -283,7 +292,8 @@ pub fn duplicates(device: &str, text: &str) -> Result<Duplicates> {
     Ok(duplicates)
 }
 
-/// The answer of `device` to "duplicates list", and where the next one begins.
+/// Parses an answer of `device` to `duplicates list`. Returns the copies, and where the next answer
+/// begins if there is more to list.
 pub fn copies(device: &str, text: &str) -> Result<(Vec<Copy>, Option<u64>)> {
     let answer = Answer::new(device, "copies", text)?;
     let mut copies = Vec::new();

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How many there are of which kind, with bars.
+//! Histograms, as tables with bars and as JSON.
 
 use serde::{ser::SerializeMap, Serialize, Serializer};
 
 use crate::answers::text::Bucket;
 
-/// Columns of the longest bar.
+/// Length of the longest bar, in columns.
 const BAR: f64 = 40.0;
 
-/// A table with `title` and `unit` above it, and a bar for each bucket; `mib` is what so many are.
+/// Draws a table with the headings `title` and `unit`, and a bar for each bucket. `mib` formats a
+/// count in MiB.
 pub fn draw(title: &str, unit: &str, buckets: &[Bucket], mib: impl Fn(u64) -> String) -> String {
     let most = buckets.iter().map(|bucket| bucket.count).max();
     let most = most.unwrap_or(0).max(1);
@@ -30,7 +31,7 @@ pub fn draw(title: &str, unit: &str, buckets: &[Bucket], mib: impl Fn(u64) -> St
     text
 }
 
-/// A bucket, and what is counted.
+/// A bucket, and the name of what it counts.
 struct Of<'a>(&'a Bucket, &'static str);
 
 impl Serialize for Of<'_> {
@@ -44,12 +45,12 @@ impl Serialize for Of<'_> {
     }
 }
 
-/// For JSON, as a list of buckets with numbers of blocks.
+/// Serializes buckets that count blocks.
 pub fn blocks<S: Serializer>(buckets: &[Bucket], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(buckets.iter().map(|bucket| Of(bucket, "blocks")))
 }
 
-/// For JSON, as a list of buckets with numbers of pages.
+/// Serializes buckets that count pages.
 pub fn pages<S: Serializer>(buckets: &[Bucket], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(buckets.iter().map(|bucket| Of(bucket, "pages")))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `list` and `status`: tables for people, JSON for programs.
+//! The output of `list` and `status`: tables for users, and JSON for programs.
 
 use std::collections::BTreeMap;
 
@@ -56,6 +56,7 @@ fn device_json(device: &DrrDevice) -> DeviceJson<'_> {
     }
 }
 
+/// Returns the answer to `list --json`.
 pub fn list_json(devices: &[DrrDevice]) -> ListJson<'_> {
     ListJson {
         version: 1,
@@ -63,6 +64,7 @@ pub fn list_json(devices: &[DrrDevice]) -> ListJson<'_> {
     }
 }
 
+/// Returns the answer to `status --json`.
 pub fn status_json<'a>(devices: &'a [(&'a DrrDevice, Status)]) -> StatusJson<'a> {
     StatusJson {
         version: 1,
@@ -78,7 +80,8 @@ pub fn status_json<'a>(devices: &'a [(&'a DrrDevice, Status)]) -> StatusJson<'a>
     }
 }
 
-/// Columns as wide as they need to be; the first `left` of them to the left.
+/// Draws a table with columns as wide as their longest cell. The first `left` columns are aligned
+/// to the left, the others to the right.
 pub fn columns(rows: &[Vec<String>], left: usize) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..count)
@@ -116,6 +119,7 @@ fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_string(), |value| value.to_string())
 }
 
+/// Draws the answer to `list`.
 pub fn list(devices: &[DrrDevice]) -> String {
     let heading = ["NAME", "THIN DEVICE", "ID", "POOL", "MIB", "FEATURES"];
     let mut rows = vec![heading.map(str::to_string).to_vec()];
@@ -138,7 +142,7 @@ pub fn list(devices: &[DrrDevice]) -> String {
     columns(&rows, usize::MAX)
 }
 
-/// The reasons that occurred, most frequent first.
+/// Lists the reasons that have occurred and their counts, the most frequent first.
 pub fn reasons(counts: &BTreeMap<String, u64>) -> String {
     let mut reasons: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).collect();
     reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
@@ -152,6 +156,7 @@ pub fn reasons(counts: &BTreeMap<String, u64>) -> String {
         .join(", ")
 }
 
+/// Draws the answer to `status`.
 pub fn status(devices: &[(&DrrDevice, Status)]) -> String {
     let heading = [
         "NAME",

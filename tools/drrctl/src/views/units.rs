@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Figures for people, and by people.
+//! Formats numbers with their units, and parses those that users type.
 
-/// MiB of so many sectors of 512 bytes.
+/// Converts sectors of 512 bytes to MiB.
 pub fn mib(sectors: u64) -> f64 {
     sectors as f64 / 2048.0
 }
 
-/// Sectors of 512 bytes in a size that the user gave, as 1073741824, 1024M or 1GiB.
+/// Converts a size that the user gave, like 1073741824, 1024M or 1GiB, to sectors of 512 bytes.
+/// Fails if the size is no whole number of sectors, or longer than a device can be.
 pub fn sectors(text: &str) -> Result<u64, String> {
     let end = text.find(|c: char| !c.is_ascii_digit());
     let (number, unit) = text.split_at(end.unwrap_or(text.len()));
@@ -24,7 +25,7 @@ pub fn sectors(text: &str) -> Result<u64, String> {
     let number: u64 = number
         .parse()
         .map_err(|_| "use a whole number, as in 20G".to_string())?;
-    // what the kernel has for positions in a device
+    // The kernel's type for positions in a device, `loff_t`, is an `i64`.
     let bytes = number
         .checked_mul(1 << shift)
         .filter(|bytes| i64::try_from(*bytes).is_ok())
@@ -35,7 +36,8 @@ pub fn sectors(text: &str) -> Result<u64, String> {
     Ok(bytes / 512)
 }
 
-/// About three digits that count: 0, 0.01, 0.5, 12.3, 104, 12345.
+/// Formats a number with two decimal places below 1, one below 100, and none above: 0, <0.01, 0.50,
+/// 12.3, 104.
 pub fn short(mib: f64) -> String {
     if mib == 0.0 {
         "0".to_string()
@@ -50,22 +52,23 @@ pub fn short(mib: f64) -> String {
     }
 }
 
+/// Formats sectors of 512 bytes in MiB, as [`short`] does.
 pub fn short_mib(sectors: u64) -> String {
     short(mib(sectors))
 }
 
-/// A part of the whole, "-" if there is no whole.
+/// Formats a part of a whole in percent, or as "-" if there is no whole.
 pub fn percent(rate: Option<f64>) -> String {
     rate.map_or_else(|| "-".to_string(), |rate| format!("{:.1}%", rate * 100.0))
 }
 
-/// The text, shortened in its middle to so many characters.
+/// Shortens `text` in its middle to at most `width` characters.
 pub fn fit(text: &str, width: usize) -> String {
     let chars: Vec<char> = text.chars().collect();
     if chars.len() <= width {
         return text.to_string();
     }
-    // numbers at the end are what tells names apart
+    // Names often differ only in the numbers at their ends.
     let tail = width.saturating_sub(1).div_ceil(2);
     let head = width.saturating_sub(1) - tail;
     let mut fitted: String = chars[..head].iter().collect();
