@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Device-mapper and its devices: requests, events, which devices there are, and what drrctl's runs
-//! know of them.
+//! Device-mapper and its devices: requests, events, the inventory of devices, and the state that
+//! drrctl keeps in /run.
 
 pub mod control;
 pub mod inventory;

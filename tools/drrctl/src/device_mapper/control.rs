@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Device-mapper, with errors that tell the user what to do.
+//! Requests to device-mapper, with errors that tell the user what to do.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -14,8 +14,10 @@ use crate::device_mapper::with_udev::{udev_runs, WithUdev};
 use crate::device_mapper::without_udev::WithoutUdev;
 use crate::error::{Code, Error, Result};
 
+/// The way to device-mapper for commands.
 pub struct Control(Box<dyn Requests>);
 
+/// Returns the error for users other than root.
 pub fn not_permitted() -> Error {
     Error::new(
         Code::NotPermitted,
@@ -25,6 +27,7 @@ pub fn not_permitted() -> Error {
     )
 }
 
+/// Returns the error for a module dm-drr that isn't loaded.
 pub fn not_loaded() -> Error {
     Error::new(
         Code::NotLoaded,
@@ -34,6 +37,8 @@ pub fn not_loaded() -> Error {
     )
 }
 
+/// Converts the error of a request about `device`. `doing` says what the request was to do, after
+/// "can't".
 pub fn explain(device: &str, doing: &str, error: &Failed) -> Error {
     let (code, why, remedy) = match error.number {
         Some(libc::ENXIO | libc::ENODEV | libc::ENOENT) => (
@@ -64,7 +69,7 @@ pub fn explain(device: &str, doing: &str, error: &Failed) -> Error {
     Error::new(code, device, why, remedy)
 }
 
-/// Refuses a name that no device can have.
+/// Checks that a device can have this name. Fails with [`Code::Usage`].
 fn check_name(name: &str) -> Result<()> {
     match name.is_ascii() && (1..128).contains(&name.len()) {
         true => Ok(()),
@@ -77,16 +82,19 @@ fn check_name(name: &str) -> Result<()> {
     }
 }
 
-/// What has the nodes of devices, by their names.
+/// The folder with the nodes of devices, or links to these, by the devices' names.
 pub const FOLDER: &str = "/dev/mapper";
 
+/// Returns the path of a device's node.
 pub fn node(name: &str) -> PathBuf {
     Path::new(FOLDER).join(name)
 }
 
 impl Control {
+    /// Opens device-mapper. Fails with [`Code::NotPermitted`] for users other than root, and with
+    /// [`Code::NotLoaded`] if dm-mod isn't loaded.
     pub fn new() -> Result<Self> {
-        // the crate keeps the text of this error only
+        // The crate `devicemapper` keeps only the text of this error.
         match File::open("/dev/mapper/control") {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 return Err(not_permitted())
@@ -108,6 +116,7 @@ impl Control {
         opened.map_err(|error| explain("device-mapper", "open", &error))
     }
 
+    /// Returns whether the target type drr is registered.
     pub fn drr_loaded(&self) -> Result<bool> {
         let targets = self
             .0
@@ -116,12 +125,12 @@ impl Control {
         Ok(targets.iter().any(|name| name == "drr"))
     }
 
-    /// Names and numbers of all device-mapper devices.
+    /// Returns the names and numbers of all device-mapper devices.
     pub fn devices(&self) -> Result<Vec<(String, Number)>> {
         self.list("")
     }
 
-    /// Are there devices whose UUIDs begin so?
+    /// Returns whether there are devices whose UUIDs begin with `prefix`.
     pub fn has_uuid(&self, prefix: &str) -> Result<bool> {
         self.list(prefix).map(|devices| !devices.is_empty())
     }
@@ -132,7 +141,7 @@ impl Control {
             .map_err(|error| explain("device-mapper", "list", &error))
     }
 
-    /// A device with its active table.
+    /// Returns the description of a device, with its active table.
     pub fn device(&self, name: &str) -> Result<Device> {
         check_name(name)?;
         self.0
@@ -140,12 +149,12 @@ impl Control {
             .map_err(|error| explain(name, "ask", &error))
     }
 
-    /// A table that is loaded and not active; empty if there is none.
+    /// Returns the table that is loaded and not active; an empty one if there is none.
     pub fn staged(&self, name: &str) -> Result<Vec<Line>> {
         self.lines(name, Flags::STATUS_TABLE | Flags::QUERY_INACTIVE_TABLE)
     }
 
-    /// Without a commit of the pool's metadata.
+    /// Returns the status of a device, without committing the metadata of its pool.
     pub fn status(&self, name: &str) -> Result<Vec<Line>> {
         self.lines(name, Flags::NOFLUSH)
     }
@@ -157,7 +166,7 @@ impl Control {
             .map_err(|error| explain(name, "ask", &error))
     }
 
-    /// Sends a message; its answer, if there is one.
+    /// Sends a message, and returns the answer if there is one.
     pub fn message(&self, name: &str, message: &str) -> Result<Option<String>> {
         check_name(name)?;
         self.0
@@ -173,7 +182,7 @@ impl Control {
             })
     }
 
-    /// A message that has an answer.
+    /// Sends a message that has an answer, and returns the answer.
     pub fn ask(&self, name: &str, message: &str) -> Result<String> {
         self.message(name, message)?.ok_or_else(|| {
             Error::new(
@@ -185,7 +194,8 @@ impl Control {
         })
     }
 
-    /// Makes a device of one line and activates it; takes it away again if that fails.
+    /// Creates and activates a device with a table of one line. Removes the device again if this
+    /// fails.
     pub fn create(&self, name: &str, line: &Line) -> Result<()> {
         let (_, minor) = self.make(name, "")?.ok_or_else(|| {
             Error::new(
@@ -207,7 +217,8 @@ impl Control {
         Ok(())
     }
 
-    /// A new device without a table, and its numbers; `None` if the name or the UUID is taken.
+    /// Creates a device without a table, and returns its number; `None` if the name or the UUID is
+    /// taken.
     pub fn make(&self, name: &str, uuid: &str) -> Result<Option<Number>> {
         check_name(name)?;
         match self.0.create(name, uuid) {
@@ -217,7 +228,7 @@ impl Control {
         }
     }
 
-    /// Loads a table of one line; it isn't active before the device is resumed.
+    /// Loads a table of one line, which becomes active when the device is resumed.
     pub fn load(&self, name: &str, line: &Line, read_only: bool) -> Result<()> {
         check_name(name)?;
         let flags = match read_only {
@@ -245,13 +256,14 @@ impl Control {
         })
     }
 
-    /// Makes the loaded table the active one, if there is one, and resumes. A device that isn't
-    /// suspended is suspended for it, by the kernel; if that fails it's as before.
+    /// Makes the loaded table the active one, if there is one, and resumes the device. To replace
+    /// the table, the kernel first suspends a device that isn't suspended; if this fails, the
+    /// device is as before.
     pub fn resume(&self, name: &str, flags: Flags, audience: Audience) -> Asked<()> {
         self.0.resume(name, flags, audience)
     }
 
-    /// Throws away a table that is loaded and not active.
+    /// Discards the table that is loaded and not active, if there is one.
     pub fn clear(&self, name: &str) -> Result<()> {
         check_name(name)?;
         self.0
@@ -259,11 +271,12 @@ impl Control {
             .map_err(|error| explain(name, "clear the loaded table of", &error))
     }
 
-    /// Removes a device now, or when the last who has it open closes it.
+    /// Removes a device now, or when it is closed for the last time.
     pub fn remove_later(&self, name: &str) -> Result<()> {
         self.take_away(name, Flags::DEFERRED_REMOVE)
     }
 
+    /// Removes a device.
     fn take_away(&self, name: &str, flags: Flags) -> Result<()> {
         check_name(name)?;
         self.0
@@ -271,9 +284,10 @@ impl Control {
             .map_err(|error| explain(name, "remove", &error))
     }
 
+    /// Removes a device, and its node.
     pub fn remove(&self, name: &str) -> Result<()> {
         self.take_away(name, Flags::NONE)?;
-        // a node that udev made is gone by now, one that nobody looks after is not
+        // Udev has removed the node by now. Where no udev runs, it is a link that leads nowhere.
         let path = node(name);
         if fs::read_link(&path).is_ok() && !path.exists() {
             let _ = fs::remove_file(path);
@@ -282,7 +296,7 @@ impl Control {
     }
 }
 
-/// Where no udev runs there is only /dev/dm-N, from devtmpfs.
+/// Makes a device's link in /dev/mapper where no udev runs: devtmpfs only makes /dev/dm-N.
 fn link(name: &str, minor: u32) {
     let path = node(name);
     if !path.exists() {
@@ -291,10 +305,11 @@ fn link(name: &str, minor: u32) {
     }
 }
 
-/// The kernel gives the reason of a refused table in its log only.
+/// The kernel's log, the only place where the kernel gives the reason why it refuses a table.
 struct KernelLog(Option<File>);
 
 impl KernelLog {
+    /// Opens the log at its end.
     fn from_now() -> Self {
         use std::io::{Seek, SeekFrom};
         use std::os::unix::fs::OpenOptionsExt;
@@ -311,13 +326,13 @@ impl KernelLog {
         Self(file)
     }
 
-    /// The last word of the target since then.
+    /// Returns the last reason that the target has given since the log was opened.
     fn reason(self, target: &str) -> Option<String> {
         use std::io::Read;
         let mut log = self.0?;
         let mut last = None;
         let mut record = vec![0; 8192];
-        // one record at a time, until there is no more
+        // Each call reads one record, until there is no more.
         while let Ok(length @ 1..) = log.read(&mut record) {
             let text = String::from_utf8_lossy(&record[..length]);
             if let Some(reason) = reason_of(&text, target) {
@@ -328,7 +343,8 @@ impl KernelLog {
     }
 }
 
-/// `PREFIX;device-mapper: table: 253:5: drr: TEXT (-EINVAL)`
+/// Returns the reason in a record of the log:
+/// `PREFIX;device-mapper: table: 253:5: drr: TEXT (-EINVAL)`.
 fn reason_of(record: &str, target: &str) -> Option<String> {
     let line = record.split_once(';')?.1.lines().next()?;
     let (head, text) = line.split_once(&format!(": {target}: "))?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which device-mapper devices there are, and which of them belong together: drr devices on thin
-//! devices of pools.
+//! The inventory of device-mapper devices, and how they are stacked: drr devices on thin devices of
+//! pools.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -15,21 +15,22 @@ use crate::device_mapper::control::{not_loaded, Control};
 use crate::device_mapper::runtime;
 use crate::error::{Code, Error, Result};
 
-/// How the UUID of a second device begins, the thin device below one that drr is attached to; the
-/// disk sequence number of the device above and a number follow.
+/// Prefix of the UUIDs of second devices, the thin devices below those that drr is attached to. The
+/// disk sequence number of the device above and another number follow.
 pub const SECOND: &str = "DRR-";
 
-/// A device-mapper device, with the parts of its table that matter here.
+/// A device-mapper device with its table.
 #[derive(Clone, Debug)]
 pub struct Node {
     pub name: String,
-    /// major:minor, as tables have it
+    /// The number as tables have it: major:minor.
     pub number: String,
     pub uuid: String,
     pub table: Vec<Line>,
 }
 
-/// The only target's name, or what else there is.
+/// Describes a table for messages: by the name of its only target, or as one without or with
+/// several targets.
 pub fn kind(table: &[Line]) -> &str {
     match table {
         [] => "device without a table",
@@ -43,11 +44,12 @@ impl Node {
         kind(&self.table)
     }
 
-    /// The thin device below one that drr is attached to: part of that, and nobody's to use.
+    /// Returns whether this is a second device, which only drrctl uses.
     fn is_second(&self) -> bool {
         self.uuid.starts_with(SECOND)
     }
 
+    /// Returns the arguments of the only target, if it is a `target`.
     fn arguments(&self, target: &str) -> Option<&str> {
         match &self.table[..] {
             [line] if line.target == target => Some(&line.arguments),
@@ -56,27 +58,30 @@ impl Node {
     }
 }
 
+/// A drr device.
 #[derive(Clone, Debug)]
 pub struct DrrDevice {
     pub name: String,
     pub number: String,
     pub sectors: u64,
     pub table: DrrTable,
-    /// Names, as far as these devices are there.
+    /// Name of the thin device below; `None` if it isn't there.
     pub thin: Option<String>,
     pub thin_id: Option<u64>,
+    /// Name of the pool; `None` if it isn't there.
     pub pool: Option<String>,
-    /// Put under a thin device by `attach`, and not on top of one.
+    /// Whether drr was put under a thin device by `attach`, and not on top of one.
     pub attached: bool,
 }
 
+/// All device-mapper devices, and those of them that are drr devices.
 pub struct Inventory {
     pub nodes: Vec<Node>,
     pub drr: Vec<DrrDevice>,
 }
 
 impl Inventory {
-    /// All devices; an error if there is no drr at all.
+    /// Asks for all devices. Fails with [`Code::NotLoaded`] if dm-drr isn't loaded.
     pub fn new(control: &Control) -> Result<Self> {
         let inventory = Self::all(control)?;
         if inventory.drr.is_empty() && !control.drr_loaded()? {
@@ -85,10 +90,11 @@ impl Inventory {
         Ok(inventory)
     }
 
+    /// Asks for all devices, whether dm-drr is loaded or not.
     pub fn all(control: &Control) -> Result<Self> {
         let mut nodes = Vec::new();
         for (name, (major, minor)) in control.devices()? {
-            // it may have gone meanwhile
+            // The device may have gone meanwhile.
             let Ok(device) = control.device(&name) else {
                 continue;
             };
@@ -102,6 +108,7 @@ impl Inventory {
         Ok(Self::from_nodes(nodes))
     }
 
+    /// Sorts devices by their names, and finds the drr devices among them.
     pub fn from_nodes(mut nodes: Vec<Node>) -> Self {
         nodes.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
         let numbered = |number: &str| nodes.iter().find(|node| node.number == number);
@@ -130,7 +137,8 @@ impl Inventory {
         Self { nodes, drr }
     }
 
-    /// A device by its name, or by the path of its node or of a link to it.
+    /// Returns a device by its name, or by the path of its node or of a link to its node. Fails
+    /// with [`Code::NotThere`], or with [`Code::WrongKind`] if the path is that of something else.
     pub fn find(&self, text: &str) -> Result<&Node> {
         let mangled = mangled(text);
         for name in [text, &mangled] {
@@ -147,6 +155,7 @@ impl Inventory {
         Err(not_found(text))
     }
 
+    /// Returns a drr device, as [`Self::find`] does. Fails with [`Code::WrongKind`] for others.
     pub fn find_drr(&self, text: &str) -> Result<&DrrDevice> {
         let node = self.find(text)?;
         self.drr
@@ -162,7 +171,8 @@ impl Inventory {
             })
     }
 
-    /// A thin device, and its length in sectors.
+    /// Returns a thin device, as [`Self::find`] does, and its length in sectors. Fails with
+    /// [`Code::WrongKind`] for others, and for second devices.
     pub fn find_thin(&self, text: &str) -> Result<(&Node, u64)> {
         let node = self.find(text)?;
         match &node.table[..] {
@@ -182,7 +192,7 @@ impl Inventory {
         }
     }
 
-    /// Names of the pools that have drr devices.
+    /// Returns the names of the pools that have drr devices.
     pub fn pools(&self) -> Vec<&str> {
         let mut pools: Vec<_> = self
             .drr
@@ -194,11 +204,12 @@ impl Inventory {
         pools
     }
 
-    /// The name of the pool that the user means: the only one, if none was named.
+    /// Returns the name of the pool that the user means: the only one with drr devices if none was
+    /// named.
     pub fn pool(&self, text: Option<&str>) -> Result<String> {
         if let Some(text) = text {
             let mut node = self.find(text)?;
-            // what LVM calls the pool is a linear device on the pool
+            // The device that LVM calls the pool is a linear device on the pool.
             if let Some(arguments) = node.arguments("linear") {
                 let below = arguments.split(' ').next().unwrap_or_default();
                 node = self
@@ -242,14 +253,15 @@ impl Inventory {
         }
     }
 
+    /// Returns the drr devices of a pool.
     pub fn drr_of<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a DrrDevice> {
         self.drr
             .iter()
             .filter(move |device| device.pool.as_deref() == Some(pool))
     }
 
-    /// Sends a message that concerns the whole pool to one of its devices, and returns its name and
-    /// answer: any will do, and one may go while it is asked.
+    /// Sends a message that concerns a whole pool to one of its drr devices, and returns the
+    /// device's name and answer. Tries the next device if one has gone meanwhile.
     pub fn tell_pool(
         &self,
         control: &Control,
@@ -274,7 +286,8 @@ impl Inventory {
         }))
     }
 
-    /// Names of the thin devices that are active with this id of the pool.
+    /// Returns the names of the active thin devices of a pool that have this id, except second
+    /// devices.
     pub fn thin_names(&self, pool: &str, thin_id: u64) -> Vec<&str> {
         let Some(pool) = self.nodes.iter().find(|node| node.name == pool) else {
             return Vec::new();
@@ -291,7 +304,7 @@ impl Inventory {
     }
 }
 
-/// The numbers of the block device at a path.
+/// Returns the number of the block device at a path.
 fn number_at(path: &str) -> Option<Number> {
     let meta = fs::metadata(path).ok()?;
     meta.file_type()
@@ -299,6 +312,7 @@ fn number_at(path: &str) -> Option<Number> {
         .then(|| (libc::major(meta.rdev()), libc::minor(meta.rdev())))
 }
 
+/// Returns the error for a device that wasn't found.
 fn not_found(text: &str) -> Error {
     let (code, why) = if text.contains('/') && Path::new(text).exists() {
         (Code::WrongKind, "is no device-mapper device")
@@ -313,14 +327,14 @@ fn not_found(text: &str) -> Error {
     )
 }
 
-/// A device by its name, or by the path of its node or of a link to it, without a look at all
-/// others.
+/// Returns a device by its name, or by the path of its node or of a link to its node, without
+/// asking for all others.
 pub fn device(control: &Control, text: &str) -> Result<Device> {
     let at_path = number_at(text).and_then(runtime::name);
     for name in [Some(text.to_string()), Some(mangled(text)), at_path] {
         match name.map(|name| control.device(&name)) {
             None => {}
-            // a path, say, can't be a name
+            // The text may be no name, but a path.
             Some(Err(error)) if matches!(error.code, Code::NotThere | Code::Usage) => {}
             Some(device) => return device,
         }
@@ -328,7 +342,7 @@ pub fn device(control: &Control, text: &str) -> Result<Device> {
     Err(not_found(text))
 }
 
-/// The status of a drr device; `None` if it is gone, or has another table, by now.
+/// Returns the status of a drr device; `None` if the device has gone, or has another table, by now.
 pub fn status_of(control: &Control, name: &str) -> Result<Option<Status>> {
     let lines = match control.status(name) {
         Err(error) if error.code == Code::NotThere => return Ok(None),
@@ -340,8 +354,8 @@ pub fn status_of(control: &Control, name: &str) -> Result<Option<Status>> {
     }
 }
 
-/// The name that libdevmapper gives a device which is to be called so: it replaces what udev
-/// couldn't cope with.
+/// Returns the name that libdevmapper gives a device that is to be called `name`, with escapes for
+/// characters that udev can't handle.
 fn mangled(name: &str) -> String {
     let mut text = String::new();
     for byte in name.bytes() {
@@ -354,7 +368,7 @@ fn mangled(name: &str) -> String {
     text
 }
 
-/// Orders c2 before c10.
+/// Returns a key that sorts c2 before c10.
 fn natural(name: &str) -> Vec<(String, u64)> {
     let mut parts = Vec::new();
     let (mut word, mut digits) = (String::new(), String::new());

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What drrctl's runs share, in /run: a lock, so that one at a time changes devices, and marks of
-//! the devices that were attached, for udev's rule, and of those that somebody detached by hand,
-//! which `watch` leaves alone. A file tells that nothing was left behind by one that was killed.
+//! The state that processes of drrctl share, in /run/drrctl:
 //!
-//! Names and numbers of devices are used again; a disk's sequence number is not before the next
-//! boot, which empties /run, too.
+//! - a lock, so that one process at a time changes devices,
+//! - marks of devices that drr was attached to, for udev's rule, and of devices that a user has
+//!   detached, which `watch` leaves alone,
+//! - the file `clean`, which says that no killed process has left anything behind.
+//!
+//! Devices are marked by the sequence numbers of their disks. Unlike names and numbers of devices,
+//! these are not reused before the next boot, which also empties /run.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -24,9 +27,10 @@ use crate::error::{Code, Error, Result};
 
 const FOLDER: &str = "/run/drrctl";
 
-/// Held until it's dropped, or the process ends.
+/// A lock on a file, which is held until the value is dropped or the process ends.
 pub struct Lock(#[allow(dead_code)] Flock<File>);
 
+/// Returns the error for a file in /run.
 fn failed(path: &Path, error: &std::io::Error) -> Error {
     if error.kind() == ErrorKind::PermissionDenied {
         return control::not_permitted();
@@ -39,6 +43,7 @@ fn failed(path: &Path, error: &std::io::Error) -> Error {
     )
 }
 
+/// Opens a file to lock, and creates the folders if need be.
 fn open(name: &str) -> Result<(PathBuf, File)> {
     for mark in [Mark::Attached, Mark::Detached] {
         let folder = mark.folder();
@@ -59,7 +64,7 @@ fn open(name: &str) -> Result<(PathBuf, File)> {
     Ok((path, file))
 }
 
-/// Waits for another drrctl that changes devices just now.
+/// Takes the lock for changing devices. Waits until no other process has it.
 pub fn lock() -> Result<Lock> {
     let (path, mut file) = open("lock")?;
     loop {
@@ -71,17 +76,20 @@ pub fn lock() -> Result<Lock> {
     }
 }
 
+/// Returns the path of the file that says that nothing was left behind.
 fn clean() -> PathBuf {
     Path::new(FOLDER).join("clean")
 }
 
-/// A change of devices that begins. If it isn't told that it is done, because drrctl was killed or
-/// something failed, the next has to look at all devices for what was left behind.
+/// A change of devices that is under way. If [`Self::done`] is not called, because drrctl was
+/// killed or something failed, the next process has to look at all devices for what was left
+/// behind.
 pub struct Change {
     was_clean: bool,
 }
 
 impl Change {
+    /// Begins a change.
     pub fn begin(_lock: &Lock) -> Result<Self> {
         let path = clean();
         match fs::remove_file(&path) {
@@ -91,7 +99,7 @@ impl Change {
         }
     }
 
-    /// Nothing is left of it.
+    /// Ends a change that has left nothing behind.
     pub fn done(self) {
         if self.was_clean {
             let _ = fs::write(clean(), "");
@@ -99,17 +107,17 @@ impl Change {
     }
 }
 
-/// Did all changes come to their end since `set_clean`?
+/// Returns whether all changes since [`set_clean`] have ended without leaving anything behind.
 pub fn is_clean(_lock: &Lock) -> bool {
     clean().exists()
 }
 
-/// All devices were looked at, and nothing is left behind.
+/// Notes that all devices were looked at, and that nothing is left behind.
 pub fn set_clean(_lock: &Lock) {
     let _ = fs::write(clean(), "");
 }
 
-/// There is one watcher.
+/// Takes the lock of `watch`. Fails with [`Code::InUse`] if another `watch` is running.
 pub fn lock_watch() -> Result<Lock> {
     let (path, file) = open("watch")?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -124,35 +132,40 @@ pub fn lock_watch() -> Result<Lock> {
     }
 }
 
-/// What has the folders of block devices, by their numbers.
+/// The folder in /sys that has a folder for each block device, named by its number.
 pub const DEVICES: &str = "/sys/dev/block";
 
-/// The folder of a block device in /sys.
+/// Returns the folder of a block device in /sys.
 pub fn sys((major, minor): Number) -> PathBuf {
     Path::new(DEVICES).join(format!("{major}:{minor}"))
 }
 
-/// A file of it, without the newline; `None` if the device is gone, or isn't device-mapper's.
+/// Returns the content of a file in a block device's folder in /sys, without the newline at its
+/// end; `None` if the device has gone, or has no such file.
 pub fn attribute(number: Number, name: &str) -> Option<String> {
     let text = fs::read_to_string(sys(number).join(name)).ok()?;
     Some(text.trim_end_matches('\n').to_string())
 }
 
-/// The name of a device-mapper device, as `Control` takes it; `None` if it's gone.
+/// Returns the name of a device-mapper device, as [`control::Control`] takes it; `None` if the
+/// device has gone.
 pub fn name(number: Number) -> Option<String> {
     let name = fs::read(sys(number).join("dm/name")).ok()?;
     Some(escaped(name.strip_suffix(b"\n").unwrap_or(&name)))
 }
 
-/// What no other disk has had or will have before the next boot.
+/// Returns the sequence number of a disk, which no other disk has before the next boot.
 pub fn sequence(number: Number) -> Option<u64> {
     attribute(number, "diskseq")?.parse().ok()
 }
 
-/// A folder with an empty file for each disk that has it, named by its sequence number.
+/// A mark of a disk. Its folder has an empty file for each marked disk, named by the disk's
+/// sequence number.
 #[derive(Clone, Copy)]
 pub enum Mark {
+    /// Drr was attached to the device.
     Attached,
+    /// A user has detached drr from the device.
     Detached,
 }
 
@@ -168,26 +181,31 @@ impl Mark {
         self.folder().join(sequence.to_string())
     }
 
+    /// Marks a disk.
     pub fn put(self, sequence: u64) -> Result<()> {
         let path = self.path(sequence);
         fs::write(&path, "").map_err(|error| failed(&path, &error))
     }
 
+    /// Removes the mark of a disk, if there is one.
     pub fn remove(self, sequence: u64) {
         let _ = fs::remove_file(self.path(sequence));
     }
 
+    /// Returns whether a disk has the mark.
     pub fn is_on(self, sequence: u64) -> bool {
         self.path(sequence).exists()
     }
 }
 
+/// Removes all marks of a disk.
 fn forget(sequence: u64) {
     Mark::Attached.remove(sequence);
     Mark::Detached.remove(sequence);
 }
 
-/// The names or the content of a file of all that is in a folder, as far as they are numbers.
+/// Returns the numbers that the entries of a folder have as their names, or, if `file` is given, as
+/// the content of a file of that name in the entry. Skips entries without a number.
 fn numbers(folder: &Path, file: Option<&str>) -> Vec<u64> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -201,8 +219,8 @@ fn numbers(folder: &Path, file: Option<&str>) -> Vec<u64> {
         .collect()
 }
 
-/// The device is being removed. Where udev runs its rule may have to look up yet whether it was
-/// attached; `settle` removes that mark then.
+/// Forgets a disk that is being removed. Where udev runs, leaves the mark of an attached device:
+/// udev's rule may not have looked at it yet, and `settle` will remove it.
 pub fn removed(sequence: u64) {
     if udev_runs() {
         Mark::Detached.remove(sequence);
@@ -211,8 +229,8 @@ pub fn removed(sequence: u64) {
     }
 }
 
-/// Forgets the disks that are gone, if there are more marks than disks. A look at all disks takes
-/// longer the more there are, and a few marks too many are no harm.
+/// Forgets the disks that are gone, if there are more marks than disks: reading the sequence
+/// numbers of all disks takes a while, and a few superfluous marks do no harm.
 pub fn forget_if_many() {
     let count = |folder: &Path| fs::read_dir(folder).into_iter().flatten().count();
     let marks = count(&Mark::Attached.folder()) + count(&Mark::Detached.folder());
@@ -223,7 +241,7 @@ pub fn forget_if_many() {
 
 /// Forgets all disks that are gone.
 pub fn forget_gone() {
-    // the marks first: a disk that is made meanwhile has none yet
+    // The marks are read first, so that those of a disk that is made meanwhile are not removed.
     let mut marks = numbers(&Mark::Attached.folder(), None);
     marks.extend(numbers(&Mark::Detached.folder(), None));
     let disks: HashSet<_> = numbers(Path::new("/sys/block"), Some("diskseq"))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kernel's events of block devices, from the kernel itself: not delayed by udev's rules, and
-//! there where no udev runs.
+//! Receives events of block devices directly from the kernel: before udev's rules have run, and
+//! also where no udev runs.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -13,39 +13,45 @@ use nix::sys::socket::{
     SockProtocol, SockType,
 };
 
-/// Events of the kernel; udev repeats them in another group.
+/// The multicast group of the kernel's events. Udev sends its own in another group.
 const GROUP: u32 = 1;
-/// Many devices may come at once.
+/// Size of the receive buffer in bytes: enough for the events of many devices at once.
 const BUFFER: usize = 1 << 20;
 
+/// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Change,
     Remove,
 }
 
-/// Something happened to a block device.
+/// An event of a block device.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event {
     pub action: Action,
     pub number: Number,
+    /// Sequence number of the disk.
     pub sequence: Option<u64>,
 }
 
+/// The result of [`Socket::receive`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
+    /// An event of a block device.
     Event(Event),
-    /// Of no interest.
+    /// Another message, to be ignored.
     Other,
-    /// There were too many: some are lost.
+    /// Some events were lost, as there were too many.
     Lost,
-    /// No more for now.
+    /// There is no event for now.
     Nothing,
 }
 
+/// A socket that receives the kernel's events.
 pub struct Socket(OwnedFd);
 
 impl Socket {
+    /// Opens the socket.
     pub fn new() -> nix::Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
@@ -53,7 +59,7 @@ impl Socket {
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
             SockProtocol::NetlinkKObjectUEvent,
         )?;
-        // the limit holds for those without the right to exceed it
+        // Without CAP_NET_ADMIN the system's limit on the size applies.
         if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).is_err() {
             let _ = setsockopt(&socket, sockopt::RcvBuf, &BUFFER);
         }
@@ -61,6 +67,7 @@ impl Socket {
         Ok(Self(socket))
     }
 
+    /// Receives a message without waiting for one.
     pub fn receive(&self) -> nix::Result<Received> {
         let mut buffer = [0; 16384];
         let mut parts = [IoSliceMut::new(&mut buffer)];
@@ -70,7 +77,7 @@ impl Socket {
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Received::Nothing),
             message => message?,
         };
-        // anybody with the right may send here; the kernel is 0
+        // Privileged processes may send to this group, too. The kernel's messages have port id 0.
         if message.address.is_none_or(|sender| sender.pid() != 0) {
             return Ok(Received::Other);
         }
@@ -85,7 +92,8 @@ impl AsFd for Socket {
     }
 }
 
-/// `ACTION@PATH`, and then `NAME=value` of everything, each with a zero behind it.
+/// Parses a message: `ACTION@PATH`, and then `NAME=value` for each property, each ended by a zero.
+/// Returns `None` if it is no event of a block device that changes or is removed.
 fn parse(message: &[u8]) -> Option<Event> {
     let (mut action, mut block) = (None, false);
     let (mut major, mut minor, mut sequence) = (None, None, None);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests where udev runs, through the `devicemapper` crate: it tells udev of a device that
-//! changes, and waits until udev is done with it.
+//! Requests where udev runs, through the `devicemapper` crate. The crate notifies udev of changes
+//! of devices, and waits until udev has handled them.
 //!
-//! The crate asks again with a larger buffer when an answer is too long, for messages, too, and
-//! tries for five seconds to remove a device that is in use. It refuses every request where no udev
-//! runs, and has no type for names that aren't ASCII: what is asked of a device that has one goes
-//! to the ioctls, as udev needn't know of a question.
+//! The crate repeats a request with a larger buffer if the answer is too long, also for messages,
+//! and tries for five seconds to remove a device that is in use. It refuses all requests where no
+//! udev runs, and has no type for names that aren't ASCII. For devices with these names, requests
+//! that udev needn't know of are made by plain ioctls.
 
 use std::path::Path;
 
@@ -22,6 +22,7 @@ pub fn udev_runs() -> bool {
     Path::new("/run/udev/control").exists()
 }
 
+/// Both ways to device-mapper.
 pub struct WithUdev {
     through: DM,
     ioctls: WithoutUdev,
@@ -39,12 +40,12 @@ impl From<DmError> for Failed {
     }
 }
 
-/// Returns the flags as the crate has them.
+/// Converts flags to those of the crate.
 fn options(flags: Flags) -> DmOptions {
     DmOptions::default().set_flags(DmFlags::from_bits_truncate(flags.bits()))
 }
 
-/// Returns what the crate tells udev of a device.
+/// Returns the flags for udev that let only `audience` see a device.
 fn udev_flags(audience: Audience) -> DmUdevFlags {
     match audience {
         Audience::All => DmUdevFlags::empty(),
@@ -57,11 +58,12 @@ fn udev_flags(audience: Audience) -> DmUdevFlags {
     }
 }
 
+/// Identifies a device by its name.
 fn by_name(name: &str) -> Asked<DevId<'_>> {
     Ok(DevId::Name(DmName::new(name)?))
 }
 
-/// Returns a line of the crate's.
+/// Converts a line of the crate.
 fn line((start, length, target, arguments): (u64, u64, String, String)) -> Line {
     Line {
         start,
@@ -72,7 +74,7 @@ fn line((start, length, target, arguments): (u64, u64, String, String)) -> Line 
 }
 
 impl WithUdev {
-    /// Opens device-mapper.
+    /// Opens the control device.
     pub fn new() -> Asked<Self> {
         Ok(Self {
             through: DM::new()?,
@@ -87,7 +89,7 @@ impl Requests for WithUdev {
         Ok(targets.into_iter().map(|(name, ..)| name).collect())
     }
 
-    /// Any device may have a name that isn't ASCII.
+    /// Lists devices by a plain ioctl, as any device may have a name that isn't ASCII.
     fn devices(&self, uuid: &str) -> Asked<Vec<(String, Number)>> {
         self.ioctls.devices(uuid)
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests where no udev runs: device-mapper's ioctls, and no more.
+//! Requests where no udev runs: plain ioctls.
 
 use std::slice;
 
@@ -8,10 +8,11 @@ use drr_dm::{Control, Device, Flags, Line, Number};
 
 use crate::device_mapper::requests::{Asked, Audience, Requests};
 
+/// Device-mapper's control device.
 pub struct WithoutUdev(Control);
 
 impl WithoutUdev {
-    /// Opens device-mapper.
+    /// Opens the control device.
     pub fn new() -> Asked<Self> {
         Ok(Self(Control::open()?))
     }
@@ -46,7 +47,7 @@ impl Requests for WithoutUdev {
         Ok(self.0.load(name, slice::from_ref(line), flags)?)
     }
 
-    /// There is no udev that could be told which rules see the device.
+    /// Resumes the device. The audience doesn't matter, as no udev runs.
     fn resume(&self, name: &str, flags: Flags, _: Audience) -> Asked<()> {
         Ok(self.0.resume(name, flags)?)
     }
