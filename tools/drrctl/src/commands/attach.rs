@@ -1,41 +1,43 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `attach` and `detach`: drr under a thin device that is in use.
+//! `attach` and `detach`: put drr under a thin device that is in use, and take it out again.
 //!
-//! The device keeps its name, its node and all who have it open; what changes is its table. A
-//! second device gets its thin table (dm-thin lets several devices be one thin device), and it a
-//! drr table on that one:
+//! The device keeps its name and its node, and stays open; only its table changes. Its thin table
+//! goes to a *second device* (in dm-thin, several devices may be the same thin device), and the
+//! device itself gets a drr table on the second device:
 //!
 //! ```text
 //!     NAME: thin             NAME: drr
 //!                    <->       second: thin
 //! ```
 //!
-//! Whenever drrctl ends, by an error or a signal, NAME's table is the one or the other, and active:
+//! Whenever drrctl ends, by an error or by a signal, NAME has one of these tables, and the table is
+//! active:
 //!
-//! - The swap is a single request. The kernel suspends NAME, swaps and resumes; if it can't suspend
-//!   it, nothing has changed.
-//! - The second is open as long as drrctl or NAME's table needs it, and marked to be removed when
-//!   the last closes it. So it goes by itself: when drrctl dies, when NAME is detached, removed, or
-//!   gets another table from somebody else. Before it is marked there's a moment in which a drrctl
-//!   that dies leaves it behind, with nobody having it open: `clean_up` removes that.
-//! - The second has no node in /dev, from before its table is active. LVM, blkid and others look at
-//!   every node that they find there: they would see NAME's content twice, and LVM refuses to work on a
-//!   physical volume that it sees twice. LVM passes over devices by their UUID, too, but only if that
-//!   begins as LVM's own, cryptsetup's or Stratis's do, and other programs would take the second for
-//!   theirs. Device-mapper finds devices by number and name. lsblk wants something by the device's name
-//!   in /dev/mapper, or leaves out the device and all above it: there's a link to its folder in /sys.
-//! - A table that was loaded into NAME and isn't active yet does nothing. When NAME is resumed by
-//!   somebody it becomes active, which is what was asked for; another table that is loaded takes
-//!   its place; it goes with NAME, and so does the second that it has open. `clean_up` clears it.
+//! - *The swap is a single request.* The kernel suspends NAME, swaps the tables, and resumes NAME.
+//!   If NAME can't be suspended, nothing has changed.
+//! - *The second device goes by itself.* It is open as long as drrctl or NAME's table needs it, and
+//!   marked to be removed when it is closed for the last time: when drrctl is killed, or when NAME
+//!   is detached, is removed, or gets another table from another program. If drrctl is killed
+//!   before the device is marked, the device is left behind, not open, and `clean_up` removes it.
+//! - *The second device has no node in /dev*, from before its table is active. LVM, blkid and other
+//!   programs look at each node that they find there. They would see NAME's content twice, and LVM
+//!   refuses to work on a physical volume that it sees twice. LVM also skips devices by their
+//!   UUIDs, but only if the UUID begins like LVM's own, cryptsetup's or Stratis's, and with one of
+//!   these, other programs would take the second device for their own. Device-mapper itself finds
+//!   devices by number and name. lsblk leaves out a device that has no entry in /dev/mapper, and
+//!   all devices above, so there is a link to the device's folder in /sys.
+//! - *A table that is loaded into NAME and isn't active yet* does nothing. It becomes active when
+//!   another program resumes NAME, which is what the user has asked for. It goes when another table
+//!   is loaded, or when NAME is removed, and closes the second device then. `clean_up` clears it.
 //!
-//! In-flight I/O is waited for, and what comes meanwhile takes the way of the new table. It could be
-//! had back from dm-thin (NOFLUSH), but if such a suspension is given up, because something below
-//! hangs, the kernel fails the I/O: the wait is given up instead, and nothing has happened. File
-//! systems are not frozen, as no state on the disk matters.
+//! The swap waits for I/O in flight; I/O that arrives meanwhile passes through the new table.
+//! Instead, dm-thin could push I/O in flight back (NOFLUSH). But if a device below hangs and the
+//! suspension has to be given up, the kernel fails I/O that was pushed back, while giving up the
+//! wait changes nothing. File systems are not frozen, as the swap depends on no state on the disk.
 //!
-//! [`device`] looks at a device, [`second`] makes the second, [`swap`] swaps tables, [`step`] stops
-//! at a step of these for a test, and [`clean_up`] removes what was left behind.
+//! [`device`] checks a device, [`second`] makes the second device, [`swap`] swaps tables, [`step`]
+//! stops drrctl at a step of these for tests, and [`clean_up`] removes what was left behind.
 
 pub mod clean_up;
 pub mod device;
@@ -59,7 +61,7 @@ use crate::device_mapper::inventory::{self, SECOND};
 use crate::device_mapper::runtime::{self, Change, Lock, Mark};
 use crate::error::{Code, Error, Result};
 
-/// The thin table of a device that drr can be attached to.
+/// Returns the thin table of a device that drr can be attached to. Fails for other devices.
 fn attachable(control: &Control, device: &Device) -> Result<Line> {
     let name = &device.name;
     let wrong = |why: &str, remedy: String| Error::new(Code::WrongKind, name, why, remedy);
@@ -113,7 +115,7 @@ fn attachable(control: &Control, device: &Device) -> Result<Line> {
     Ok(line.clone())
 }
 
-/// Names of the device-mapper devices on top of a device.
+/// Returns the names of the device-mapper devices on top of a device.
 fn holders(device: &Device) -> Vec<String> {
     let entries = fs::read_dir(runtime::sys(device.number).join("holders"));
     entries
@@ -137,7 +139,7 @@ pub fn attach(control: &Control, text: &str, features: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The same, for one that holds the lock.
+/// Attaches drr to a thin device. The caller holds the lock for changing devices.
 pub fn attach_to(control: &Control, lock: &Lock, device: &Device, features: &[&str]) -> Result<()> {
     let thin = attachable(control, device)?;
     let sequence = runtime::sequence(device.number).ok_or_else(|| gone(&device.name))?;
@@ -158,7 +160,7 @@ pub fn attach_to(control: &Control, lock: &Lock, device: &Device, features: &[&s
     Ok(())
 }
 
-/// Takes it out again.
+/// Detaches drr from a thin device, and marks the device for `watch`.
 pub fn detach(control: &Control, text: &str) -> Result<()> {
     let lock = runtime::lock()?;
     clean_up_if_need_be(control, &lock)?;
@@ -192,7 +194,7 @@ pub fn detach(control: &Control, text: &str) -> Result<()> {
         ..thin.clone()
     };
     let change = Change::begin(&lock)?;
-    // before: the swap is an event that `watch` acts on
+    // Before the swap, which causes an event that `watch` acts on.
     Mark::Detached.put(sequence)?;
     if let Err(error) = swap(control, &device, &line, ["staged", "swapped"]) {
         Mark::Detached.remove(sequence);
@@ -202,8 +204,9 @@ pub fn detach(control: &Control, text: &str) -> Result<()> {
     settle(control, sequence)
 }
 
-/// Waits until the second devices of a disk are gone. The kernel removes them in a worker of its
-/// own, within milliseconds; after that the thin device can be deleted from its pool.
+/// Waits until the second devices of a disk are gone, which the kernel removes in a worker within
+/// milliseconds. From then on, the thin device can be deleted from its pool. Fails with
+/// [`Code::InUse`] after [`PATIENCE`].
 pub fn settle(control: &Control, sequence: u64) -> Result<()> {
     let prefix = format!("{SECOND}{sequence}-");
     let end = Instant::now() + PATIENCE;

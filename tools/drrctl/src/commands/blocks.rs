@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `blocks`: how often a pool's shared blocks were read, and by how many layers.
+//! `blocks`: shows how often a pool's shared blocks were read, and by how many layers.
 
 use serde::Serialize;
 
@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::views::histogram;
 use crate::views::units::short;
 
+/// The reads of a pool's shared blocks.
 #[derive(Debug, Serialize)]
 pub struct Blocks {
     version: u32,
@@ -25,12 +26,14 @@ pub struct Blocks {
     by_layers: Vec<Bucket>,
 }
 
+/// Switches the counting on or off, for all pools.
 pub fn switch(control: &Control, inventory: &Inventory, pool: &str, on: bool) -> Result<()> {
     let message = if on { "blocks on" } else { "blocks off" };
     inventory.tell_pool(control, pool, message).map(|_| ())
 }
 
 impl Blocks {
+    /// Asks for the reads of a pool's shared blocks.
     pub fn collect(control: &Control, inventory: &Inventory, pool: &str) -> Result<Self> {
         let (device, answer) = inventory.tell_pool(control, pool, "blocks")?;
         Ok(Self::new(pool, text::blocks(&device, &answer)?))

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `duplicates`: how much of a pool's shared blocks is in memory more than once, and who has it.
+//! `duplicates`: shows how much of a pool's shared blocks is in memory more than once, and in which
+//! layers' page caches.
 
 use std::collections::HashMap;
 
@@ -14,14 +15,15 @@ use crate::error::Result;
 use crate::views::histogram;
 use crate::views::units::{fit, short};
 
+/// The copies of a pool's pages.
 #[derive(Debug, Serialize)]
 pub struct Duplicates {
     version: u32,
     pool: String,
     page_bytes: u64,
-    /// different pages
+    /// Number of different pages.
     pages: u64,
-    /// copies beyond the first of each
+    /// Number of copies beyond the first of each page.
     extra_pages: u64,
     #[serde(serialize_with = "histogram::pages")]
     by_copies: Vec<Bucket>,
@@ -30,6 +32,7 @@ pub struct Duplicates {
     copies: Option<Vec<Copy>>,
 }
 
+/// The pages of one layer.
 #[derive(Debug, Serialize)]
 struct Share {
     serial: Option<u64>,
@@ -39,10 +42,11 @@ struct Share {
     extra_pages: u64,
 }
 
-/// Columns that a layer's name has in a table.
+/// Width of a layer's name in a table, in columns.
 const NAME: usize = 36;
 
 impl Duplicates {
+    /// Asks for the copies of a pool's pages; if `list`, also for the list of them.
     pub fn collect(
         control: &Control,
         inventory: &Inventory,
@@ -58,7 +62,8 @@ impl Duplicates {
         Ok(Self::new(pool, found, &layers.labels(), copies))
     }
 
-    /// All pages that are cached more than once, answer by answer.
+    /// Asks for the list of all pages that are cached more than once, which comes in several
+    /// answers.
     fn list(control: &Control, inventory: &Inventory, pool: &str) -> Result<Vec<Copy>> {
         let (mut all, mut next) = (Vec::new(), Some(0));
         while let Some(place) = next {
@@ -108,7 +113,7 @@ impl Duplicates {
         }
     }
 
-    /// Bytes of different pages, and of copies beyond the first of each.
+    /// Returns the bytes of different pages, and of copies beyond the first of each.
     pub fn bytes(&self) -> (u64, u64) {
         (
             self.pages * self.page_bytes,
@@ -116,6 +121,7 @@ impl Duplicates {
         )
     }
 
+    /// Formats a number of pages in MiB.
     fn mib(&self, pages: u64) -> String {
         short(pages as f64 * self.page_bytes as f64 / f64::from(1 << 20))
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `export`: the figures of all drr devices for Prometheus, over HTTP, in a file, or printed.
+//! `export`: gives the figures of all drr devices to Prometheus, over HTTP, in a file, or printed.
 //!
-//! [`metrics`] has the figures, [`http`] serves them, and the tests in `dashboard` check that the
-//! dashboard for Grafana shows figures that there are.
+//! [`metrics`] formats the figures, [`http`] serves them, and the tests in `dashboard` check that
+//! all figures in the dashboard for Grafana exist.
 
 #[cfg(test)]
 pub mod dashboard;
@@ -54,7 +54,7 @@ pub struct Export {
     no_donors: bool,
 }
 
-/// Looks at everything, time and again.
+/// Asks for all figures, once for each answer.
 struct Collector {
     control: Control,
     duplicates: bool,
@@ -62,7 +62,7 @@ struct Collector {
 }
 
 impl Collector {
-    /// What could be had, and what went wrong first.
+    /// Returns the figures of all devices and pools that could be asked, and the first error.
     fn look(&self) -> (Found, Option<Error>) {
         let start = Instant::now();
         let mut found = Found::default();
@@ -76,6 +76,7 @@ impl Collector {
         (found, trouble.0)
     }
 
+    /// Adds the figures of the devices to `found`.
     fn devices(&self, inventory: &Inventory, found: &mut Found, trouble: &mut Trouble) {
         for device in &inventory.drr {
             let status = inventory::status_of(&self.control, &device.name);
@@ -85,6 +86,7 @@ impl Collector {
         }
     }
 
+    /// Adds the figures of the pools to `found`.
     fn pools(&self, inventory: &Inventory, found: &mut Found, trouble: &mut Trouble) {
         for pool in inventory.pools() {
             let name = || pool.to_string();
@@ -112,6 +114,7 @@ impl Collector {
         }
     }
 
+    /// Returns the figures in Prometheus' text format, and the first error.
     fn text(&self) -> Result<(String, Option<Error>)> {
         let (found, trouble) = self.look();
         let text = metrics::text(&found, self.donors).map_err(|error| {
@@ -126,17 +129,18 @@ impl Collector {
     }
 }
 
-/// The first thing that went wrong.
+/// The first error.
 struct Trouble(Option<Error>);
 
 impl Trouble {
+    /// Returns the value of a result. Keeps the error if it is the first.
     fn note<T>(&mut self, result: Result<T>) -> Option<T> {
         result
             .map_err(|error| self.0.get_or_insert(error).code)
             .ok()
     }
 
-    /// The last device of a pool may go at any time, which is no trouble.
+    /// As [`Self::note`], but ignores that the last drr device of a pool has gone meanwhile.
     fn note_unless_gone<T>(&mut self, result: Result<T>) -> Option<T> {
         match result {
             Err(error) if error.code == Code::NotThere => None,
@@ -145,6 +149,7 @@ impl Trouble {
     }
 }
 
+/// Serves, writes or prints the figures.
 pub fn run(control: Control, options: &Export) -> Result<()> {
     let collector = Collector {
         control,
@@ -154,7 +159,7 @@ pub fn run(control: Control, options: &Export) -> Result<()> {
     if let Some(address) = options.listen {
         return listen(collector, address, options.allow_remote);
     }
-    // What could be had is told in any case: an old file would be believed.
+    // Written even after an error, as an old file would be believed.
     let (text, trouble) = collector.text()?;
     match &options.textfile {
         Some(path) => write(path, &text)?,
@@ -163,6 +168,7 @@ pub fn run(control: Control, options: &Export) -> Result<()> {
     trouble.map_or(Ok(()), Err)
 }
 
+/// Serves the figures over HTTP. Returns only errors.
 fn listen(collector: Collector, address: SocketAddr, allow_remote: bool) -> Result<()> {
     if !address.ip().is_loopback() && !allow_remote {
         return Err(Error::new(
@@ -188,7 +194,7 @@ fn listen(collector: Collector, address: SocketAddr, allow_remote: bool) -> Resu
     let listener = TcpListener::bind(address).map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
     crate::views::output::print(format!("http://{address}{}\n", http::PATH).as_bytes())?;
-    // One look at a time, however many ask; of trouble the log has only what is new.
+    // Pages are made one at a time. Errors are logged only if they differ from the last one.
     let state = Mutex::new((collector, None::<String>));
     let page = move || {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -210,7 +216,8 @@ fn listen(collector: Collector, address: SocketAddr, allow_remote: bool) -> Resu
     )))
 }
 
-/// Puts `text` in the file's place, as a whole: who reads it sees the old one or the new one.
+/// Replaces the file at `path` by one with `text`, as a whole: a program that reads it sees either
+/// the old or the new content.
 fn write(path: &Path, text: &str) -> Result<()> {
     let failed = |why: String, remedy: &str| {
         Error::new(Code::Failed, path.display().to_string(), why, remedy)
@@ -224,7 +231,8 @@ fn write(path: &Path, text: &str) -> Result<()> {
             "use e.g. /var/lib/prometheus/node-exporter/drr.prom",
         ));
     };
-    // not one that node_exporter reads, and the same each time, so that none is left for ever
+    // The new file has a name that node_exporter doesn't read. The name is always the same, so that
+    // killed processes don't leave more and more files behind.
     let new = path.with_file_name(format!(".{name}.new"));
     let _ = fs::remove_file(&new);
     File::create_new(&new)
@@ -278,7 +286,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("drrctl-prom-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let path = folder.join("drr.prom");
-        // what a crash has left
+        // A crash has left half a file.
         fs::write(folder.join(".drr.prom.new"), "half").expect("written");
         for text in ["drr_up 1\n", "drr_up 0\n"] {
             write(&path, text).expect("written");
@@ -289,7 +297,7 @@ mod tests {
         }
         let error = write(&folder.join("drr.txt"), "").expect_err("refused");
         assert_eq!(error.code, Code::Usage);
-        // a folder can't be replaced, and nothing is left of the attempt
+        // A folder can't be replaced, and the attempt leaves no file behind.
         fs::create_dir(folder.join("x.prom")).expect("a folder");
         assert!(write(&folder.join("x.prom"), "").is_err());
         assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 2);

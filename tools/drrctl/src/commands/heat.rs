@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `heatmap`: which layer read whose blocks, of all drr devices of a pool.
+//! `heatmap`: shows which layer has read whose blocks, for all drr devices of a pool.
 //!
-//! [`paint`] shows the map in a terminal, [`plot`] in a picture.
+//! [`paint`] draws the map in a terminal, and [`plot`] writes it to a file.
 
 pub mod paint;
 pub mod plot;
@@ -17,14 +17,14 @@ use crate::device_mapper::control::Control;
 use crate::device_mapper::inventory::Inventory;
 use crate::error::{Code, Result};
 
-/// What is to be seen: sectors from the disk, or from drr.
+/// The source of the sectors to show: the disk, or drr.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Disk,
     Drr,
 }
 
-/// A row or a column; serial number and thin id are not there for owners that can't be told.
+/// A row or a column. Serial number and thin id are `None` if the owner isn't known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Party {
     pub label: String,
@@ -32,10 +32,12 @@ pub struct Party {
     pub thin_id: Option<u64>,
 }
 
+/// The reads of one owner's blocks by one reader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cell {
-    /// Numbers in `readers` and `owners`.
+    /// Index in `readers`.
     pub reader: usize,
+    /// Index in `owners`.
     pub owner: usize,
     pub disk_ios: u64,
     pub disk_sectors: u64,
@@ -43,22 +45,27 @@ pub struct Cell {
     pub drr_sectors: u64,
 }
 
+/// The data that one reader got from one donor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Copied {
+    /// Index in `readers`.
     pub reader: usize,
-    /// `None` for those that were too many to be told apart.
+    /// `None` for all donors that were too many to be told apart.
     pub donor_serial: Option<u64>,
     pub donor_thin_id: Option<u64>,
     pub sectors: u64,
 }
 
+/// The writes by one reader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Written {
+    /// Index in `readers`.
     pub reader: usize,
     pub ios: u64,
     pub sectors: u64,
 }
 
+/// The heatmap of a pool.
 #[derive(Clone, Debug, Serialize)]
 pub struct HeatMap {
     version: u32,
@@ -71,20 +78,22 @@ pub struct HeatMap {
 }
 
 impl HeatMap {
+    /// Asks all drr devices of a pool for their reads.
     pub fn collect(control: &Control, inventory: &Inventory, pool: &str) -> Result<Self> {
         let layers = Layers::collect(control, inventory, pool)?;
         let mut heats = Vec::new();
         for device in inventory.drr_of(pool) {
             match control.ask(&device.name, "heat") {
                 Ok(answer) => heats.push(text::heat(&device.name, &answer)?),
-                Err(error) if error.code == Code::NotThere => {} // gone meanwhile
+                Err(error) if error.code == Code::NotThere => {} // The device has gone meanwhile.
                 Err(error) => return Err(error),
             }
         }
         Ok(Self::new(&layers, &heats))
     }
 
-    /// Several devices may be on one layer: their figures are added up.
+    /// Puts the answers of devices together. Adds up the figures of devices that are on the same
+    /// layer.
     pub fn new(layers: &Layers, heats: &[Heat]) -> Self {
         let labels = layers.labels();
         let label = |serial: u64, thin_id: u64| {
@@ -93,12 +102,12 @@ impl HeatMap {
                 .cloned()
                 .unwrap_or_else(|| format!("gone ({thin_id})"))
         };
-        let party = |who: Option<(u64, u64)>| Party {
-            label: who.map_or_else(|| "unknown".to_string(), |(serial, id)| label(serial, id)),
-            serial: who.map(|(serial, _)| serial),
-            thin_id: who.map(|(_, id)| id),
+        let party = |layer: Option<(u64, u64)>| Party {
+            label: layer.map_or_else(|| "unknown".to_string(), |(serial, id)| label(serial, id)),
+            serial: layer.map(|(serial, _)| serial),
+            thin_id: layer.map(|(_, id)| id),
         };
-        // ancestors are older, and have the smaller numbers; the unknown come last
+        // Ancestors are older, and have smaller numbers. The unknown owner comes last.
         let mut found: Vec<_> = heats
             .iter()
             .flat_map(|heat| heat.reads.iter().map(|read| read.owner))
@@ -108,14 +117,14 @@ impl HeatMap {
         let owner_at: HashMap<_, _> = found
             .iter()
             .enumerate()
-            .map(|(at, who)| (*who, at))
+            .map(|(at, owner)| (*owner, at))
             .collect();
 
         let mut map = Self {
             version: 1,
             pool: layers.pool.clone(),
             readers: Vec::new(),
-            owners: found.iter().map(|who| party(*who)).collect(),
+            owners: found.iter().map(|owner| party(*owner)).collect(),
             reads: Vec::new(),
             donors: Vec::new(),
             writes: Vec::new(),
@@ -123,10 +132,10 @@ impl HeatMap {
         let mut reader_at = HashMap::new();
         let mut cell_at = HashMap::new();
         for heat in heats {
-            let who = (heat.layer, heat.thin_id);
-            let reader = *reader_at.entry(who).or_insert(map.readers.len());
+            let layer = (heat.layer, heat.thin_id);
+            let reader = *reader_at.entry(layer).or_insert(map.readers.len());
             if reader == map.readers.len() {
-                map.readers.push(party(Some(who)));
+                map.readers.push(party(Some(layer)));
                 map.writes.push(Written {
                     reader,
                     ios: 0,
@@ -166,8 +175,8 @@ impl HeatMap {
         map
     }
 
-    /// For looking at: what readers alone have of their own is in one column, "own", and doesn't
-    /// take one for each container.
+    /// Returns the map as it is drawn: owners whose blocks only they themselves have read share one
+    /// column, "own", instead of one column for each container.
     pub fn folded(&self) -> Self {
         let own = |cell: &Cell| {
             let (reader, owner) = (&self.readers[cell.reader], &self.owners[cell.owner]);
@@ -185,7 +194,7 @@ impl HeatMap {
             return map;
         }
         map.owners = kept.iter().map(|at| self.owners[*at].clone()).collect();
-        // before those that can't be told, which come last
+        // The column comes before the unknown owner, which is the last.
         let last = map.owners.iter().position(|owner| owner.serial.is_none());
         let at_own = last.unwrap_or(map.owners.len());
         let own = Party {
@@ -204,7 +213,7 @@ impl HeatMap {
         map
     }
 
-    /// Sectors of each reader (rows) and owner (columns).
+    /// Returns the sectors that each reader (row) has read of each owner (column).
     pub fn matrix(&self, side: Side) -> Vec<Vec<u64>> {
         let mut matrix = vec![vec![0; self.owners.len()]; self.readers.len()];
         for cell in &self.reads {
@@ -213,10 +222,12 @@ impl HeatMap {
         matrix
     }
 
+    /// Returns the sum of all sectors.
     pub fn total(&self, side: Side) -> u64 {
         self.reads.iter().map(|cell| cell.sectors(side)).sum()
     }
 
+    /// Returns a scale for all cells.
     pub fn scale(&self) -> Scale {
         let all = self
             .reads
@@ -226,6 +237,7 @@ impl HeatMap {
         Scale::new(all)
     }
 
+    /// Returns the map as CSV, with a line for each cell.
     pub fn csv(&self) -> String {
         let mut text = String::from(
             "reader,reader_thin_id,owner,owner_thin_id,disk_ios,disk_sectors,drr_ios,drr_sectors\n",
@@ -277,7 +289,7 @@ impl Scale {
         Self { low, high }
     }
 
-    /// Where on the scale so many sectors are, from 0 to 1; `None` for nothing.
+    /// Returns the place of a number of sectors on the scale, from 0 to 1; `None` for 0 sectors.
     pub fn place(self, sectors: u64) -> Option<f64> {
         if sectors == 0 {
             return None;
@@ -293,7 +305,8 @@ pub mod tests {
     use super::*;
     use crate::device_mapper::inventory::{tests::node, Inventory};
 
-    /// Ten containers of an image of four layers; one read first, the others were served.
+    /// Returns the map of ten containers of an image with three layers. One has read first, and the
+    /// others were served.
     pub fn ten_by_four() -> HeatMap {
         let mut nodes = vec![node("pool", "253:1", "thin-pool", "")];
         let mut layers = String::from("drr-layers 1 pool=253:1\n");
@@ -383,7 +396,7 @@ pub mod tests {
         let labels: Vec<_> = folded.owners.iter().map(|it| it.label.as_str()).collect();
         assert_eq!(labels, ["gone (0)", "own", "unknown"]);
         assert_eq!(folded.matrix(Side::Disk), vec![vec![80, 8, 16]; 3]);
-        // read by another, too: a column of its own
+        // A layer whose blocks another layer has read, too, has a column of its own.
         let text = "drr-heat 1 pool=1:1 layer=9 thin=9\nread 5 5 1 8 0 0\nwrite 0 0\n";
         let mut heats = heats;
         heats.push(text::heat("c", text).expect("understood"));
@@ -401,7 +414,7 @@ pub mod tests {
         let middle = scale.place(2048 * 100).unwrap_or_default();
         assert!((middle - 2.0 / 3.0).abs() < 1e-9);
         assert_eq!(scale.place(1), Some(0.0));
-        // of nothing, and of one figure
+        // Scales of no figure, and of one.
         assert_eq!(Scale::new([].into_iter()), Scale { low: -1, high: 0 });
         assert!(Scale::new([2048].into_iter()).place(2048).is_some());
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `layers`: the tree of a pool's layers.
+//! `layers`: draws the tree of a pool's layers.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,27 +11,29 @@ use crate::device_mapper::control::Control;
 use crate::device_mapper::inventory::Inventory;
 use crate::error::Result;
 
+/// A layer, with the devices that are on it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Layer {
     pub serial: u64,
     pub thin_id: u64,
     pub parent: Option<u64>,
     pub created: u64,
-    /// "live" or "deleted"
+    /// "live" or "deleted".
     pub state: &'static str,
-    /// drr devices on it, in this inventory
+    /// Names of the drr devices on the layer.
     pub drr_devices: Vec<String>,
-    /// thin devices that are active with its id
+    /// Names of the active thin devices with the layer's id.
     pub thin_devices: Vec<String>,
 }
 
 impl Layer {
-    /// Not deleted.
+    /// Returns whether the layer is not deleted.
     pub fn live(&self) -> bool {
         self.state == "live"
     }
 }
 
+/// The layers of a pool.
 #[derive(Clone, Debug, Serialize)]
 pub struct Layers {
     version: u32,
@@ -40,16 +42,18 @@ pub struct Layers {
 }
 
 impl Layers {
+    /// Asks for the layers of a pool.
     pub fn collect(control: &Control, inventory: &Inventory, pool: &str) -> Result<Self> {
         let (device, answer) = inventory.tell_pool(control, pool, "layers")?;
         Ok(Self::new(inventory, pool, text::layers(&device, &answer)?))
     }
 
+    /// Adds the names of devices to the layers of a pool.
     pub fn new(inventory: &Inventory, pool: &str, layers: Vec<text::Layer>) -> Self {
         let layers = layers
             .into_iter()
             .map(|layer| {
-                // the id of a deleted layer may be another's by now
+                // The id of a deleted layer may be another layer's by now.
                 let (mut drr_devices, mut thin_devices) = (Vec::new(), Vec::new());
                 if layer.live {
                     drr_devices = inventory
@@ -81,7 +85,8 @@ impl Layers {
         }
     }
 
-    /// What to call each layer: its drr devices, else its thin devices, and always its id.
+    /// Returns a label for each layer, by its serial number: the names of its drr devices, or else
+    /// of its thin devices, and its id.
     pub fn labels(&self) -> HashMap<u64, String> {
         self.layers
             .iter()
@@ -89,6 +94,7 @@ impl Layers {
             .collect()
     }
 
+    /// Draws the tree.
     pub fn draw(&self) -> String {
         let mut children: BTreeMap<Option<u64>, Vec<&Layer>> = BTreeMap::new();
         let known: HashMap<u64, &Layer> = self
@@ -101,7 +107,7 @@ impl Layers {
             children.entry(parent).or_default().push(layer);
         }
         let mut text = format!("{}\n", self.pool);
-        // not by recursion: a chain of layers may be ten thousand deep
+        // Without recursion, as a chain of layers may be ten thousand deep.
         let mut waiting: Vec<(&Layer, String, bool)> = Vec::new();
         let push = |waiting: &mut Vec<_>, parent: Option<u64>, prefix: &str| {
             let list = children.get(&parent).map_or(&[][..], |list| list);
@@ -135,6 +141,7 @@ impl Layer {
         format!("{names} ({})", self.thin_id)
     }
 
+    /// Returns the layer's line in the tree.
     fn describe(&self) -> String {
         let mut text = format!("{}, created at {}", self.thin_id, self.created);
         if !self.live() {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `resize`: drr devices that are in use become longer.
+//! `resize`: makes drr devices longer while they are in use.
 //!
-//! Below an attached device the second one is drrctl's own, so both get a longer table, the second
-//! first: the device is never longer than what is below it. Each swap is a single request, as in
-//! `attach`. When drrctl dies between them the second is longer, which nobody sees; the next `resize`
-//! goes on from there.
+//! If drr is attached, the second device below is drrctl's own, so both devices get a longer table.
+//! The second device gets it first, so that the device above is never longer. Each swap is a single
+//! request, as in `attach`. If drrctl is killed between the two swaps, the second device is longer
+//! than the one above, which does no harm; the next `resize` continues from there.
 //!
-//! A device that `create` made stands on a thin device that drrctl doesn't manage: LVM may. It is
-//! made as long as that thin device, and never longer.
+//! A device made by `create` is on a thin device that is managed by LVM or other programs. It
+//! becomes as long as that thin device at most.
 
 use drr_dm::{Device, Line};
 
@@ -21,7 +21,7 @@ use crate::device_mapper::inventory::{self, SECOND};
 use crate::device_mapper::runtime::{self, Change};
 use crate::error::{Code, Error, Result};
 
-/// The device below a drr device, with its table.
+/// Returns the device below a drr device, with its table.
 fn below(control: &Control, name: &str, drr: &Line) -> Result<Device> {
     let number = table::drr(&drr.arguments).and_then(|table| number_of(&table.thin));
     let below = number.and_then(runtime::name).ok_or_else(|| {
@@ -35,6 +35,7 @@ fn below(control: &Control, name: &str, drr: &Line) -> Result<Device> {
     control.device(&below)
 }
 
+/// Returns the error for a device that isn't a drr device.
 fn not_drr(device: &Device) -> Error {
     let wrong = |why: &str, remedy: &str| Error::new(Code::WrongKind, &device.name, why, remedy);
     if device.uuid.starts_with(SECOND) {
@@ -58,7 +59,9 @@ fn not_drr(device: &Device) -> Error {
     )
 }
 
-/// How long a device is to be.
+/// Returns the length that a device is to have, in sectors. `given` is the length that the user
+/// wants, `drr` and `thin` are the tables of the device and of the one below. Fails if the device
+/// would become shorter, or longer than a thin device that isn't drrctl's own.
 fn wanted(
     device: &Device,
     drr: &Line,
@@ -91,13 +94,14 @@ fn wanted(
     }
 }
 
-/// Whether a killed `resize` may have left this loaded table. One that another program has loaded, to make the device
-/// longer, looks the same.
+/// Returns whether a killed `resize` may have left this loaded table. A table that another program
+/// has loaded to make the device longer looks the same.
 fn left_by_resize(staged: &[Line], drr: &Line) -> bool {
     only(staged, "drr").is_some_and(|line| line.arguments == drr.arguments)
 }
 
-/// Makes a drr device `sectors` long, or as long as the thin device below it if that isn't given.
+/// Makes a drr device `sectors` sectors long, or as long as the thin device below if `sectors` is
+/// `None`.
 pub fn resize(control: &Control, text: &str, sectors: Option<u64>) -> Result<()> {
     let lock = runtime::lock()?;
     clean_up_if_need_be(control, &lock)?;

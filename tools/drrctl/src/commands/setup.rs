@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `create`, `remove` and `reset`.
+//! `create`, `remove` and `reset`: makes and removes drr devices on thin devices, and resets their
+//! counters.
 
 use std::fs;
 
@@ -11,6 +12,7 @@ use crate::device_mapper::control::Control;
 use crate::device_mapper::inventory::Inventory;
 use crate::error::{Code, Error, Result};
 
+/// Creates a drr device on the thin device `thin`.
 pub fn create(control: &Control, name: &str, thin: &str, features: &[&str]) -> Result<()> {
     if name.contains('/') {
         return Err(Error::new(
@@ -20,7 +22,7 @@ pub fn create(control: &Control, name: &str, thin: &str, features: &[&str]) -> R
             "give the name only, as it will be in /dev/mapper",
         ));
     }
-    // not the inventory's own check: loading the table loads the module, too
+    // Not `Inventory::new`, which wants the module: loading a table loads the module, too.
     let inventory = Inventory::all(control)?;
     let (node, sectors) = inventory.find_thin(thin)?;
     control.create(
@@ -34,10 +36,12 @@ pub fn create(control: &Control, name: &str, thin: &str, features: &[&str]) -> R
     )
 }
 
+/// Removes a drr device.
 pub fn remove(control: &Control, name: &str) -> Result<()> {
     let inventory = Inventory::new(control)?;
     let device = inventory.find_drr(name)?;
-    // it may take seconds to find out that it's in use, and a mount doesn't go by itself
+    // The request to remove a device that is in use is repeated for seconds, in vain if the device
+    // is mounted.
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     if let Some(place) = mounted_on(&mounts, &device.number) {
         return Err(Error::new(
@@ -50,7 +54,7 @@ pub fn remove(control: &Control, name: &str) -> Result<()> {
     control.remove(&device.name)
 }
 
-/// Starts the counters of one device anew, or of all.
+/// Resets the counters of one drr device, or of all.
 pub fn reset(control: &Control, name: Option<&str>) -> Result<()> {
     let inventory = Inventory::new(control)?;
     if let Some(name) = name {
@@ -63,7 +67,8 @@ pub fn reset(control: &Control, name: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Where a device is mounted: fields 3 and 5 of its line.
+/// Returns where a device is mounted: field 5 of the line in /proc/self/mountinfo that has the
+/// device's number as field 3.
 fn mounted_on<'a>(mounts: &'a str, number: &str) -> Option<&'a str> {
     mounts.lines().find_map(|line| {
         let mut words = line.split(' ').skip(2);

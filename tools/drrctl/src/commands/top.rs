@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `top` shows: from two looks at the devices' counters, and how it is laid out. [`live`] has
-//! the terminal and the clock.
+//! The content of `top`'s screen: rates from two successive statuses of the devices, and the
+//! layout. [`live`] handles the terminal and the time.
 
 pub mod live;
 
@@ -16,34 +16,39 @@ use ratatui::Frame;
 use crate::answers::status::Status;
 use crate::views::units::{fit, mib, percent};
 
-/// One look: the statuses by the devices' names, in their order.
+/// The names and statuses of all drr devices at one time, in the order in which they are shown.
 pub type Look = Vec<(String, Status)>;
 
+/// What a device has done between two looks. Figures are per second, except misses.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rates {
     pub name: String,
-    /// Of what was read in between; `None` if nothing was.
+    /// The part of the data read that drr has served; `None` if nothing was read.
     pub hit_rate: Option<f64>,
     pub disk_mib: f64,
     pub drr_mib: f64,
     pub reads: f64,
+    /// Reads that missed, by the reason.
     pub misses: BTreeMap<String, u64>,
 }
 
+/// The state of `top`.
 #[derive(Default)]
 pub struct State {
+    /// The statuses at the last look.
     last: BTreeMap<String, Status>,
-    /// What went wrong with the last look, if anything did.
+    /// The error of the last look, if it failed.
     pub trouble: Option<String>,
     pub rates: Vec<Rates>,
     pub total: Rates,
-    /// What isn't sound, by device; counted since the counters were reset.
+    /// Texts about faults of the devices, since their counters were reset.
     faults: Vec<String>,
+    /// Number of devices that are scrolled out at the top.
     pub scroll: usize,
     colour: bool,
 }
 
-/// What was counted since, or since the counters were reset in between.
+/// Returns by how much a counter has grown since `before`, or since it was reset in between.
 fn since(now: u64, before: u64) -> u64 {
     if now >= before {
         now - before
@@ -52,6 +57,7 @@ fn since(now: u64, before: u64) -> u64 {
     }
 }
 
+/// Returns the rates between two statuses of a device.
 fn rates(name: &str, now: &Status, before: &Status, seconds: f64) -> Rates {
     let disk = since(now.disk_sectors(), before.disk_sectors());
     let drr = since(now.hit_sectors, before.hit_sectors);
@@ -78,7 +84,8 @@ impl State {
         }
     }
 
-    /// Takes another look in. A device that was not there before has no rates yet.
+    /// Updates the state with another look, `seconds` after the last. A device that was not there
+    /// before has rates of 0.
     pub fn look(&mut self, look: Look, seconds: f64) {
         let seconds = seconds.max(0.001);
         self.trouble = None;
@@ -115,6 +122,7 @@ impl State {
         self.scroll = self.scroll.min(self.rates.len().saturating_sub(1));
     }
 
+    /// Draws the screen. `interval` is the time between two looks, in seconds.
     pub fn draw(&self, frame: &mut Frame, interval: f64) {
         let reasons = self.total.misses.len().clamp(1, 8) as u16;
         let [head, devices, misses, foot] = Layout::vertical([
@@ -152,7 +160,7 @@ impl State {
         );
     }
 
-    /// The headings are bold without colours, too.
+    /// Returns the style for `colour`, or the default style if colours are off.
     fn style(&self, colour: Color) -> Style {
         if self.colour {
             Style::new().fg(colour)
@@ -208,7 +216,7 @@ impl State {
     }
 }
 
-/// The most frequent reason.
+/// Returns the most frequent reason and its count, or "-" if there are none.
 fn most(misses: &BTreeMap<String, u64>) -> String {
     match misses.iter().max_by_key(|(_, count)| **count) {
         Some((reason, count)) if *count > 0 => format!("{reason} {count}"),
@@ -291,7 +299,7 @@ mod tests {
             state.look(of(line), 1.0);
             assert_eq!(state.rates[0].reads, 0.0);
         }
-        // it has counted these since it was loaded
+        // The older module has counted these since it was loaded.
         assert_eq!(state.rates[0].misses["busy"], 3);
         assert!(!state.rates[0].misses.contains_key("stale"));
         screen(&state);

@@ -2,13 +2,13 @@
 
 //! `watch`: attaches drr to the thin devices of the configured pools as they become active.
 //!
-//! Resuming a device, as everybody does who makes one, is an event of the kernel; `watch` sleeps
-//! until one comes. Its look at a device opens nothing, so nobody's request fails because of it.
-//! What can't be done now, as a device is suspended or its pool is, is done at the event of its
-//! resumption. Where an event may have been missed, everything is looked at: at the start, when
-//! events were lost, when a pool changes, and with a new configuration.
+//! Each program that makes a device also resumes it, of which the kernel sends an event; `watch`
+//! sleeps until one comes. It looks at a device without opening it, so that no request of another
+//! program fails with `EBUSY`. A device that is suspended, or whose pool is, is attached at the
+//! event of the resumption. Where an event may have been missed, `watch` looks at all devices: at
+//! its start, when events were lost, when a pool changes, and with a new configuration.
 //!
-//! [`config`] reads the configuration, and [`journal`] writes what happened.
+//! [`config`] reads the configuration, and [`journal`] writes messages.
 
 pub mod config;
 pub mod journal;
@@ -37,6 +37,7 @@ use crate::device_mapper::runtime::{self, Mark};
 use crate::device_mapper::uevent::{Action, Received, Socket};
 use crate::error::{Code, Error, Result};
 
+/// Watches until SIGTERM or SIGINT. `path` is that of the configuration.
 pub fn run(control: &Control, path: &Path) -> Result<()> {
     let config = Config::read(path)?;
     let _only_one = runtime::lock_watch()?;
@@ -49,7 +50,7 @@ pub fn run(control: &Control, path: &Path) -> Result<()> {
         )
     };
     let signals = signals().map_err(|error| failed("signals", error))?;
-    // before the first look: what comes meanwhile is an event
+    // Before the first look at all devices, so that changes during the look cause events.
     let events = Socket::new().map_err(|error| failed("events of the kernel", error))?;
     let mut watch = Watch {
         control,
@@ -86,7 +87,8 @@ pub fn run(control: &Control, path: &Path) -> Result<()> {
     }
 }
 
-/// Those that end it or reload its configuration, to be read between two devices.
+/// Returns a descriptor for the signals that end `watch` or reload its configuration. They are
+/// blocked, and read between two devices.
 fn signals() -> nix::Result<SignalFd> {
     let mut set = SigSet::empty();
     for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT] {
@@ -96,22 +98,24 @@ fn signals() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }
 
-/// systemd, if it's there.
+/// Notifies systemd, if it runs.
 fn tell(states: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(false, states);
 }
 
+/// The state of `watch`.
 struct Watch<'a> {
     control: &'a Control,
     path: PathBuf,
     config: Config,
     journal: Journal,
-    /// Why a disk, by its sequence number, isn't attached: said once.
+    /// The last message why drr isn't attached to a disk, by the disk's sequence number. It is not
+    /// repeated.
     said: HashMap<u64, String>,
 }
 
 impl Watch<'_> {
-    /// Catches up.
+    /// Removes what killed processes have left behind, and looks at all devices.
     fn begin(&mut self) -> Result<()> {
         let lock = runtime::lock()?;
         for name in clean_up(self.control, &lock)? {
@@ -130,6 +134,7 @@ impl Watch<'_> {
         Ok(())
     }
 
+    /// Reads the configuration again. If it is wrong, keeps the old one.
     fn reload(&mut self) {
         match Config::read(&self.path) {
             Ok(config) => {
@@ -146,7 +151,7 @@ impl Watch<'_> {
         }
     }
 
-    /// All events that are there: each device is looked at once.
+    /// Handles all events that have come. Looks at each device only once.
     fn drain(&mut self, events: &Socket) -> nix::Result<()> {
         let (mut changed, mut lost) = (BTreeSet::new(), false);
         loop {
@@ -176,7 +181,7 @@ impl Watch<'_> {
             return Ok(());
         }
         for number in changed {
-            // gone, or not device-mapper's
+            // The device has gone, or is not device-mapper's.
             let Some(name) = runtime::name(number) else {
                 continue;
             };
@@ -192,6 +197,7 @@ impl Watch<'_> {
         Ok(())
     }
 
+    /// Looks at all devices.
     fn look_at_all(&mut self) {
         let devices = match self.control.devices() {
             Ok(devices) => devices,
@@ -207,13 +213,15 @@ impl Watch<'_> {
         }
     }
 
-    /// The pool of a device that drr is wanted under, and isn't.
+    /// Returns the pool of a thin device that drr is to be attached to, and is not yet; `None` for
+    /// other devices.
     fn is_wanted(&self, device: &Device) -> Option<String> {
         let [line] = &device.table[..] else {
             return None;
         };
         let ours = device.uuid.starts_with(SECOND);
-        // of LVM, and where somebody is at work: the resumption will be an event
+        // LVM's devices are left alone. If another program is changing the device, its resumption
+        // will cause an event.
         if ours || device.uuid.starts_with("LVM-") || device.suspended || device.staged {
             return None;
         }
@@ -225,6 +233,7 @@ impl Watch<'_> {
         self.config.wants(&pool, &device.name).then_some(pool)
     }
 
+    /// Attaches drr to a device if it is to be attached.
     fn look_at(&mut self, device: &Device) {
         let Some(pool) = self.is_wanted(device) else {
             return;
@@ -242,9 +251,10 @@ impl Watch<'_> {
                 self.journal.say(Level::Info, &text);
             }
             Ok(false) => {}
-            // its removal crossed the attachment
+            // The device was removed meanwhile.
             Err(error) if error.code == Code::NotThere => {}
-            // so did a suspension, or another table: the resumption that ends it will be an event
+            // The device was suspended, or another table was loaded, meanwhile. The resumption will
+            // cause an event.
             Err(error) if error.code == Code::InUse && !self.is_still_wanted(device) => {}
             Err(error) => {
                 let text = error.to_string();
@@ -257,14 +267,15 @@ impl Watch<'_> {
         }
     }
 
-    /// Whether drr is wanted under the device as it is by now.
+    /// Returns whether drr is still to be attached to the device.
     fn is_still_wanted(&self, device: &Device) -> bool {
         self.control
             .device(&device.name)
             .is_ok_and(|now| now.number == device.number && self.is_wanted(&now).is_some())
     }
 
-    /// `false` if there's nothing to do any more: others may have been at work before the lock.
+    /// Attaches drr to a device. Returns `false` if it is not to be attached any more, as another
+    /// process has changed the device before this one got the lock.
     fn attach(&self, device: &Device) -> Result<bool> {
         let lock = runtime::lock()?;
         clean_up_if_need_be(self.control, &lock)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a drrctl left behind that was killed.
+//! Removes devices and tables that killed processes of drrctl have left behind.
 
 use drr_dm::{Device, Flags, Line};
 
@@ -12,10 +12,11 @@ use crate::device_mapper::requests::Audience;
 use crate::device_mapper::runtime::{self, Lock};
 use crate::error::{Code, Result};
 
-/// Removes what a drrctl left behind that was killed; nothing that is in use. What it finds is
-/// nobody's, as who makes it holds the lock. Returns the names of the devices concerned.
+/// Removes devices and tables that killed processes of drrctl have left behind, unless they are in
+/// use. Returns the names of the devices concerned.
 ///
-/// A loaded table is seen by asking its device only, so this asks all that there are.
+/// The caller holds the lock for changing devices, so no other process is working with these
+/// devices. All devices are asked, as only the device itself tells of a loaded table.
 pub fn clean_up(control: &Control, lock: &Lock) -> Result<Vec<String>> {
     runtime::forget_gone();
     forget_links();
@@ -27,7 +28,7 @@ pub fn clean_up(control: &Control, lock: &Lock) -> Result<Vec<String>> {
         .collect();
     for device in devices.iter().filter(|device| device.staged) {
         let Ok(staged) = control.staged(&device.name) else {
-            continue; // it's gone
+            continue; // The device has gone.
         };
         if is_ours(&devices, device, &staged) {
             match control.clear(&device.name) {
@@ -37,14 +38,15 @@ pub fn clean_up(control: &Control, lock: &Lock) -> Result<Vec<String>> {
         }
     }
     for device in devices {
-        // a drrctl that was killed while the kernel swapped its tables, for `resize`; nobody else suspends it
+        // `resize` was killed while the kernel swapped the tables. No other program suspends a
+        // second device.
         if device.uuid.starts_with(SECOND) && device.suspended {
             let _ = control.resume(&device.name, Flags::NONE, Audience::Nobody);
             found.push(device.name.clone());
         }
         if device.uuid.starts_with(SECOND) && !device.open {
             control.remove_later(&device.name).or_else(|error| {
-                // it may be going by itself
+                // The device may be going by itself.
                 (error.code == Code::NotThere).then_some(()).ok_or(error)
             })?;
             found.push(device.name);
@@ -56,7 +58,8 @@ pub fn clean_up(control: &Control, lock: &Lock) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// The same, unless every drrctl since then has said that it left nothing.
+/// Calls [`clean_up`], unless all processes since the last call have noted that they left nothing
+/// behind.
 pub fn clean_up_if_need_be(control: &Control, lock: &Lock) -> Result<()> {
     runtime::forget_if_many();
     match runtime::is_clean(lock) {
@@ -66,8 +69,10 @@ pub fn clean_up_if_need_be(control: &Control, lock: &Lock) -> Result<()> {
     Ok(())
 }
 
-/// A table that is loaded and not active: is it drrctl's? One of or on a second device is. One that
-/// makes the device what the second below it is would change nothing that matters.
+/// Returns whether a table that is loaded into `device` and not active is drrctl's. It is if it
+/// belongs to a second device, or is on one. A thin table that equals that of the second device
+/// below counts as drrctl's, too: `detach` loads it, and if another program has loaded it, clearing
+/// it does no harm.
 fn is_ours(devices: &[Device], device: &Device, staged: &[Line]) -> bool {
     let on_second = only(staged, "drr").is_some_and(|line| second_of(line).is_some());
     if on_second || device.uuid.starts_with(SECOND) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can be told of a device before its table is changed.
+//! Checks of a device before its table is changed.
 
 use drr_dm::{Device, Line, Number};
 
@@ -9,7 +9,7 @@ use crate::device_mapper::inventory::SECOND;
 use crate::device_mapper::runtime;
 use crate::error::{Code, Error, Result};
 
-/// The only line of a table, if it has that target.
+/// Returns the only line of a table, if it has the target `target`.
 pub fn only<'a>(table: &'a [Line], target: &str) -> Option<&'a Line> {
     match table {
         [line] if line.target == target && line.start == 0 => Some(line),
@@ -17,12 +17,14 @@ pub fn only<'a>(table: &'a [Line], target: &str) -> Option<&'a Line> {
     }
 }
 
+/// Parses a device's number, major:minor.
 pub fn number_of(text: &str) -> Option<Number> {
     let (major, minor) = text.split_once(':')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// The name of the second device that a table line is on.
+/// Returns the name of the second device that a drr line is on; `None` if the device below is no
+/// second device.
 pub fn second_of(line: &Line) -> Option<String> {
     let number = number_of(&table::drr(&line.arguments)?.thin)?;
     let uuid = runtime::attribute(number, "dm/uuid")?;
@@ -30,7 +32,7 @@ pub fn second_of(line: &Line) -> Option<String> {
         .then(|| runtime::attribute(number, "dm/name"))?
 }
 
-/// The table of the device below a drr device.
+/// Returns the table of the device below a drr device. Fails if it is not a thin table.
 pub fn thin_of(below: &Device) -> Result<&Line> {
     only(&below.table, "thin").ok_or_else(|| {
         Error::new(
@@ -42,7 +44,7 @@ pub fn thin_of(below: &Device) -> Result<&Line> {
     })
 }
 
-/// Nobody else is at work on its tables.
+/// Checks that no other program is changing the device's table. Fails with [`Code::InUse`].
 pub fn ready(device: &Device) -> Result<()> {
     let name = &device.name;
     if device.suspended {
@@ -64,6 +66,7 @@ pub fn ready(device: &Device) -> Result<()> {
     Ok(())
 }
 
+/// Returns the error for a device that has gone meanwhile.
 pub fn gone(name: &str) -> Error {
     Error::new(
         Code::NotThere,
@@ -97,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_busy_is_left_alone() {
+    fn devices_of_busy_programs_are_left_alone() {
         let mut device = Device {
             name: "c1".into(),
             ..Device::default()

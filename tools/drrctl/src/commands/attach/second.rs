@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The second device: the thin device below an attached one. It has no node, and goes by itself.
+//! The second device: the thin device below a device that drr is attached to. It has no node, and
+//! goes by itself.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -18,21 +19,23 @@ use crate::device_mapper::requests::Audience;
 use crate::device_mapper::runtime;
 use crate::error::{Code, Error, Result};
 
-/// How long a second device that nobody needs may take to go.
+/// How long to wait until a second device that is not needed has gone.
 const GOING: Duration = Duration::from_secs(1);
 
-/// A second device, and what keeps it: it goes when both this and the table above are gone.
+/// A second device, which goes when both this value and the table above are gone.
 pub struct Second<'a> {
     control: &'a Control,
     pub name: String,
     pub number: Number,
-    /// Keeps it, once it's marked to be removed.
+    /// Keeps the device that is marked to be removed; `None` before.
     open: Option<File>,
 }
 
 impl<'a> Second<'a> {
+    /// Creates and activates the second device of `above`, with the thin table `line`. `sequence`
+    /// is the sequence number of `above`'s disk.
     pub fn new(control: &'a Control, above: &Device, sequence: u64, line: &Line) -> Result<Self> {
-        // those of earlier attachments may be on their way out
+        // Second devices of earlier attachments may not have gone yet.
         let (name, number) = (0..1000)
             .find_map(|count| {
                 let name = second_name(&above.name, sequence, count);
@@ -71,7 +74,7 @@ impl<'a> Second<'a> {
         Ok(second)
     }
 
-    /// Opens it, and removes its node from /dev.
+    /// Opens the device, and removes its node from /dev.
     fn open_and_hide(&self) -> Result<File> {
         let node = format!("/dev/dm-{}", self.number.1);
         let failed = |error: std::io::Error| {
@@ -93,12 +96,12 @@ impl<'a> Second<'a> {
                 "/dev has to be a devtmpfs, or looked after by udev",
             ));
         }
-        // no other device gets the number while it is open, but one may have it already
+        // No other device gets the number while this one is open, but one may have it already.
         if runtime::attribute(self.number, "dm/name").as_deref() != Some(self.name.as_str()) {
             return Err(gone(&self.name));
         }
         fs::remove_file(&node).map_err(failed)?;
-        // nothing but lsblk misses it
+        // Only lsblk needs an entry, see `attach`.
         let link = control::node(&self.name);
         let _ = fs::remove_file(&link);
         let _ = symlink(runtime::sys(self.number), link);
@@ -106,10 +109,12 @@ impl<'a> Second<'a> {
     }
 }
 
-/// Makes udev's link to a second device, by its number, one to the device's folder in /sys. Else it would lead
-/// nowhere: libvirt gives a virtual machine access to all that its disk is on, looks these up by number, and
-/// doesn't start one whose disk is on something that isn't there; what is no device it leaves alone. udev
-/// makes the link anew with each event of the device, and then its rule does the same.
+/// Replaces udev's link to a second device, in /dev/block, by one to the device's folder in /sys.
+///
+/// Udev's link leads nowhere, as the device has no node. libvirt gives a virtual machine access to
+/// all devices below its disk, which it finds by these links, and refuses to start the machine if
+/// one leads nowhere. It ignores links to folders. Udev makes its link anew with each event of the
+/// device; udev's rule then replaces the link in the same way.
 pub fn hide_number((major, minor): Number) {
     let link = format!("/dev/block/{major}:{minor}");
     if fs::symlink_metadata(&link).is_ok() {
@@ -125,7 +130,7 @@ pub fn forget_links() {
     for link in entries.flatten().map(|entry| entry.path()) {
         let folder = match fs::read_link(&link) {
             Ok(folder) if folder.starts_with(runtime::DEVICES) => folder,
-            _ => continue, // a node, or a link to one
+            _ => continue, // A node, or a link to one.
         };
         let name = fs::read_to_string(folder.join("dm/name")).unwrap_or_default();
         if link.file_name() != Some(OsStr::new(name.trim_end_matches('\n'))) {
@@ -135,8 +140,9 @@ pub fn forget_links() {
 }
 
 impl Second<'_> {
-    /// Nothing has come of it: waits a while until it is gone, so that the thin device can be deleted from its pool.
-    /// Its name and UUID go before the thin device is closed, its folder after that.
+    /// Gives up the device, as the attachment has failed. Waits up to [`GOING`] until it has gone,
+    /// so that the thin device can be deleted from its pool. The device's name and UUID go before
+    /// the thin device is closed, its folder in /sys after that.
     pub fn give_up(self) {
         let number = self.number;
         drop(self);
@@ -153,14 +159,15 @@ impl Second<'_> {
 
 impl Drop for Second<'_> {
     fn drop(&mut self) {
-        // not marked yet, if something failed early
+        // The device is not marked to be removed if it was not completed.
         if self.open.take().is_none() {
             let _ = self.control.remove_later(&self.name);
         }
     }
 }
 
-/// Tells what it's for; of characters that no tool minds.
+/// Returns a name for a second device that tells the device above, without characters that tools
+/// can't handle.
 fn second_name(above: &str, sequence: u64, count: u32) -> String {
     let above: String = above
         .chars()

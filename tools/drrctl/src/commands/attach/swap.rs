@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The swap of a device's table, which happens as a whole or not at all.
+//! Swaps a device's table, as a whole or not at all.
 
 use std::time::Duration;
 
@@ -20,30 +20,31 @@ use crate::device_mapper::inventory::SECOND;
 use crate::device_mapper::requests::Audience;
 use crate::error::{Code, Error, Result};
 
-/// How long others' I/O may hold up the swap, and the swap others' I/O.
+/// How long a swap waits for I/O in flight, and so the longest time for which it delays other I/O.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Interrupts a request that doesn't come to its end. The kernel then takes it back.
+/// A timer that interrupts a request that takes longer than [`PATIENCE`]. The kernel then undoes
+/// the request.
 struct Limit(#[allow(dead_code)] Timer);
 
 extern "C" fn nothing(_: libc::c_int) {}
 
 impl Limit {
     fn new() -> nix::Result<Self> {
-        // without SA_RESTART
+        // Without SA_RESTART, so that the request is interrupted.
         let action = SigAction::new(
             SigHandler::Handler(nothing),
             SaFlags::empty(),
             SigSet::empty(),
         );
-        // SAFETY: the handler does nothing
+        // SAFETY: The handler does nothing.
         unsafe { signal::sigaction(Signal::SIGALRM, &action) }?;
         let event = SigEvent::new(SigevNotify::SigevSignal {
             signal: Signal::SIGALRM,
             si_value: 0,
         });
         let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, event)?;
-        // again and again, as the first may come when nothing waits yet
+        // Repeated, as the first signal may come before the request waits.
         timer.set(
             Expiration::IntervalDelayed(
                 TimeSpec::from_duration(PATIENCE),
@@ -55,8 +56,8 @@ impl Limit {
     }
 }
 
-/// Loads a table into a device and makes it the active one, if the device still has `before`. The
-/// steps are those after the one and the other.
+/// Loads a table into a device and makes it the active one, if the device's table still is that of
+/// `before`. `steps` are the names of the steps after loading and after activating.
 pub fn swap(control: &Control, before: &Device, line: &Line, steps: [&str; 2]) -> Result<()> {
     let name = &before.name;
     let audience = if before.uuid.starts_with(SECOND) {
@@ -70,7 +71,8 @@ pub fn swap(control: &Control, before: &Device, line: &Line, steps: [&str; 2]) -
         let _ = control.clear(name);
         error
     };
-    // as late as can be: who suspends it takes a snapshot, and it must not be resumed by us
+    // Checked as late as possible: a program that suspends the device takes a snapshot, and the
+    // swap must not resume the device.
     let now = control.device(name).map_err(undo)?;
     if now.suspended {
         return Err(undo(ready(&now).err().unwrap_or_else(|| gone(name))));
@@ -97,11 +99,11 @@ pub fn swap(control: &Control, before: &Device, line: &Line, steps: [&str; 2]) -
         return Err(gone(name));
     };
     if same(&after.table, line) && !after.suspended {
-        return Ok(()); // it's udev that didn't answer
+        return Ok(()); // The table was swapped, but udev did not answer.
     }
     let _ = control.clear(name);
     if after.suspended {
-        // the kernel refused the table when it had suspended the device already
+        // The kernel has refused the table after it had suspended the device.
         if after.table != before.table {
             if let [old] = &before.table[..] {
                 let _ = control.load(name, old, before.read_only);
@@ -120,6 +122,8 @@ pub fn swap(control: &Control, before: &Device, line: &Line, steps: [&str; 2]) -
     })
 }
 
+/// Returns whether a table has a single line, with the target, the length and the first argument of
+/// `line`. The kernel may write feature arguments in another way.
 fn same(table: &[Line], line: &Line) -> bool {
     only(table, &line.target).is_some_and(|is| {
         let first = |text: &str| text.split(' ').next().map(str::to_string);

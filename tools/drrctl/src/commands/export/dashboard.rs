@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Do the dashboard and the alerts ask for what the exporter gives, and the manual name it?
+//! Tests that the dashboard and the alerts only use metrics of the exporter, and that the manual
+//! lists all of these.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,21 +9,24 @@ use serde_json::Value;
 
 use crate::commands::export::metrics;
 
+/// Names of metrics, with those of their labels.
 type Names = BTreeMap<String, BTreeSet<String>>;
 
+/// Returns the content of a file. `path` is relative to the crate.
 fn file(path: &str) -> String {
     let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Words of a query that stand alone, without what is quoted.
+/// Returns the words of a query outside of quotes.
 fn words(query: &str) -> Vec<String> {
     let plain: String = query.split('"').step_by(2).collect::<Vec<_>>().join("\"");
     let of_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     plain.split(|c| !of_word(c)).map(str::to_string).collect()
 }
 
-/// Its metrics are there, and have the labels that it names: `name=`, `by (name)`.
+/// Checks that a query only uses metrics that exist, and labels that they have: `name=`,
+/// `by (name)`.
 fn check(query: &str, names: &Names) {
     let words = words(query);
     let metrics: Vec<_> = words
@@ -53,7 +57,7 @@ fn check(query: &str, names: &Names) {
     }
 }
 
-/// What a legend shows: `{{name}}`.
+/// Checks that the metrics of a query have the labels that its legend shows: `{{name}}`.
 fn check_legend(legend: &str, query: &str, names: &Names) {
     for part in legend.split("{{").skip(1) {
         let label = part.split("}}").next().unwrap_or_default();

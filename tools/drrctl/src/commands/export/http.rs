@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A server of one page, for Prometheus.
+//! An HTTP server for one page, which Prometheus reads.
 //!
-//! It trusts no client: what a request may take is bounded in bytes and in time, and so is the
-//! number of those that are looked at. A connection is closed after its answer.
+//! The server trusts no client: it limits the length of requests, the time for a request and its
+//! answer, and the number of connections. A connection is closed after its answer.
 //!
-//! hyper knows HTTP; the time that a client may take, what is said to one whose request hyper
-//! doesn't understand, and the end of a connection are the server's own. All connections share a
-//! thread, and pages are made in others.
+//! hyper implements HTTP. This module implements time limits, answers to requests that hyper
+//! doesn't understand, and the end of connections. One thread handles all connections, and other
+//! threads make the page.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -31,47 +31,54 @@ use tokio::net::TcpStream;
 use tokio::task::{spawn_blocking, spawn_local, LocalSet};
 use tokio::time::{sleep, timeout_at, Instant, Sleep};
 
+/// Path of the page.
 pub const PATH: &str = "/metrics";
 
-/// Connections that are looked at at the same time; more are closed at once.
+/// Most connections that are handled at the same time; others are closed at once.
 const MOST: usize = 32;
-/// Bytes of a request, up to the blank line.
+/// Longest head of a request, up to the blank line, in bytes.
 const HEAD: usize = 8192;
+/// Most headers of a request.
 const HEADERS: usize = 64;
-/// What else a client sends is thrown away, up to so many bytes.
+/// Most bytes after the head that are read and discarded.
 const REST: usize = 65536;
 
+/// The content type of short texts.
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// How long a client may take for its request, and for the answer.
+/// Limits on the time that a client may take.
 #[derive(Clone, Copy)]
 pub struct Patience {
+    /// For sending the request.
     pub request: Duration,
+    /// For reading the answer.
     pub answer: Duration,
 }
 
+/// The limits for Prometheus.
 pub const PATIENCE: Patience = Patience {
     request: Duration::from_secs(5),
     answer: Duration::from_secs(30),
 };
 
-/// What to tell a client: the page, or what is wrong.
+/// The function that makes the page, or returns the reason why it can't.
 pub type Page = dyn Fn() -> std::result::Result<String, String> + Send + Sync;
 
-/// A client's connection, as hyper reads from it and writes to it.
+/// A connection, through which hyper reads and writes.
 struct Client {
     stream: TcpStream,
-    /// When it is given up: the time for the request, until the first byte of the answer is
-    /// written.
+    /// When the connection is given up: at first the limit for the request, and from the first byte
+    /// of the answer on the limit for the answer.
     until: Pin<Box<Sleep>>,
-    /// How long it may take for the answer.
+    /// How long the client may take for reading the answer.
     answer: Duration,
-    /// The bytes of its request so far.
+    /// Number of bytes that were read.
     read: usize,
-    /// It didn't send its request in time.
+    /// Whether the client did not send its request in time.
     is_late: bool,
-    /// hyper has understood the request.
+    /// Whether hyper has understood the request.
     understood: Rc<Cell<bool>>,
+    /// Whether the answer has begun.
     is_answered: bool,
 }
 
@@ -88,17 +95,18 @@ impl Client {
         }
     }
 
-    /// Allows the time for an answer from now on.
+    /// Starts the time limit for the answer.
     fn begin_answer(&mut self) {
         self.until.as_mut().reset(Instant::now() + self.answer);
         self.is_answered = true;
     }
 
+    /// Returns whether the time limit has passed; if not, wakes the task when it does.
     fn is_given_up(&mut self, context: &mut Context<'_>) -> bool {
         self.until.as_mut().poll(context).is_ready()
     }
 
-    /// Refuses a request that hyper didn't understand.
+    /// Answers a request that hyper didn't understand.
     async fn refuse(&mut self, status: StatusCode, why: &str) -> Result<()> {
         self.begin_answer();
         let text = format!(
@@ -118,7 +126,9 @@ impl Client {
         Ok(())
     }
 
-    /// Lets the client read what it was told: closing with bytes unread would take it back.
+    /// Closes the connection after the client has read its answer. Reads and discards what the
+    /// client still sends: with unread bytes, closing would reset the connection, and the answer be
+    /// lost.
     async fn end(mut self, patience: Patience) -> Result<()> {
         let until = (Instant::now() + patience.request).min(self.until.deadline());
         poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context)).await?;
@@ -142,7 +152,7 @@ impl Read for Client {
         context: &mut Context<'_>,
         mut into: ReadBufCursor<'_>,
     ) -> Poll<Result<()>> {
-        // nothing is expected of a client while its page is made
+        // The client may be silent while its page is made.
         let is_expected = !self.understood.get() || self.is_answered;
         if is_expected && self.is_given_up(context) {
             self.is_late = !self.is_answered;
@@ -159,8 +169,8 @@ impl Read for Client {
 }
 
 impl Write for Client {
-    /// What hyper says by itself of a request that it didn't understand is thrown away: it has no
-    /// text.
+    /// Writes to the connection. Discards hyper's own answer to a request that it didn't
+    /// understand, as it has no text; [`Client::refuse`] sends another.
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -187,6 +197,7 @@ impl Write for Client {
     }
 }
 
+/// Returns a response with all headers.
 fn response(status: StatusCode, kind: &'static str, body: impl Into<String>) -> Response<String> {
     let mut response = Response::new(body.into());
     let length = response.body().len();
@@ -202,8 +213,8 @@ fn response(status: StatusCode, kind: &'static str, body: impl Into<String>) -> 
     response
 }
 
-/// Says what to answer to a request. Fails if the page panics. hyper leaves out the body if the
-/// request is HEAD.
+/// Returns the response to a request. Fails if the function that makes the page panics. hyper
+/// leaves out the body if the method is HEAD.
 async fn answer(request: Request<Incoming>, page: Arc<Page>) -> Result<Response<String>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let text = "only GET and HEAD\n";
@@ -211,7 +222,7 @@ async fn answer(request: Request<Incoming>, page: Arc<Page>) -> Result<Response<
     }
     Ok(match request.uri().path() {
         PATH => {
-            // others are served meanwhile
+            // In another thread, so that other connections are served meanwhile.
             match spawn_blocking(move || page()).await.map_err(Error::other)? {
                 Ok(body) => {
                     let kind = "text/plain; version=0.0.4; charset=utf-8";
@@ -229,7 +240,7 @@ async fn answer(request: Request<Incoming>, page: Arc<Page>) -> Result<Response<
     })
 }
 
-/// Reads a request, and answers it; tells nothing to a client that has gone.
+/// Reads a request, answers it and closes the connection. Doesn't answer a client that has gone.
 async fn serve_one(stream: TcpStream, page: Arc<Page>, patience: Patience) -> Result<()> {
     let understood = Rc::new(Cell::new(false));
     let client = Client::new(stream, patience, understood.clone());
@@ -239,7 +250,7 @@ async fn serve_one(stream: TcpStream, page: Arc<Page>, patience: Patience) -> Re
     });
     let mut connection = http1::Builder::new()
         .auto_date_header(false)
-        // a client that sends no more may wait for its answer all the same
+        // A client that has shut down its sending side may still wait for the answer.
         .half_close(true)
         .header_read_timeout(None)
         .keep_alive(false)
@@ -272,10 +283,11 @@ async fn serve_one(stream: TcpStream, page: Arc<Page>, patience: Patience) -> Re
     client.end(patience).await
 }
 
-/// A place among those that are looked at.
+/// A place among the connections that are handled.
 struct Seat(Rc<Cell<usize>>);
 
 impl Seat {
+    /// Takes a place; `None` if all are taken. `taken` is the number of places that are taken.
     fn take(taken: &Rc<Cell<usize>>) -> Option<Self> {
         (taken.get() < MOST).then(|| {
             taken.set(taken.get() + 1);
@@ -290,6 +302,8 @@ impl Drop for Seat {
     }
 }
 
+/// Accepts connections, and has each handled in a task of its own. Returns only if no connection
+/// can be accepted any more.
 async fn accept(listener: TcpListener, page: Arc<Page>, patience: Patience) -> Result<Infallible> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -298,9 +312,9 @@ async fn accept(listener: TcpListener, page: Arc<Page>, patience: Patience) -> R
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => match error.raw_os_error() {
-                // the client has gone
+                // The client has gone.
                 Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => continue,
-                // others will let go of theirs
+                // Descriptors or memory will become free again.
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                     sleep(Duration::from_millis(100)).await;
                     continue;
@@ -314,13 +328,13 @@ async fn accept(listener: TcpListener, page: Arc<Page>, patience: Patience) -> R
         let served = serve_one(stream, page.clone(), patience);
         spawn_local(async move {
             let _seat = seat;
-            // a client that doesn't listen isn't told
+            // Errors of a connection concern only its client.
             let _ = served.await;
         });
     }
 }
 
-/// Serves for ever. Ends only if nothing can be accepted any more.
+/// Serves the page. Returns only if no connection can be accepted any more.
 pub fn serve(listener: TcpListener, page: Arc<Page>, patience: Patience) -> Error {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -331,7 +345,8 @@ pub fn serve(listener: TcpListener, page: Arc<Page>, patience: Patience) -> Erro
     }
 }
 
-/// Where to listen; a number in place of an address is not enough, lest it be all of them.
+/// Parses an address and a port to listen on. A port alone is refused, as it might mean all
+/// addresses.
 pub fn address(text: &str) -> std::result::Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| "use ADDRESS:PORT, e.g. 127.0.0.1:9776 or [::1]:9776".to_string())
@@ -364,7 +379,7 @@ mod tests {
 
     fn ask(address: SocketAddr, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(address).expect("connected");
-        // it may be told before it has sent all
+        // The server may answer, and close the connection, before all was sent.
         let _ = stream.write_all(request);
         let mut text = Vec::new();
         let _ = stream.read_to_end(&mut text);
@@ -470,7 +485,7 @@ mod tests {
             assert!(text.starts_with("HTTP/1.1 408 "), "{text}");
             assert!(text.ends_with("the request took too long\n"), "{text}");
         }
-        // a byte at a time doesn't help
+        // Sending a byte at a time doesn't extend the time limit.
         let mut slow = TcpStream::connect(address).expect("connected");
         let start = Instant::now();
         while slow.write_all(b"x").is_ok() && start.elapsed() < Duration::from_secs(60) {
@@ -481,7 +496,7 @@ mod tests {
 
     #[test]
     fn clients_that_send_no_more_are_answered() {
-        // the page takes longer than a request may
+        // Making the page takes longer than a request may.
         let address = start(|| {
             thread::sleep(Duration::from_millis(1000));
             Ok("drr_up 1\n".into())
@@ -497,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_do_not_read_are_given_up() {
+    fn clients_that_do_not_read_are_given_up() {
         let address = start(|| Ok("x".repeat(64 << 20)));
         let mut stream = TcpStream::connect(address).expect("connected");
         stream
@@ -516,7 +531,7 @@ mod tests {
             .map(|_| TcpStream::connect(address).expect("connected"))
             .collect();
         let start = Instant::now();
-        // when these are given up there are seats again
+        // When these are given up, there are seats again.
         while !ask(address, b"GET /metrics HTTP/1.1\r\n\r\n").contains("drr_up 1") {
             assert!(start.elapsed() < Duration::from_secs(60));
             thread::sleep(Duration::from_millis(20));

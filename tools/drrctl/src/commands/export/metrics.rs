@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The figures of all drr devices as Prometheus' metrics.
+//! Formats the figures of all drr devices as metrics for Prometheus.
 //!
-//! Names and units are as Prometheus has them: base units, `_total` at the end of what only
-//! grows until it is reset. Each series of a device has the same three labels, and few have one
-//! more. The reasons come from the module's own short lists, and the donors of a device from its
-//! table of 128: a device has 30 series at most, and one more for each donor.
+//! Names and units follow Prometheus' conventions: base units, and the suffix `_total` for
+//! counters. Each series of a device has the same three labels, and some have more. The number of
+//! series is bounded: the reasons come from the module's short lists, and a device has at most 128
+//! donors. A device has 34 series at most, and one more for each donor.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -17,15 +17,17 @@ use prometheus_client::registry::Registry;
 use crate::answers::status::Status;
 use crate::device_mapper::inventory::DrrDevice;
 
-/// What a pool has in memory.
+/// The bytes of a pool that are in memory.
 #[derive(Debug)]
 pub struct Cached {
     pub pool: String,
+    /// Bytes of different pages.
     pub bytes: u64,
+    /// Bytes of copies beyond the first of each page.
     pub extra_bytes: u64,
 }
 
-/// Layers of a pool, by what became of them.
+/// The numbers of a pool's layers, by their states.
 #[derive(Debug)]
 pub struct LayerCount {
     pub pool: String,
@@ -33,30 +35,32 @@ pub struct LayerCount {
     pub deleted: u64,
 }
 
-/// All that one look at the system has found.
+/// The figures of all devices and pools.
 #[derive(Default)]
 pub struct Found {
     pub devices: Vec<(DrrDevice, Status)>,
     pub layers: Vec<LayerCount>,
-    /// Only if it is wanted: the module walks its table for it.
+    /// Empty unless asked for, as the module walks its whole table for these figures.
     pub cached: Vec<Cached>,
-    /// Everything that is there could be asked.
+    /// Whether all devices and pools could be asked.
     pub complete: bool,
+    /// Time that asking took.
     pub seconds: f64,
 }
 
-/// Bytes of a sector, whatever the disk's.
+/// Size of the kernel's sectors in bytes, which doesn't depend on the disk.
 const SECTOR: u64 = 512;
-/// Bytes of the pages that the module counts in, which it runs on x86-64 only.
+/// Size of the module's pages in bytes: those of x86-64, the only architecture that it runs on.
 pub const PAGE: u64 = 4096;
 
+/// A metric, and how it is computed from a device's status.
 struct Figure {
     name: &'static str,
     help: &'static str,
     of: fn(&Status) -> u64,
 }
 
-/// Of a device, since it was made or reset.
+/// Counters of each device, since its table was loaded or they were reset.
 const COUNTERS: [Figure; 18] = [
     Figure {
         name: "drr_reads_total",
@@ -150,7 +154,7 @@ const COUNTERS: [Figure; 18] = [
     },
 ];
 
-/// Of the module, now: any device tells them.
+/// Present figures of the module, which each device's status has.
 const GAUGES: [Figure; 3] = [
     Figure {
         name: "drr_records",
@@ -169,17 +173,17 @@ const GAUGES: [Figure; 3] = [
     },
 ];
 
-/// Names of labels and their values, in this order.
+/// Names and values of labels.
 type Labels = Vec<(&'static str, String)>;
 type Counters = Family<Labels, Counter>;
 type Gauges = Family<Labels, Gauge<u64, AtomicU64>>;
 
-/// A registry for a single answer: what is gone has no series any more.
+/// A registry for a single answer, so that devices that have gone leave no series.
 #[derive(Default)]
 struct Answer(Registry);
 
 impl Answer {
-    /// `name` ends in `_total`, which the library puts there itself.
+    /// Adds a counter. `name` ends in `_total`, which is removed, as the library adds it again.
     fn counters(&mut self, name: &str, help: &str) -> Counters {
         let family = Counters::default();
         let name = name.strip_suffix("_total").unwrap_or(name);
@@ -187,22 +191,26 @@ impl Answer {
         family
     }
 
+    /// Adds a gauge with labels.
     fn gauges(&mut self, name: &str, help: &str) -> Gauges {
         let family = Gauges::default();
         self.0.register(name, help, family.clone());
         family
     }
 
+    /// Adds a gauge without labels.
     fn gauge(&mut self, name: &str, help: &str, value: u64) {
         set(&self.gauges(name, help), vec![], value);
     }
 
+    /// Adds a gauge in seconds without labels.
     fn seconds(&mut self, name: &str, help: &str, value: f64) {
         let gauge = Gauge::<f64, AtomicU64>::default();
         gauge.set(value);
         self.0.register(name, help, gauge);
     }
 
+    /// Returns all metrics in the text format.
     fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         prometheus_text::encode(&mut text, &self.0)?;
@@ -210,15 +218,17 @@ impl Answer {
     }
 }
 
+/// Sets the value of a series.
 fn set(family: &Gauges, labels: Labels, value: u64) {
     family.get_or_create(&labels).set(value);
 }
 
+/// Adds to the value of a series.
 fn add(family: &Counters, labels: Labels, count: u64) {
     family.get_or_create(&labels).inc_by(count);
 }
 
-/// Labels that every series of a device has, and `more`.
+/// Returns the labels that all series of a device have, and `more`.
 fn labels(device: &DrrDevice, status: &Status, more: &[(&'static str, &str)]) -> Labels {
     let thin_id = status.thin_id.or(device.thin_id);
     let mut labels = vec![
@@ -233,7 +243,8 @@ fn labels(device: &DrrDevice, status: &Status, more: &[(&'static str, &str)]) ->
     labels
 }
 
-/// The text format, version 0.0.4; without donors of devices, if these are too many.
+/// Returns the figures in the text format, version 0.0.4; without the donors of devices if `donors`
+/// is false, as these may be many.
 pub fn text(found: &Found, donors: bool) -> Result<String, fmt::Error> {
     let mut answer = Answer::default();
     answer.gauge(
@@ -259,6 +270,7 @@ pub fn text(found: &Found, donors: bool) -> Result<String, fmt::Error> {
     answer.text()
 }
 
+/// Adds the metrics of devices.
 fn of_devices(answer: &mut Answer, devices: &[(DrrDevice, Status)], donors: bool) {
     let info = answer.gauges(
         "drr_device_info",
@@ -301,7 +313,7 @@ fn of_devices(answer: &mut Answer, devices: &[(DrrDevice, Status)], donors: bool
         for donor in status.from.iter().filter(|_| donors) {
             let id = donor.thin_id.map(|id| id.to_string());
             let id = id.as_deref().unwrap_or("others");
-            // an id may be in the list twice, if it was given anew
+            // A thin id is listed twice if it was used again for another layer.
             add(&from, with(&[("donor", id)]), donor.sectors * SECTOR);
         }
     }
@@ -313,6 +325,7 @@ fn of_devices(answer: &mut Answer, devices: &[(DrrDevice, Status)], donors: bool
     }
 }
 
+/// Adds the metrics of pools.
 fn of_pools(answer: &mut Answer, found: &Found) {
     let layers = answer.gauges(
         "drr_layers",
@@ -370,13 +383,14 @@ pub mod tests {
         }
     }
 
-    /// A name or a label's, as the format has them.
+    /// Returns whether a text can be the name of a metric or of a label.
     fn is_name(text: &str) -> bool {
         let first = |c: char| c.is_ascii_alphabetic() || c == '_' || c == ':';
         text.starts_with(first) && text.chars().all(|c| first(c) || c.is_ascii_digit())
     }
 
-    /// `{name="value",...}` at the start of the text, and what follows it.
+    /// Parses `{name="value",...}` at the start of a text. Returns the labels, and the rest of the
+    /// text.
     fn label_set(text: &str) -> (BTreeMap<String, String>, &str) {
         let mut labels = BTreeMap::new();
         let Some(mut rest) = text.strip_prefix('{') else {
@@ -407,9 +421,10 @@ pub mod tests {
         }
     }
 
+    /// Values of series, by name and labels.
     type Series = BTreeMap<(String, BTreeMap<String, String>), f64>;
 
-    /// Takes a text apart by the grammar of the format, and checks what it wants of a whole.
+    /// Parses a text by the grammar of the format, and checks the format's rules for whole texts.
     pub fn parse(text: &str) -> Series {
         let mut series = Series::new();
         let (mut types, mut helped) = (BTreeMap::new(), BTreeSet::new());
@@ -450,7 +465,7 @@ pub mod tests {
         series
     }
 
-    /// Names of all metrics, and the labels that each has.
+    /// Returns the names of all metrics, and the labels that each has.
     pub fn names() -> BTreeMap<String, BTreeSet<String>> {
         let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (name, labels) in parse(&text(&found(), true).expect("a text")).into_keys() {
@@ -459,6 +474,7 @@ pub mod tests {
         names
     }
 
+    /// Returns the value of the only series with this name and these labels, among others.
     fn value(series: &Series, name: &str, wanted: &[(&str, &str)]) -> Option<f64> {
         let mut fitting = series.iter().filter(|((it, labels), _)| {
             let has =

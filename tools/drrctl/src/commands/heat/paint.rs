@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The heatmap in a terminal.
+//! Draws the heatmap in a terminal.
 
 use crate::commands::heat::{HeatMap, Scale, Side};
 use crate::views::units::{fit, short, short_mib};
 
-/// Backgrounds of the 256 colours, from little to much, with black or white figures.
+/// Backgrounds from few sectors to many, and the colours of the figures on them: black or white.
+/// Numbers are those of a terminal's 256 colours.
 const COLOURS: [(u8, u8); 8] = [
     (230, 0),
     (229, 0),
@@ -16,8 +17,10 @@ const COLOURS: [(u8, u8); 8] = [
     (161, 15),
     (89, 15),
 ];
+/// Width of a column, without the space before it.
 const COLUMN: usize = 11;
 
+/// Draws the map, in colours if `colour`.
 pub fn heatmap(map: &HeatMap, colour: bool) -> String {
     if map.reads.is_empty() {
         return format!("{}: nothing was read yet\n", map.pool);
@@ -66,7 +69,7 @@ fn label_width(map: &HeatMap) -> usize {
     labels.max().unwrap_or(0).clamp(6, 24)
 }
 
-/// Lines, with what they take on the screen.
+/// Draws one side of the map. Returns lines with their widths on the screen.
 fn panel(map: &HeatMap, side: Side, title: &str, colour: bool) -> Vec<(String, usize)> {
     let left = label_width(map);
     let scale = map.scale();
@@ -74,7 +77,7 @@ fn panel(map: &HeatMap, side: Side, title: &str, colour: bool) -> Vec<(String, u
     let title = format!("{title}: {} MiB", short_mib(map.total(side)));
     let shown = title.chars().count();
     let mut lines = vec![(title, shown)];
-    // names above ids: both are short enough then
+    // Names stand above ids, so that both fit into a column.
     let heads = map
         .owners
         .iter()
@@ -108,12 +111,14 @@ fn panel(map: &HeatMap, side: Side, title: &str, colour: bool) -> Vec<(String, u
     lines
 }
 
+/// Gives a text the background for `place` on the scale.
 fn painted(place: f64, text: &str) -> String {
     let at = ((place * COLOURS.len() as f64) as usize).min(COLOURS.len() - 1);
     let (back, front) = COLOURS[at];
     format!("\x1b[48;5;{back};38;5;{front}m{text}\x1b[0m")
 }
 
+/// Draws the scale with its colours.
 fn legend(scale: Scale) -> String {
     let mut text = String::from("\nMiB ");
     for power in scale.low..=scale.high {

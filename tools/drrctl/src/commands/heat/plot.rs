@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The heatmap as a picture, or as a table for a spreadsheet. PNG is the same picture as SVG, with
-//! the program's own font: no fonts of the system are needed.
+//! Writes the heatmap as a picture, or as a table for a spreadsheet. A PNG is made from the SVG,
+//! with a font that is part of the program, so that no fonts of the system are needed.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,8 @@ use crate::views::units::{fit, short, short_mib};
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 const SOFT: RGBColor = RGBColor(0x66, 0x66, 0x66);
 const NOTHING: RGBColor = RGBColor(0xf0, 0xf0, 0xf0);
-/// From little to much; each is darker than the one before, so that it works in grey, too.
+/// Colours from few sectors to many. Each is darker than the one before, so that pictures in grey
+/// can be read, too.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0xff, 0xf3, 0xb8),
     RGBColor(0xfe, 0xcc, 0x6b),
@@ -33,6 +34,7 @@ const COLOURS: [RGBColor; 6] = [
 
 type Drawn<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
+/// Writes the map to a file, in the format that the name's ending tells.
 pub fn write(map: &HeatMap, path: &Path) -> Result<()> {
     let extension = path.extension().and_then(|it| it.to_str()).unwrap_or("");
     let seen = &map.folded();
@@ -59,17 +61,20 @@ pub fn write(map: &HeatMap, path: &Path) -> Result<()> {
     })
 }
 
-/// Where things are, in pixels.
+/// The layout of a picture, in pixels.
 struct Layout {
     size: (u32, u32),
-    /// of a cell
+    /// Width of a cell.
     width: i32,
+    /// Height of a cell.
     height: i32,
-    /// of the labels left of and above the cells
+    /// Width of the labels to the left of the cells.
     left: i32,
+    /// Height of the labels above the cells.
     above: i32,
-    /// labels of columns stand upright where columns are narrow
+    /// Whether the labels of columns stand upright, as columns are narrow.
     upright: bool,
+    /// Width of a panel.
     panel: i32,
 }
 
@@ -95,7 +100,7 @@ impl Layout {
         let of_owners = longest(&mut map.owners.iter().map(|it| it.label.as_str()));
         let left = of_readers * LETTER + 16;
         let above = if upright { of_owners * LETTER + 12 } else { 44 };
-        // titles of panels and the legend want some room, too
+        // The titles of the panels and the legend need some room, too.
         let panel = (left + width * columns).max(380);
         let size = (
             (2 * MARGIN + 2 * panel + GAP) as u32,
@@ -129,7 +134,7 @@ fn png(svg: &str) -> Drawn<Vec<u8>> {
     for font in [dejavu::sans::regular(), dejavu::sans::bold()] {
         fonts.load_font_data(font.to_vec());
     }
-    // what stands for any font without serifs; viewers of SVG take one of their own
+    // The picture asks for "sans-serif", for which viewers of SVG take a font of their own.
     fonts.set_sans_serif_family("DejaVu Sans");
     let options = Options {
         fontdb: Arc::new(fonts),
@@ -225,7 +230,7 @@ where
             ))?;
             continue;
         }
-        // the name above the id
+        // The name stands above the id.
         let (name, id) = owner.label.rsplit_once(' ').unwrap_or((&owner.label, ""));
         let letters = (layout.width / LETTER) as usize;
         for (word, y) in [(fit(name, letters), top - 32), (id.to_string(), top - 14)] {
@@ -249,7 +254,7 @@ where
             let colour = place.map_or(NOTHING, colour_at);
             let corners = [(x, y), (x + layout.width - 1, y + layout.height - 1)];
             area.draw(&Rectangle::new(corners, colour.filled()))?;
-            // figures only where they can be read
+            // Figures are left out where they would be too small to be read.
             if sectors > 0 && layout.width >= 44 && layout.height >= 18 {
                 let ink = if place > Some(0.55) { WHITE } else { INK };
                 let style = text(15, ink, HPos::Center, VPos::Center);
@@ -306,7 +311,8 @@ mod tests {
     use super::*;
     use crate::commands::heat::tests::ten_by_four;
 
-    /// Where a picture may be looked at, too: $DRRCTL_PICTURES
+    /// Returns the folder for pictures: `$DRRCTL_PICTURES`, for looking at them, or a temporary
+    /// one.
     fn folder() -> std::path::PathBuf {
         std::env::var_os("DRRCTL_PICTURES").map_or_else(std::env::temp_dir, Into::into)
     }
@@ -330,7 +336,7 @@ mod tests {
         write(&map, &path).expect("written");
         let png = fs::read(&path).expect("a picture");
         assert!(png.starts_with(b"\x89PNG"));
-        // letters were drawn: a picture without any is far smaller
+        // A picture without letters would be far smaller.
         assert!(png.len() > 10_000, "{}", png.len());
     }
 

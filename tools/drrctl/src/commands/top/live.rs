@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `top`: the screen, the keys and the clock. However it ends, the terminal is as it was.
+//! `top`: the screen, the keys and the time. The terminal is restored however `top` ends.
 
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,7 @@ use crate::device_mapper::control::Control;
 use crate::device_mapper::inventory::{status_of, Inventory};
 use crate::error::{Code, Error, Result};
 
+/// Whether a signal has ended `top`.
 static ENDED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn end(_signal: libc::c_int) {
@@ -28,6 +29,8 @@ fn failed(error: io::Error) -> Error {
     )
 }
 
+/// Shows the screen until a key or a signal ends it. `interval` is the time between two looks, in
+/// seconds.
 pub fn run(control: &Control, interval: f64) -> Result<()> {
     if !io::stdout().is_terminal() {
         return Err(Error::new(
@@ -37,17 +40,17 @@ pub fn run(control: &Control, interval: f64) -> Result<()> {
             "use 'drrctl status --json' in scripts",
         ));
     }
-    // errors that will not go by themselves are told before the screen is taken
+    // Permanent errors are reported before the screen is taken.
     let mut state = State::new(crate::views::output::colour());
     state.look(look(control)?, interval);
-    // SAFETY: the handler only stores to an atomic
+    // SAFETY: The handler only stores to an atomic.
     unsafe {
         let handler = end as extern "C" fn(libc::c_int) as libc::sighandler_t;
         libc::signal(libc::SIGTERM, handler);
         libc::signal(libc::SIGHUP, handler);
         libc::signal(libc::SIGINT, handler);
     }
-    // puts the terminal back in a panic, too
+    // Restores the terminal also after a panic.
     let mut terminal = ratatui::try_init().map_err(|error| {
         ratatui::restore();
         failed(error)
@@ -57,6 +60,7 @@ pub fn run(control: &Control, interval: f64) -> Result<()> {
     result.map_err(failed)
 }
 
+/// Returns the statuses of all drr devices.
 fn look(control: &Control) -> Result<Look> {
     let mut look = Look::new();
     for device in Inventory::new(control)?.drr {
@@ -77,7 +81,7 @@ fn watch(
     let mut last = Instant::now();
     loop {
         terminal.draw(|frame| state.draw(frame, interval))?;
-        // a signal is seen within this, a key at once
+        // A key ends the wait at once, while a signal may only be seen at its end.
         let wait = period
             .saturating_sub(last.elapsed())
             .min(Duration::from_millis(500));
@@ -85,7 +89,7 @@ fn watch(
             Ok(true) => match event::read()? {
                 Event::Key(key) if quits(key) => return Ok(()),
                 Event::Key(key) => scroll(state, key),
-                _ => {} // drawn anew above, e.g. in another size
+                _ => {} // The screen is drawn anew above, for example in another size.
             },
             Ok(false) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The configuration of `watch`: which devices drr is attached to, and how.
+//! The configuration of `watch`: which devices drr is attached to, and with which features.
 
 use std::fs;
 use std::path::Path;
@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use crate::error::{Code, Error, Result};
 
+/// Path of the configuration file.
 pub const PATH: &str = "/etc/drrctl/drrctl.toml";
 const FEATURES: [&str; 5] = [
     "no_donate",
@@ -20,6 +21,7 @@ const FEATURES: [&str; 5] = [
     "no_meta_cache",
 ];
 
+/// The content of the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -30,14 +32,19 @@ struct File {
     features: Vec<Spanned<String>>,
 }
 
+/// The configuration.
 #[derive(Debug, Default)]
 pub struct Config {
+    /// Names of the pools whose thin devices drr is attached to.
     pools: Vec<Pattern>,
+    /// Names of thin devices that are left alone.
     exclude: Vec<Pattern>,
     pub features: Vec<&'static str>,
 }
 
 impl Config {
+    /// Reads the configuration file. Fails with [`Code::NotThere`] if there is none, and with
+    /// [`Code::Usage`] and the number of the line if its content is wrong.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(|error| {
             Error::new(
@@ -102,7 +109,7 @@ impl Config {
         !self.pools.is_empty()
     }
 
-    /// Is drr wanted under this device of this pool?
+    /// Returns whether drr is to be attached to the thin device `device` of `pool`.
     pub fn wants(&self, pool: &str, device: &str) -> bool {
         let any = |list: &[Pattern], name| list.iter().any(|pattern| pattern.matches(name));
         any(&self.pools, pool) && !any(&self.exclude, device)
@@ -164,7 +171,7 @@ mod tests {
         let text = include_str!("../../../system/drrctl.toml");
         let config = Config::parse("drrctl.toml", text).expect("understood");
         assert!(!config.has_pools());
-        // and so is what its comments propose
+        // The lines that its comments propose are understood, too.
         let proposed: String = text
             .lines()
             .filter_map(|line| line.strip_prefix('#'))

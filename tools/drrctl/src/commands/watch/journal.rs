@@ -1,24 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The lines that `watch` writes to stderr: with the priorities that the journal knows where it
-//! reads them, and no more than somebody can read.
+//! Writes `watch`'s lines to stderr, with priorities if systemd's journal reads them, and limits
+//! their rate.
 
 use std::time::{Duration, Instant};
 
-/// So many lines at once, and one more each second.
+/// Most lines at once; after these, one more is allowed each [`PAUSE`].
 const BURST: u32 = 50;
+/// The time after which one more line is allowed.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// The priority of a line, as syslog numbers it.
 #[derive(Clone, Copy)]
 pub enum Level {
     Warning = 4,
     Info = 6,
 }
 
+/// The writer of lines.
 pub struct Journal {
+    /// Whether lines begin with their priority.
     priorities: bool,
+    /// Number of lines that may be written now.
     left: u32,
+    /// When `left` was increased.
     filled: Instant,
+    /// Number of lines that were dropped since the last one was written.
     dropped: u64,
 }
 
@@ -32,7 +39,8 @@ impl Journal {
         }
     }
 
-    /// The number of lines that were dropped before this one, or `None` if this one is.
+    /// Returns the number of lines that were dropped before this one, or `None` if this one is to
+    /// be dropped.
     fn admit(&mut self, now: Instant) -> Option<u64> {
         let passed = now.duration_since(self.filled).as_millis() / PAUSE.as_millis();
         if passed > 0 {
@@ -48,6 +56,7 @@ impl Journal {
         Some(std::mem::take(&mut self.dropped))
     }
 
+    /// Writes a line, unless too many have been written lately.
     pub fn say(&mut self, level: Level, text: &str) {
         match self.admit(Instant::now()) {
             None => {}
