@@ -9,8 +9,13 @@
 
 #include <linux/types.h>
 
+/* To be changed with whatever is below; exported as dm_thin_interface. */
+#define DM_THIN_INTERFACE 2
+
 struct block_device;
 struct notifier_block;
+
+extern const unsigned int dm_thin_interface;
 
 /*
  * Names a thin device node, not a table: it stays valid across table reloads
@@ -112,11 +117,13 @@ struct dm_thin_event_data {
 };
 
 /*
- * The handle is valid for as long as the caller holds @bdev open.
+ * The handle is valid for as long as the caller holds @bdev open.  Process
+ * context; may wait for I/O of the pool.
  *
- * Returns -ENODEV if @bdev is not a device-mapper device, -EINVAL if it is
- * not a single thin target, -EAGAIN if it has none that is active yet, or is
- * suspended, be it by its pool.
+ * Returns -EOPNOTSUPP if the loaded dm-thin has no such interface, -ENODEV if
+ * @bdev is not a device-mapper device, -EINVAL if it is not a single thin
+ * target, -EAGAIN if it has none that is active yet, or is suspended, be it by
+ * its pool, and -ENOMEM.
  */
 struct dm_thin_handle *dm_thin_get_handle(struct block_device *bdev);
 

@@ -13,7 +13,7 @@ use core::ptr::NonNull;
 use kernel::{
     bindings::{block_device, notifier_block},
     error::from_err_ptr,
-    ffi::{c_int, c_ulong, c_void},
+    ffi::{c_int, c_uint, c_ulong, c_void},
     prelude::*,
     sync::Arc,
     time::{delay::fsleep, Delta},
@@ -87,7 +87,14 @@ unsafe impl Send for Api {}
 unsafe impl Sync for Api {}
 
 impl Api {
+    /// Returns the functions, or [`None`] if they aren't there, or are those of another interface
+    /// than that of the header: the names alone don't tell.
     fn get() -> Option<Self> {
+        let interface = Symbol::get(c"dm_thin_interface")?;
+        // SAFETY: The header declares the symbol as a constant of this type.
+        if unsafe { *interface.address.cast::<c_uint>().as_ptr() } != bindings::DM_THIN_INTERFACE {
+            return None;
+        }
         let get_handle = Symbol::get(c"dm_thin_get_handle")?;
         let lookup = Symbol::get(c"dm_thin_lookup")?;
         let binding = Symbol::get(c"dm_thin_binding")?;
