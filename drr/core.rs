@@ -65,7 +65,6 @@ pub(crate) struct Core {
     unshared: Arc<UnsharedBlocks>,
     /// The layers of all pools.
     pub(crate) tree: Arc<Tree>,
-    /// The thin devices whose last target has just gone.
     /// How often the blocks of all pools are read.
     pub(crate) blocks: BlockStats,
     /// The key of all digests; set once it can be drawn.

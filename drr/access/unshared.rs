@@ -59,7 +59,8 @@ impl UnsharedBlocks {
     }
 
     /// Returns the cell and the hash of virtual block `block` of `layer` in `binding`. Consecutive
-    /// blocks have consecutive cells.
+    /// blocks have consecutive cells. The binding is part of the hash, so what was found out before
+    /// the thin device was suspended is not used after it is resumed.
     pub(crate) fn at(&self, layer: ThinId, block: u64, binding: u64) -> Memory<'_> {
         // Read before the lookup, so that a result from before a snapshot isn't taken for a newer
         // one.

@@ -173,6 +173,8 @@ impl Engine<'_> {
         while served.pages < count {
             let page = first + served.pages;
             let mut from = None;
+            // The run before may have ended as its donor's copy of this page failed the proof. Then
+            // these donors are tried besides that one.
             for donor in self.table.donors(&guard, block, page).take(MOST_TRIED) {
                 let (pages, unproven) = self.copy_run(&donor, extent, page, &mut folio, writer);
                 served.unproven += u32::from(unproven);

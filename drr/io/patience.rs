@@ -21,8 +21,11 @@ use kernel::{
     time::msecs_to_jiffies,
 };
 
+use dm::io::in_flight::LATE_MS;
+
 /// The longest wait for another target's read, in milliseconds: longer than any healthy disk takes.
-const MOST_MS: u32 = 1000;
+/// A read of that age can't be followed any more.
+const MOST_MS: u32 = LATE_MS;
 /// A wait that is always allowed, in milliseconds: some reads take much longer than most.
 const LIMIT_MS: u32 = 250;
 /// Waits with a mean of up to this, in milliseconds, don't count as slow: a busy hard disk takes as

@@ -28,7 +28,7 @@ pub trait Name: Copy + PartialEq + Send + Sync {
 pub struct Digest(NonZeroU64);
 
 /// Replaces the digest of a page for which two digests were seen: nothing is recorded for the page
-/// any more.
+/// any more, as long as the [`Content`] exists. A content exists as long as an extent refers to it.
 const DISCORD: u64 = u64::MAX;
 
 impl Digest {
