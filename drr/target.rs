@@ -101,7 +101,7 @@ fn open_thin(ctor: &Constructor<'_>, md: &MappedDevice, path: &CStr) -> Result<(
     })?;
     ThinDevice::new(device).map_err(|error| match error {
         OpenError::NoInterface => ctor.fail(
-            c"dm-thin-pool without stacking support loaded: load the patched one",
+            c"dm-thin-pool without stacking support loaded: load dm-thin-hooks or the patched one",
             EOPNOTSUPP,
         ),
         OpenError::NotThin(error) => {

@@ -4,6 +4,7 @@
 #
 # usage: guest-image.sh [--stock] debian|uml|debug|kcsan	prints the image's path
 #   --stock	without our modules: the kernel as Debian ships it
+#   PROVIDER=stock in the environment: our modules beside the kernel's own dm-thin-pool; see modules.sh
 #
 # The image is two archives, one after the other. The first holds what rarely changes
 # and stays in the cache; the second is made anew whenever one of its inputs changes.
@@ -98,7 +99,7 @@ ours=()
 if [[ -z $stock ]]; then
 	built=$("$scripts/modules.sh" "$kind")
 	variant=${built##*/}
-	ours=("$built"/{dm-thin-pool,dm-drr,dm-passthrough,drr-disk}.ko)
+	ours=("$built"/{dm-drr,dm-passthrough,drr-disk}.ko "$built"/dm-thin-*.ko)
 fi
 build=$DRR_TOP/build/guest-$variant${stock:+-stock}
 lock_build "guest-$variant"

@@ -5,9 +5,11 @@
 # usage: modules.sh debian|uml|debug|kcsan	prints the folder with the modules: build/KIND
 #   MUTANTS=1 in the environment: a test build whose guards can be switched off,
 #   in build/KIND-mutants
+#   PROVIDER=stock: for the kernel's own dm-thin-pool.ko, in build/debian-hooks; Debian's kernel only
 #
 # dm-thin-pool.ko is the kernel's own dm-thin with scripts/patches applied, built as
-# an external module, with MUTANTS=1 those of the folder mutants as well; dm-drr.ko is
+# an external module, with MUTANTS=1 those of the folder mutants as well; with PROVIDER=stock
+# dm-thin-hooks.ko takes its place, which adds what the patches do. dm-drr.ko is
 # this project's, and dm-passthrough.ko its sample; drr-disk.ko is the slow disk of the benchmarks.
 
 set -euo pipefail
@@ -34,6 +36,13 @@ esac
 mutants=${MUTANTS:-}
 [[ $mutants = 1 ]] || mutants=
 variant=$kind${mutants:+-mutants}
+provider=${PROVIDER:-patched}
+case $provider:$kind in
+patched:*) ;;
+stock:debian) variant+=-hooks ;;
+stock:*) die "modules.sh: PROVIDER=stock needs Debian's kernel, not $kind : leave out PROVIDER" ;;
+*) die "modules.sh: unknown PROVIDER '$provider' : use patched or stock" ;;
+esac
 
 source=$("$scripts/kernel.sh" source)
 kdir=$("$scripts/kernel.sh" "$kind")
@@ -51,11 +60,31 @@ build_thin() {
 	cp "$build/dm-thin/drivers/md/dm-thin-pool.ko" "$build/"
 }
 
+# The kernel's own modules, unpacked, and its types.
+build_hooks() {
+	local image
+	image=$("$scripts/kernel.sh" image)
+	rm -rf "$build/hooks"
+	mkdir -p "$build/hooks"
+	cp -r "$DRR_TOP/thin" "$DRR_TOP/include" "$build/hooks/"
+	# shellcheck disable=SC2016 # expanded by the inner shell
+	"$scripts/toolbox.sh" bash -euo pipefail -c 'cd "$1"
+		for name in dm-thin-pool dm-mod; do
+			xz -dc "$2/modules/kernel/drivers/md/$name.ko.xz" >"$name.ko"
+		done
+		"$3/scripts/extract-vmlinux" "$2/vmlinuz" >vmlinux
+		objcopy -O binary --only-section=.BTF vmlinux vmlinux.btf
+		rm vmlinux
+		"$4/thin-layout.sh" thin/layout.txt vmlinux.btf dm-thin-pool.ko dm-mod.ko >thin/layout_generated.h' \
+		- "$build/hooks" "$image" "$source" "$scripts"
+	kmake M="$build/hooks/thin" ${mutants:+MUTANTS=1} modules
+	cp "$build/hooks/thin/dm-thin-hooks.ko" "$build/"
+}
+
 build_drr() {
 	[[ -e $DRR_TOP/Kbuild ]] || { echo "no Kbuild"; return 1; }
 	mkdir -p "$build/drr"
-	kmake M="$DRR_TOP" MO="$build/drr" ${mutants:+MUTANTS=1} SAMPLES=1 \
-		KBUILD_EXTRA_SYMBOLS="$build/dm-thin/drivers/md/Module.symvers" modules
+	kmake M="$DRR_TOP" MO="$build/drr" ${mutants:+MUTANTS=1} SAMPLES=1 modules
 	cp "$build/drr/"dm-{drr,passthrough}.ko "$build/"
 }
 
@@ -79,9 +108,14 @@ build_module() {
 
 mkdir -p "$build"
 lock_build "$variant"
-build_module dm-thin-pool.ko "dm-thin-pool.ko for $variant" build_thin "$patches" \
-	"$scripts/copy-thin.sh"
+if [[ $provider = stock ]]; then
+	build_module dm-thin-hooks.ko "dm-thin-hooks.ko for $variant" build_hooks "$DRR_TOP/thin" \
+		"$DRR_TOP/include" "$scripts/thin-layout.sh"
+else
+	build_module dm-thin-pool.ko "dm-thin-pool.ko for $variant" build_thin "$patches" \
+		"$scripts/copy-thin.sh"
+fi
 build_module dm-drr.ko "dm-drr.ko for $variant" build_drr \
-	"$DRR_TOP/Kbuild" "$DRR_TOP"/{rust,drr,samples,include} "$build/dm-thin-pool.ko"
+	"$DRR_TOP/Kbuild" "$DRR_TOP"/{rust,drr,samples,include}
 build_module drr-disk.ko "drr-disk.ko for $variant" build_disk "$DRR_TOP/tools/testing/disk"
 echo "$build"

@@ -10,6 +10,8 @@
 #				under User-mode Linux.
 #   KERNEL=debug or kcsan in the environment: guests run that kernel, not Debian's, and without
 #   arguments all suites
+#   PROVIDER=stock in the environment: Debian's guests run its own dm-thin-pool with dm-thin-hooks (thin/),
+#   not the patched one; not for suites @uml
 #
 # A suite is a script in tools/testing/suites that prints TAP. A line of it that starts
 # with "# VM: " has options for vm.sh; with "# BUILD: mutants" it takes the build that can

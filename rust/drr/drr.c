@@ -13,4 +13,4 @@
  * so depmod sees no dependency; but the layer tree must not miss what happens
  * in a pool before the module is loaded.
  */
-MODULE_SOFTDEP("pre: dm-thin-pool");
+MODULE_SOFTDEP("pre: dm-thin-pool dm-thin-hooks");

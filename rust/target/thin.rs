@@ -180,6 +180,7 @@ impl Thin {
         let handle = unsafe { (api.get_handle)(device.bdev().as_ptr()) };
         let handle = from_err_ptr(handle).map_err(|error| match error {
             EAGAIN => OpenError::Suspended,
+            EOPNOTSUPP => OpenError::NoInterface,
             error => OpenError::NotThin(error),
         })?;
         // INVARIANT: Just returned; `device` stays open by the safety requirements.

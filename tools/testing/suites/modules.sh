@@ -11,6 +11,7 @@ stock_dm_thin() {
 	local before
 	modprobe -q null_blk nr_devices=0 || true
 	modprobe -a dm-persistent-data dm-bio-prison dm-bufio
+	! modprobe -n -q dm-thin-hooks || skip "dm-thin-hooks makes the stock dm-thin-pool do"
 	insmod /lib/modules/stock/dm-thin-pool.ko
 	on_exit "all_down; rmmod dm_drr dm_thin_pool"
 	pool_up 128

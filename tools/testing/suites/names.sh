@@ -17,15 +17,24 @@
 . "${0%/*}/../lib.sh"
 
 ORIGINAL=0xa1 CHANGED=0xb2 STRANGER=0xc3
-DM_THIN=/sys/module/dm_thin_pool/parameters
 # 2^24: the time of a mapping has 24 bits
 TIMES=16777216
 
+# parameter_of NAME: a parameter of the test build's dm-thin, or of the hooks that take the place of our patches.
+parameter_of() {
+	local file
+	for file in /sys/module/dm_thin_{hooks,pool}/parameters/"$1"; do
+		[ ! -e "$file" ] || { echo "$file"; return; }
+	done
+}
+
 # thin_parameter NAME VALUE: until the case ends.
 thin_parameter() {
-	[ -e "$DM_THIN/$1" ] || skip "this dm-thin has no parameter $1"
-	on_exit "echo 0 >$DM_THIN/$1"
-	echo "$2" >"$DM_THIN/$1"
+	local file
+	file=$(parameter_of "$1")
+	[ -n "$file" ] || skip "this dm-thin has no parameter $1"
+	on_exit "echo 0 >$file"
+	echo "$2" >"$file"
 }
 
 # up [MIB]: a pool that goes when the case ends, with the page caches that are kept.
@@ -301,7 +310,7 @@ snapshot_fails() {
 	thin_parameter fail_snap 1
 	thin_remember half 2048
 	expect_fail dmsetup message pool 0 "create_snap $(thin_id half) $(thin_id origin)"
-	is "$(<"$DM_THIN/fail_snap")" N
+	is "$(<"$(parameter_of fail_snap)")" N
 	if [ "$1" = inactive ]; then
 		thin_open origin
 		drr_new origin

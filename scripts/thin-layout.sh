@@ -1,0 +1,92 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Prints the header that thin/dm-thin-hooks.c includes: the fields of private structures, at the places
+# where the given modules have them, and the modules' build ids. Needs pahole, readelf and objcopy.
+#
+# usage: thin-layout.sh LAYOUT BTF dm-thin-pool.ko dm-mod.ko
+#   LAYOUT	thin/layout.txt
+#   BTF	the types of the kernel that the modules are of, which theirs build upon:
+#		/sys/kernel/btf/vmlinux, or section .BTF of a vmlinux
+#
+# A structure becomes a union of its fields, each behind a filler. The header asserts that each field is
+# where, and as long as, the module's own type information says.
+
+set -euo pipefail
+
+layout=$1 btf=$2
+declare -A modules=([dm-thin-pool]=$3 [dm-mod]=$4)
+
+die() { echo "thin-layout.sh: $*" >&2; exit 1; }
+
+# build_id MODULE
+build_id() {
+	local id
+	id=$(readelf -n "${modules[$1]}" 2>/dev/null | sed -n 's/^ *Build ID: //p')
+	[[ $id =~ ^[0-9a-f]{40}$ ]] || die "${modules[$1]} has no build id : take the kernel's own module"
+	echo "$id"
+}
+
+# type_of MODULE TYPE: as C.
+type_of() {
+	local text
+	text=$(pahole --btf_base "$btf" -C "$2" "${modules[$1]}" 2>/dev/null) || text=
+	[[ $text ]] || die "${modules[$1]} has no type $2 : it needs the types (BTF) of the kernel that it was built with"
+	echo "$text"
+}
+
+# fields MODULE STRUCT: lines of NAME BYTE BIT SIZE, where BIT is - but for a bit field; and its size as "/".
+fields() {
+	type_of "$1" "$2" | sed -nE \
+		-e 's,^\t.*[ *]([a-z_0-9]+)(\[[0-9]+\])?;[ \t]*/\* *([0-9]+) +([0-9]+) \*/$,\1 \3 - \4,p' \
+		-e 's,^\t.*[ *]([a-z_0-9]+):1;[ \t]*/\* *([0-9]+): *([0-9]+) +([0-9]+) \*/$,\1 \2 \3 \4,p' \
+		-e 's,^\t/\* size: ([0-9]+).*,/ 0 - \1,p'
+}
+
+# field_of STRUCT FIELD TYPE BYTE BIT SIZE: a member of the union.
+field_of() {
+	local pad="u8 pad_$2[$4];"
+	case $3:$5 in
+	opaque:-) echo "		struct { $pad u8 $2[$6]; };" ;;
+	*:-) echo "		struct { $pad $3 $2; };" ;;
+	*:0) echo "		struct { $pad $3 $2 : 1; };" ;;
+	*) echo "		struct { $pad $3 : $5, $2 : 1; };" ;;
+	esac
+}
+
+# structure MODULE STRUCT
+structure() {
+	local module struct field type place asserts='' name byte bit size
+	local -A places=()
+	while read -r name byte bit size; do
+		places[$name]="$byte $bit $size"
+	done < <(fields "$1" "$2")
+	[[ ${places[/]:-} ]] || die "${modules[$1]} does not tell the size of struct $2"
+	echo "struct $2 {"
+	echo "	union {"
+	echo "		u8 size_of_all[${places[/]##* }];"
+	while read -r module struct field type; do
+		[[ $module = "$1" && $struct = "$2" ]] || continue
+		place=${places[$field]:-}
+		[[ $place ]] || die "struct $2 of ${modules[$1]} has no field $field : this version of dm-thin isn't known"
+		read -r byte bit size <<<"$place"
+		field_of "$2" "$field" "$type" "$byte" "$bit" "$size"
+		[[ $bit = - ]] || continue
+		asserts+="static_assert(offsetof(struct $2, $field) == $byte);"$'\n'
+		asserts+="static_assert(sizeof_field(struct $2, $field) == $size);"$'\n'
+	done <"$layout"
+	printf '\t};\n};\n%s\n' "$asserts"
+}
+
+echo "/* SPDX-License-Identifier: GPL-2.0 */"
+echo "/* Made by thin-layout.sh from ${modules[dm-thin-pool]##*/} and ${modules[dm-mod]##*/}. */"
+echo
+for module in dm-thin-pool dm-mod; do
+	name=${module//-/_}
+	echo "#define ${name^^}_BUILD_ID \"$(build_id $module)\""
+done
+echo
+type_of dm-thin-pool pool_mode
+echo
+while read -r module struct; do
+	structure "$module" "$struct"
+done < <(awk '!/^#/ && NF && !seen[$1 " " $2]++ { print $1, $2 }' "$layout")
