@@ -349,7 +349,11 @@ discards_are_rolled_back() {
 	for name in donor receiver; do
 		blkdiscard -f -l 64k /dev/mapper/t-$name || true
 	done
-	wait_for 30 pool_is_read_only
+	wait_for 30 pool_cannot_be_written
+	if ! pool_is_read_only; then
+		[ "${DRR_SLOW:-1}" != 1 ] || flunk "$(dmsetup status pool)"
+		skip "this kernel took longer than a second for both discards, and the commit came in between"
+	fi
 	meta_table "$healthy"
 	is "$(first_byte t-donor)" 0x00
 	nothing_more agree receiver donor third
@@ -360,6 +364,7 @@ discards_are_rolled_back() {
 }
 
 pool_is_read_only() { [[ $(dmsetup status pool) == *" ro "* ]]; }
+pool_cannot_be_written() { [[ $(dmsetup status pool) == *" ro "* || $(dmsetup status pool) == *Fail* ]]; }
 
 # pool_at_time TIME: the pool as it is, with another time, while none of its devices is active.
 pool_at_time() {
