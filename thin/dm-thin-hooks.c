@@ -8,13 +8,12 @@
  * active and busy: ftrace redirects ten of its functions to wrappers here,
  * which run in the place of the functions and call them.  Structures are
  * accessed at the places that the module's type information gives
- * (layout_generated.h), and only if the loaded modules have the build ids of those
- * that it was taken from.
+ * (layout_generated.h), and only if the loaded modules have the build ids of
+ * those that it was taken from.
  *
- * What a function of dm-thin's does is changed by none of the wrappers but
- * three: create_snap suspends the origin, delete waits for devices that are
- * being closed, and a pool that can't allocate doesn't send writes to shared
- * blocks.
+ * Three things are different from dm-thin as it is: create_snap suspends the
+ * origin, delete waits for devices that are being closed, and a pool that can't
+ * allocate doesn't send writes to shared blocks.
  *
  * Locks, from the outermost to the innermost:
  *
@@ -509,7 +508,7 @@ static int thin_preresume_wrapper(struct dm_target *ti)
 	return 0;
 }
 
-/* Waits for a grace period after the state has left its table, and for references. */
+/* The original waits for a grace period and for references, so for lookups that found the state. */
 static void thin_dtr_wrapper(struct dm_target *ti)
 {
 	struct thin_state *thin = state_of(ti->private);
@@ -521,7 +520,6 @@ static void thin_dtr_wrapper(struct dm_target *ti)
 		kfree_rcu(thin, rcu);
 	}
 	original(thin_dtr)(ti);
-	barrier();
 }
 
 /*
