@@ -300,6 +300,17 @@ impl<'a, T: Target> Bio<'a, T> {
     /// Limits a read to its first `sectors` sectors; device-mapper maps the rest again. Returns
     /// whether it is limited now: not if `sectors` is 0 or not less than the bio's length, for no
     /// other operation, nor once [`Target::map`] has returned.
+    ///
+    /// # Examples
+    ///
+    /// Serves the first page of a read from `words`.
+    ///
+    /// ```ignore
+    /// if bio.sectors() == PAGE_SECTORS || bio.accept(PAGE_SECTORS) {
+    ///     bio.writer().write(bytes(words));
+    ///     return bio.complete();
+    /// }
+    /// ```
     #[must_use]
     pub fn accept(&mut self, sectors: u32) -> bool {
         let fewer = sectors != 0 && sectors < self.sectors();
@@ -441,6 +452,23 @@ impl<'a, T: Target> EndedBio<'a, T> {
 /// # Invariants
 ///
 /// The iterator describes data of the bio that the vector belonged to when the value was made.
+///
+/// # Examples
+///
+/// A target that remembers in `map` where the data of a read goes, and visits the pages in
+/// `end_io`.
+///
+/// ```ignore
+/// // In `map`:
+/// bio.data().filled = Filled::by(&bio);
+///
+/// // In `end_io`:
+/// for pages in bio.data().filled.pages(&bio) {
+///     if let FilledPages::Alone(pages) = pages {
+///         self.record(&CachedPages::read(&pages));
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Default)]
 pub struct Filled(Option<(NonNull<bio_vec>, bvec_iter)>);
 

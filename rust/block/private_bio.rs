@@ -60,6 +60,19 @@ impl Drop for OwnPage {
 ///
 /// The bio is allocated, and is ours until it is sent and again after it has ended. Its data is in
 /// `pages`, each of which is full, except perhaps the last.
+///
+/// # Examples
+///
+/// A read of the data of `bio` into private memory. `compared` is called when both are there,
+/// before `bio` completes.
+///
+/// ```ignore
+/// let size = bio.iter().bi_size;
+/// let Some(own) = PrivateBio::new(&bio, device, bindings::DM_RUST_OP_READ, size) else {
+///     return Err(bio);
+/// };
+/// own.send_for(bio, target, sector, Done::at_once(compared::<T>))
+/// ```
 pub(crate) struct PrivateBio {
     bio: NonNull<bio>,
     pages: KVec<OwnPage>,
@@ -260,6 +273,19 @@ impl<T: Target> PrivateIo<T> {
 ///
 /// The arguments are the offset of the piece in the data, its address in the bio, the address of
 /// the same part of the private pages, and its length, all in bytes.
+///
+/// # Examples
+///
+/// A search for the first piece that differs from the private memory; `equal` compares memory.
+///
+/// ```ignore
+/// let mut differs = None;
+/// pieces(second, |done, theirs, ours, len| {
+///     let same = equal(theirs, ours, len);
+///     differs = (!same).then_some(done);
+///     same
+/// });
+/// ```
 // RANGE: `done` counts bytes of the data of a bio, which has fewer than 2^32.
 pub(crate) fn pieces<T: Target>(
     errand: &PrivateIo<T>,

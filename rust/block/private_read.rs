@@ -18,6 +18,25 @@ use crate::{
 };
 
 /// A target that does some reads privately.
+///
+/// # Examples
+///
+/// A target that reads privately, and keeps the pages; [`PageStore`] shows `keep_page`.
+///
+/// ```ignore
+/// fn page_read(
+///     &self,
+///     data: &ReadData,
+///     at: u32,
+///     page: StorablePage,
+///     _buffer: Option<BufferPage<'_>>,
+/// ) {
+///     self.keep_page(data, at, page);
+/// }
+///
+/// // In `map`, with `disk` and `sector` as for `Bio::remap`:
+/// read_privately(bio, self, disk, sector).unwrap_or_else(|bio| bio.remap(disk, sector))
+/// ```
 pub trait PrivateReads: Target {
     /// Returns the store that may keep the pages, and whose queue completes private reads.
     fn store(&self) -> &PageStore;

@@ -47,6 +47,22 @@ impl Drop for Slab {
 }
 
 /// References to both slabs for one size of per-bio data.
+///
+/// # Examples
+///
+/// A module that keeps the slabs of its target until the target type is unregistered.
+///
+/// ```ignore
+/// struct Module {
+///     _target: Registration<MyTarget>,
+///     // Dropped after the registration.
+///     _slabs: BioSlabs,
+/// }
+///
+/// let slabs = BioSlabs::new(per_bio_bytes::<MyTarget>())?;
+/// let target = Registration::new(module, shared)?;
+/// Ok(Module { _target: target, _slabs: slabs })
+/// ```
 pub struct BioSlabs {
     _first: Slab,
     _more: Slab,

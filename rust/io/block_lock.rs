@@ -152,6 +152,26 @@ impl<const COUNT: usize> Cells<COUNT> {
 
 /// Locks of blocks, in `COUNT` cells. `COUNT` must be a power of two, and at least the number of
 /// names.
+///
+/// # Examples
+///
+/// A write that is parked while another write has one of its blocks exclusively, and that is
+/// extended to its full block if no other write shares the block. `forward` sends a bio down.
+///
+/// ```ignore
+/// let blocks = BlockRange::new([device.into(), thin_id.into()], first..end);
+/// bio.data().locked = match self.locks.share(blocks) {
+///     Ok(locked) => locked,
+///     Err(taken) => return taken.park(bio, self),
+/// };
+/// if !self.locks.make_exclusive(&mut bio.data().locked) {
+///     return self.forward(bio);
+/// }
+/// self.write_full_block(bio)
+///
+/// // When the bio has ended:
+/// self.locks.unlock(bio.data().locked);
+/// ```
 pub struct BlockLocks<const COUNT: usize>(Pin<KVBox<Cells<COUNT>>>);
 
 /// The outcome of [`BlockLocks::share`] if another write holds one of the blocks exclusively. That

@@ -20,6 +20,21 @@ use crate::{
 };
 
 /// A target that may defer the completion of its bios.
+///
+/// # Examples
+///
+/// An `end_io` that does its work at once, or in a softirq if the bio has ended in a hard
+/// interrupt.
+///
+/// ```ignore
+/// fn end_io(&self, mut bio: EndedBio<'_, Self>) -> Ended {
+///     if in_hardirq() {
+///         return bio.end_later(self, &self.softirq);
+///     }
+///     self.end_io_later(&mut bio);
+///     bio.done()
+/// }
+/// ```
 pub trait EndIoLater: Target<InFlight = InFlightBio> {
     /// Does what [`Target::end_io`] has deferred. The bio completes when this function has
     /// returned. Called in the context of the queue.

@@ -24,6 +24,24 @@ pub fn most_sectors(device: BlockDevice<'_>) -> u32 {
 }
 
 /// A private bio that is to write a full block on behalf of a bio that writes a part of it.
+///
+/// # Examples
+///
+/// A write of block `block` instead of `bio`: `pages`, overlaid with the data of `bio` from sector
+/// `at` of the block on. `forward` sends a bio down.
+///
+/// ```ignore
+/// let Some(mut full) = FullBlockWrite::new(&bio, self.disk.bdev(), self.block_sectors) else {
+///     return self.forward(bio);
+/// };
+/// let mut writer = full.writer(0);
+/// for words in pages {
+///     writer.write(bytes(words));
+/// }
+/// full.overlay(&bio, at);
+/// full.write_for(bio, self, block * u64::from(self.block_sectors))
+///     .unwrap_or_else(|bio| self.forward(bio))
+/// ```
 pub struct FullBlockWrite(PrivateBio);
 
 impl FullBlockWrite {

@@ -171,6 +171,24 @@ struct Buckets {
 /// # Invariants
 ///
 /// Once [`Self::new`] has returned, `raw` is a ticker that has this value as its data.
+///
+/// # Examples
+///
+/// A read that follows the read in flight that has all of its pages, or that others may follow if
+/// no read in flight has any of them. `forward` sends a bio down.
+///
+/// ```ignore
+/// match self.in_flight.entry(range) {
+///     Entry::Occupied(leader) if leader.pages() == range.count => {
+///         return leader.follow(bio, self, PATIENCE);
+///     }
+///     Entry::Vacant(vacant) if vacant.pages() == range.count => {
+///         vacant.lead(&bio, self, range.count);
+///     }
+///     Entry::Occupied(_) | Entry::Vacant(_) => {}
+/// }
+/// self.forward(bio)
+/// ```
 pub struct InFlight<T: Follow> {
     raw: UnsafeCell<*mut bindings::dm_rust_ticker>,
     buckets: Pin<KBox<Buckets>>,

@@ -45,6 +45,25 @@ pub enum Wake {
 }
 
 /// A target whose bios can be parked.
+///
+/// # Examples
+///
+/// A target that looks again for the data of a parked read, and maps a parked write anew.
+///
+/// ```ignore
+/// impl Follow for MyTarget {
+///     fn resume_bio<'a>(&'a self, bio: Bio<'a, Self>, why: Wake) -> Mapped {
+///         match bio.op() {
+///             Op::Read => self.resume_read(bio, why),
+///             _ => self.write(bio),
+///         }
+///     }
+///
+///     fn queue(&self) -> &WorkQueue {
+///         &self.parked
+///     }
+/// }
+/// ```
 pub trait Follow: Target<InFlight = InFlightBio> {
     /// Continues with a bio that was parked, and returns what is to be done with it. Process
     /// context.

@@ -28,6 +28,24 @@ pub enum Verdict {
 }
 
 /// A target that verifies some reads.
+///
+/// # Examples
+///
+/// A target that compares a read with the disk before it completes, and counts differences.
+///
+/// ```ignore
+/// impl Verify for MyTarget {
+///     fn verified(&self, _data: &mut Self::PerBio, verdict: Verdict) {
+///         if matches!(verdict, Verdict::Different(_)) {
+///             self.differed.add(1);
+///         }
+///     }
+/// }
+///
+/// // In `map`, instead of `bio.complete()`:
+/// let (sector, disk) = (bio.sector(), self.disk.bdev());
+/// read_again(bio, self, disk, sector).unwrap_or_else(|bio| bio.remap(disk, sector))
+/// ```
 pub trait Verify: Target {
     /// Called with the result of the comparison before the bio completes. Any context.
     fn verified(&self, data: &mut Self::PerBio, verdict: Verdict);

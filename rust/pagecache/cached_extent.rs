@@ -56,6 +56,17 @@ fn widen(half: u32) -> u64 {
 }
 
 /// An extent as readers of the directory see it.
+///
+/// # Examples
+///
+/// Finds what is to be copied from a donor, and the digest that the copy must have.
+///
+/// ```ignore
+/// let digest = donor.digest(page)?;
+/// let folio = donor.folio(page)?;
+/// let at = folio.page_at(donor.index(page))?;
+/// let copied = folio.copy_page(at, words);
+/// ```
 pub struct Donor<'g, N, H> {
     pub(super) extent: &'g Entry<CachedExtent<N, H>>,
     pub(super) guard: &'g rcu::Guard,

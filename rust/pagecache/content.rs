@@ -16,6 +16,24 @@ use crate::{
 };
 
 /// The name of a content of [`page_bitmap::PAGES`] pages.
+///
+/// # Examples
+///
+/// The name of a block at a time. Consecutive blocks are hashed to neighbouring places.
+///
+/// ```ignore
+/// #[derive(Clone, Copy, PartialEq)]
+/// struct BlockName {
+///     block: u64,
+///     time: u32,
+/// }
+///
+/// impl Name for BlockName {
+///     fn hash(&self) -> u64 {
+///         hash_near(self.time.into(), self.block)
+///     }
+/// }
+/// ```
 pub trait Name: Copy + PartialEq + Send + Sync {
     /// Returns the hash of the name.
     fn hash(&self) -> u64;

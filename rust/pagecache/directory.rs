@@ -75,6 +75,22 @@ impl End {
 }
 
 /// A receiver of the pages that have left the directory.
+///
+/// # Examples
+///
+/// A ledger that counts pages by reason.
+///
+/// ```ignore
+/// struct Reasons([Atomic<u64>; End::ALL.len()]);
+///
+/// impl Ledger<BlockName> for Reasons {
+///     type Holder = u32;
+///
+///     fn ended(&self, _name: &BlockName, _holder: &u32, why: End, pages: u32) {
+///         self.0[why as usize].add(pages.count_ones().into(), Relaxed);
+///     }
+/// }
+/// ```
 pub trait Ledger<N>: Send + Sync {
     /// Identifies the owner of a page cache.
     type Holder: Copy + PartialEq + Send + Sync;
@@ -107,6 +123,25 @@ pub struct Entered {
 }
 
 /// A directory of page-cache pages; see the [module](self).
+///
+/// # Examples
+///
+/// Enters the pages that a read has filled, from page `page` of the content `name` on, and serves
+/// another read of that page. `copy` returns whether its copy had the digest, or `None` if it
+/// couldn't copy the page.
+///
+/// ```ignore
+/// self.directory.enter(name, holder, page, &CachedPages::read(&pages), &digests);
+///
+/// let guard = rcu::read_lock();
+/// for donor in self.directory.donors(&guard, name) {
+///     match self.copy(&donor, page) {
+///         Some(true) => break,
+///         Some(false) => self.directory.end_changed(&donor, page),
+///         None => {}
+///     }
+/// }
+/// ```
 pub struct Directory<N: Name, L: Ledger<N>> {
     index: Index<CachedExtent<N, L::Holder>>,
     /// Number of extents by hash of the mapping. Page caches without extents are skipped at the

@@ -62,6 +62,23 @@ impl Drop for PrivateMount {
 /// # Invariants
 ///
 /// The inode is ours, and its page cache has only pages that [`Self::keep`] has added.
+///
+/// # Examples
+///
+/// A store, and a function that keeps page `at` of a private read in it and makes the page known.
+///
+/// ```ignore
+/// let mount = Arc::new(PrivateMount::new()?, GFP_KERNEL)?;
+/// let store = PageStore::new(mount, MOST_PAGES)?;
+///
+/// fn keep_page(&self, data: &ReadData, at: u32, page: StorablePage) {
+///     let digest = [self.digest_of(page.words())];
+///     if let Some(stored) = self.store.keep(page) {
+///         let pages = CachedPages::stored(&stored);
+///         self.directory.enter(data.name, HOLDER, at, &pages, &digest);
+///     }
+/// }
+/// ```
 pub struct PageStore {
     inode: NonNull<inode>,
     /// File index of the next page.

@@ -19,6 +19,25 @@ use crate::{bindings, pagecache::folio::EventFolio};
 /// A receiver of events of all page caches.
 ///
 /// Called in any context but NMI, with interrupts on or off, under the locks of the page cache.
+///
+/// # Examples
+///
+/// A receiver that ends what is known about pages that leave their page cache, and begins to drop
+/// pages itself if reclaim has taken any.
+///
+/// ```ignore
+/// impl FolioEvents for PageEvents {
+///     fn removed(&self, folio: EventFolio<'_>) {
+///         let pages = self.directory.folio_removed(&folio);
+///         if pages != 0 && folio.reclaimed_from().is_some() {
+///             self.reclaim.start();
+///         }
+///     }
+/// }
+///
+/// let events = PageEvents { directory, reclaim };
+/// let hooks = Hooks::new(Arc::new(events, GFP_KERNEL)?)?;
+/// ```
 pub trait FolioEvents: Send + Sync {
     /// Called when `folio` is about to leave the page cache. The folio and `i_pages` are locked.
     fn removed(&self, folio: EventFolio<'_>);

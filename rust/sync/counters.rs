@@ -18,6 +18,21 @@ use crate::bindings;
 /// # Invariants
 ///
 /// `cpus` is a per-CPU allocation of `N` counters that this value owns.
+///
+/// # Examples
+///
+/// Two counters that are named by an enumeration.
+///
+/// ```ignore
+/// enum Count {
+///     Hits,
+///     Misses,
+/// }
+///
+/// let counters = Counters::<2>::new()?;
+/// counters.add(Count::Hits as usize, 1);
+/// let [hits, misses] = counters.sums();
+/// ```
 pub struct Counters<const N: usize> {
     cpus: NonNull<u64>,
     /// The sums at the last reset. The counters are not cleared, as writing to those of another CPU

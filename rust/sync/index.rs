@@ -41,6 +41,27 @@ use crate::{bindings, sched, sync::cells::cells};
 ///
 /// The keys are hashes. A lookup yields all entries with the same hash, and may yield entries with
 /// other hashes, so the caller has to compare.
+///
+/// # Examples
+///
+/// A target that is found by its number, and has no other key.
+///
+/// ```ignore
+/// struct Donor {
+///     number: u32,
+///     donated: StripedCounter,
+/// }
+///
+/// impl Keyed for Donor {
+///     fn forward(&self) -> u64 {
+///         hash(self.number.into())
+///     }
+///
+///     fn reverse(&self) -> u64 {
+///         self.forward()
+///     }
+/// }
+/// ```
 pub trait Keyed: Send + Sync {
     /// Returns the hash of the forward key, which must never change.
     fn forward(&self) -> u64;
@@ -286,6 +307,23 @@ impl<'g, T: Keyed + 'g, S: Side<T>> Iterator for Iter<'g, T, S> {
 }
 
 /// A hash table with two keys; see the [module](self).
+///
+/// # Examples
+///
+/// Inserts a `Donor`, which [`Keyed`] shows, looks it up by its number, and removes it.
+///
+/// ```ignore
+/// let index = Index::<Donor>::new(8)?;
+/// let donor = Donor { number: 7, donated: StripedCounter::default() };
+/// index.insert_unless(donor, GFP_KERNEL, |old| old.number == 7)?;
+///
+/// let guard = rcu::read_lock();
+/// let mut found = index.by_forward(&guard, hash(7));
+/// if let Some(donor) = found.find(|donor| donor.number == 7) {
+///     donor.donated.add(8);
+///     index.remove(donor);
+/// }
+/// ```
 pub struct Index<T: Keyed> {
     forward: Table<T, Forward>,
     reverse: Table<T, Reverse>,

@@ -23,6 +23,24 @@ pub trait Periodic: Send + Sync {
 /// # Invariants
 ///
 /// `raw` is a ticker that calls [`Self::tick`] with the content of `target`, until it is freed.
+///
+/// # Examples
+///
+/// Work that drops pages every 20 ms, as long as there are pages to drop.
+///
+/// ```ignore
+/// impl Periodic for Reclaim {
+///     fn tick(&self) -> bool {
+///         self.drop_some();
+///         self.due.load(Relaxed) != 0
+///     }
+/// }
+///
+/// let reclaim = PeriodicWork::new(c"my_reclaim", 20, Reclaim { due: Atomic::new(0) })?;
+/// // The work dereferences to its `Reclaim`.
+/// reclaim.due.store(64, Relaxed);
+/// reclaim.start();
+/// ```
 pub struct PeriodicWork<T: Periodic> {
     raw: NonNull<bindings::dm_rust_ticker>,
     target: KBox<T>,

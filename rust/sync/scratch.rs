@@ -25,6 +25,22 @@ struct Slot {
 }
 
 /// A scratch page for each CPU.
+///
+/// # Examples
+///
+/// Copies a page of `folio` to a reader if the copy has the digest; otherwise the reader gets
+/// nothing.
+///
+/// ```ignore
+/// let at = folio.page_at(index)?;
+/// let proven = self.scratch.with(|words| {
+///     let proven = folio.copy_page(at, words) && self.digest_of(words) == digest;
+///     if proven {
+///         writer.write(bytes(words));
+///     }
+///     proven
+/// });
+/// ```
 pub struct ScratchPages(KVec<Slot>);
 
 /// Keeps the task on its CPU while the value lives. Only interrupts may run there in between.

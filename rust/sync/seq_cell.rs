@@ -22,6 +22,23 @@ use kernel::{
 };
 
 /// `N` words and their sequence, in a cache line of their own if `N` is at most seven.
+///
+/// # Examples
+///
+/// A cache of lookups of blocks, which may be lost. Cells that were never written hold block 0, so
+/// blocks count from 1.
+///
+/// ```ignore
+/// let count = by_memory(256, 256, 1 << 16);
+/// let cache = cells(count, SeqCell::<3>::new)?;
+///
+/// let cell = &cache[block as usize % count];
+/// let known = cell.read().filter(|[its_block, ..]| *its_block == block);
+/// if known.is_none() {
+///     let (data_block, time) = look_up(block)?;
+///     cell.write(&[block, data_block, time]);
+/// }
+/// ```
 #[repr(align(64))]
 pub struct SeqCell<const N: usize> {
     sequence: Atomic<u64>,

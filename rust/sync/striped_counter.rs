@@ -18,6 +18,22 @@ const LINES: usize = 8;
 struct Line(Atomic<u64>, [u64; 7]);
 
 /// A counter that is spread over several cache lines. Needs neither an allocation nor a destructor.
+///
+/// # Examples
+///
+/// A counter in an entry of an [`Index`](crate::sync::index::Index), which is freed without being
+/// dropped.
+///
+/// ```ignore
+/// struct Donor {
+///     number: u32,
+///     donated: StripedCounter,
+/// }
+///
+/// let donor = Donor { number: 7, donated: StripedCounter::default() };
+/// donor.donated.add(8);
+/// assert_eq!(donor.donated.sum(), 8);
+/// ```
 pub struct StripedCounter {
     lines: [Line; LINES],
 }

@@ -18,6 +18,21 @@ use crate::bindings;
 /// # Invariants
 ///
 /// The queue exists until the value is dropped.
+///
+/// # Examples
+///
+/// The queues of a target: one for the ends of its bios, and one for its parked bios, which may
+/// wait for the device below.
+///
+/// ```ignore
+/// let softirq = WorkQueue::in_softirq(c"my_softirq")?;
+/// let parked = WorkQueue::in_threads(c"my_parked")?;
+///
+/// // In `Target::end_io`:
+/// bio.end_later(self, &self.softirq)
+/// // In `Follow::queue`:
+/// &self.parked
+/// ```
 pub struct WorkQueue(NonNull<workqueue_struct>);
 
 // SAFETY: A workqueue may be used and destroyed by any task.

@@ -112,6 +112,20 @@ impl<T: Target> Drop for Registration<T> {
 /// Declares a module that only registers a target type, whose `Shared` has a default value.
 ///
 /// Takes what [`module!`](kernel::prelude::module) takes, with the target as `type`.
+///
+/// # Examples
+///
+/// The module of `samples/passthrough.rs`.
+///
+/// ```ignore
+/// dm::module_target! {
+///     type: PassThrough,
+///     name: "dm_passthrough",
+///     authors: ["DRR developers"],
+///     description: "device-mapper target that hands all I/O on",
+///     license: "GPL v2",
+/// }
+/// ```
 #[macro_export]
 macro_rules! module_target {
     (type: $type:ty, $($rest:tt)*) => {

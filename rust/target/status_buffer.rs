@@ -8,6 +8,21 @@ use kernel::prelude::*;
 
 /// Prints into a buffer of device-mapper. Text that does not fit is cut off; device-mapper then
 /// calls again with a larger buffer.
+///
+/// # Examples
+///
+/// A target that prints a counter in its status, and its device in its table line.
+///
+/// ```ignore
+/// fn status(&self, kind: StatusType, out: &mut StatusBuffer<'_>) -> Result {
+///     match kind {
+///         StatusType::Info => write!(out, "reads={}", self.reads.sum()),
+///         StatusType::Table => write!(out, "{}", self.disk.name()),
+///         StatusType::Ima => Ok(()),
+///     }
+///     .map_err(|_| EIO)
+/// }
+/// ```
 pub struct StatusBuffer<'a> {
     buffer: &'a mut [u8],
     used: usize,

@@ -243,6 +243,23 @@ impl Thin {
 }
 
 /// A thin device, together with the open device below a target.
+///
+/// # Examples
+///
+/// A target that opens the thin device below it, and handles reads of shared blocks itself.
+///
+/// ```ignore
+/// // In `new`:
+/// let (thin, info) = ThinDevice::new(ctor.open(path)?)
+///     .map_err(|_| ctor.fail(c"Cannot use the device as a thin device", EINVAL))?;
+/// ctor.split_at(info.block_sectors)?;
+///
+/// // In `map`:
+/// match self.thin.thin().lookup(bio.sector()) {
+///     Ok(mapping) if mapping.shared => self.read_shared(bio, mapping),
+///     _ => self.forward(bio),
+/// }
+/// ```
 pub struct ThinDevice {
     // The fields are dropped in this order.
     thin: Thin,
@@ -340,6 +357,19 @@ struct Notifier<T> {
 /// # Invariants
 ///
 /// The notifier is registered with `api`.
+///
+/// # Examples
+///
+/// A `Watch`, which [`Events`] shows, that is told of all changes that begin from now on.
+///
+/// ```ignore
+/// let watch = Watch {
+///     pool: info.pool,
+///     changes: Atomic::new(0),
+/// };
+/// let watch = Arc::new(watch, GFP_KERNEL)?;
+/// let subscription = Subscription::new(watch.clone())?;
+/// ```
 pub struct Subscription<T: Events> {
     api: Api,
     notifier: KBox<Notifier<T>>,

@@ -79,6 +79,25 @@ pub enum Event {
 }
 
 /// A receiver of events.
+///
+/// # Examples
+///
+/// A receiver that counts the changes of one pool's mappings when they begin.
+///
+/// ```ignore
+/// struct Watch {
+///     pool: u64,
+///     changes: Atomic<u64>,
+/// }
+///
+/// impl Events for Watch {
+///     fn event(&self, event: Event) {
+///         if matches!(event, Event::MappingChanges(change) if change.pool == self.pool) {
+///             self.changes.fetch_add(1, Full);
+///         }
+///     }
+/// }
+/// ```
 pub trait Events: Send + Sync {
     /// Handles `event`. Process context. May sleep, but must not wait for I/O to the pool.
     fn event(&self, event: Event);
