@@ -191,6 +191,10 @@ impl Limits<'_> {
 
     /// Rounds the limits on the size of I/O down to a multiple of `sectors`, except limits below
     /// `sectors`. `sectors` must be a power of two.
+    ///
+    /// # Panics
+    ///
+    /// If `sectors` is 0, with `CONFIG_RUST_OVERFLOW_CHECKS`.
     pub fn round_max_sectors(&mut self, sectors: u32) {
         for max in [&mut self.0.max_hw_sectors, &mut self.0.max_sectors] {
             if *max > sectors {

@@ -147,6 +147,10 @@ impl<const N: usize> LayerCounters<N> {
     }
 
     /// Returns the row of a layer; the common row if `who` isn't known, or if there is no room.
+    ///
+    /// # Panics
+    ///
+    /// If the table has no rows, or, with `CONFIG_RUST_OVERFLOW_CHECKS`, if it has one.
     pub(crate) fn of(&self, who: Option<LayerId>) -> &Row<N> {
         let Some(who) = who.and_then(LayerId::known).map(LayerId::to_bits) else {
             return &self.others;

@@ -123,6 +123,10 @@ impl PrivateBio {
 
     /// Returns the address of byte `at` of the memory, which is contiguous up to the end of the
     /// page.
+    ///
+    /// # Panics
+    ///
+    /// If `at` is beyond the last page of the memory.
     // CAST: `u32`s fit.
     pub(crate) fn address(&self, at: u32) -> *mut u8 {
         let page = &self.pages[(at >> PAGE_SHIFT) as usize];
@@ -273,6 +277,10 @@ impl<T: Target> PrivateIo<T> {
 ///
 /// The arguments are the offset of the piece in the data, its address in the bio, the address of
 /// the same part of the private pages, and its length, all in bytes.
+///
+/// # Panics
+///
+/// If the private bio has fewer pages than the data, or [`PrivateBio::take_pages`] has taken them.
 ///
 /// # Examples
 ///

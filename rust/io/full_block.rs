@@ -62,7 +62,7 @@ impl FullBlockWrite {
     ///
     /// # Panics
     ///
-    /// If the data ends beyond the block.
+    /// If the data ends beyond the last page of the block.
     // RANGE: The caller has checked that `bio` ends within the block, which has at most 1 GiB.
     pub fn overlay<T: Target>(&mut self, bio: &Bio<'_, T>, at: u32) {
         let mut iter = bio.iter();

@@ -104,6 +104,10 @@ impl<N> Content<N> {
 
     /// Learns the digest of page `at`, which must be less than [`page_bitmap::PAGES`]. Fully
     /// ordered.
+    ///
+    /// # Panics
+    ///
+    /// If `at` is not less than [`page_bitmap::PAGES`].
     pub(crate) fn learn(&self, at: u32, digest: Digest) -> Learned {
         match self.note(at, digest.0.get()) {
             0 => Learned::First,

@@ -162,6 +162,10 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
 
     /// Creates a directory with 2^`bits` buckets, whose extents and contents take at most about
     /// `most_bytes` bytes. Process context. Fails with `ENOMEM`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Index::new`].
     pub fn new(bits: u32, most_bytes: u64, ledger: L) -> Result<Self> {
         Ok(Self {
             ledger,

@@ -264,6 +264,10 @@ impl<'a> ReadPages<'a> {
 
     /// Splits the pages into parts that end at multiples of `every` pages, if the first page of the
     /// read has the number `first`.
+    ///
+    /// # Panics
+    ///
+    /// The iterator panics if `every` is 0.
     // RANGE: Pages of one read. `next` is at least the first and at most the end.
     pub fn parts(self, first: u32, every: u32) -> impl Iterator<Item = Self> + use<'a> {
         let (end, mut next) = (self.offset + self.count, self.offset);

@@ -21,6 +21,10 @@ pub fn cells<T>(count: usize, new: impl Fn() -> T) -> Result<KVVec<T>> {
 
 /// Returns a number of cells that suits the machine: the largest power of two that leaves each cell
 /// at least `pages` pages of memory, limited to `least..=most`. Both limits must be powers of two.
+///
+/// # Panics
+///
+/// If `pages` is 0, or `least` is greater than `most`.
 pub fn by_memory(pages: usize, least: usize, most: usize) -> usize {
     let count = (sched::total_ram_pages() / pages).clamp(least, most);
     // RANGE: Not above `count`.

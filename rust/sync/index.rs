@@ -79,6 +79,10 @@ pub fn hash(value: u64) -> u64 {
 }
 
 /// Returns which of `slots` slots, a power of two that isn't 1, the upper bits of `hash` choose.
+///
+/// # Panics
+///
+/// If `slots` is 1, with `CONFIG_RUST_OVERFLOW_CHECKS`.
 #[inline]
 pub fn slot(hash: u64, slots: usize) -> usize {
     // RANGE: The shift is less than 64.
@@ -343,6 +347,11 @@ impl<T: Keyed> Index<T> {
 
     /// Creates an index with 2^`bits` buckets on each side. `bits` must be from 1 to 32. Process
     /// context. Fails with `ENOMEM`.
+    ///
+    /// # Panics
+    ///
+    /// With `CONFIG_RUST_OVERFLOW_CHECKS`: if `bits` is 64 or more. If `bits` is 0, each lookup and
+    /// each insertion panics instead.
     pub fn new(bits: u32) -> Result<Self> {
         const {
             assert!(
