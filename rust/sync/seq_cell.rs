@@ -54,7 +54,8 @@ impl<const N: usize> SeqCell<N> {
         }
     }
 
-    /// Returns the words of one write, or `None` if a write is under way. Any context.
+    /// Returns the words of one write, or `None` if a write was under way during the call. Any
+    /// context.
     #[inline]
     pub fn read(&self) -> Option<[u64; N]> {
         let sequence = self.sequence.load(Acquire);
