@@ -2,8 +2,8 @@
 
 //! Safe abstractions for device-mapper targets that look at the page cache.
 //!
-//! Only [`mod@drr`] depends on a particular target; in test builds, other parts ask it whether a rule
-//! is switched off. This crate has all `unsafe` code of the module:
+//! Only [`mod@drr`] depends on a particular target; in test builds, other parts ask it whether a
+//! rule is switched off. This crate has all `unsafe` code of the module:
 //!
 //! - [`target`]: device-mapper targets, and dm-thin's interface for targets stacked on thin
 //!   devices,

@@ -48,8 +48,8 @@ pub(crate) struct AccessTable {
 const MOST_MEMORY: u64 = 64;
 
 impl AccessTable {
-    /// Creates an empty table, with a bucket for each 32 to 64 pages of memory. `targets` counts why
-    /// pages no longer donate. Process context; fails with `ENOMEM`.
+    /// Creates an empty table, with a bucket for each 32 to 64 pages of memory. `targets` counts
+    /// why pages no longer donate. Process context; fails with `ENOMEM`.
     pub(crate) fn new(targets: Arc<TargetRegistry>) -> Result<Self> {
         let pages = sched::total_ram_pages();
         let bits = (pages / 32).max(1).ilog2().clamp(8, 26);

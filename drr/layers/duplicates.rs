@@ -27,8 +27,8 @@ const MOST_COPIES: usize = 16;
 /// more than a machine has containers.
 const LAYERS: usize = 4096;
 
-/// Lines of an answer, about, so that it takes a few hundred KiB; the answer says where the next one
-/// begins.
+/// Lines of an answer, about, so that it takes a few hundred KiB; the answer says where the next
+/// one begins.
 const LINES: u32 = 4096;
 
 /// Counters of cached pages, by number of copies and by layer.

@@ -50,8 +50,8 @@ mod test_build {
         time::{delay, Delta},
     };
 
-    /// How long a thread is held if the test does not release it, in milliseconds: a test that fails
-    /// must not leave it held for ever.
+    /// How long a thread is held if the test does not release it, in milliseconds: a test that
+    /// fails must not leave it held for ever.
     const PATIENCE_MS: u32 = 15_000;
 
     /// No point is armed; points are numbered from 1 on.

@@ -443,8 +443,8 @@ impl<N: Name, L: Ledger<N>> Directory<N, L> {
         crowd
     }
 
-    /// Ends the pages of `mask` in one of the extents that have all of them: the oldest of the newer
-    /// half. Returns whether another extent may be created: the one that loses pages may keep
+    /// Ends the pages of `mask` in one of the extents that have all of them: the oldest of the
+    /// newer half. Returns whether another extent may be created: the one that loses pages may keep
     /// others, so not if the name has [`MOST_EXTENTS`].
     fn replace(&self, guard: &rcu::Guard, name: N, mask: u32) -> bool {
         // CAST: A small number.
