@@ -6,7 +6,7 @@
  * A second implementation of <linux/dm-thin.h>, beside the one that patches
  * dm-thin.  This one works with the kernel's own module, while pools are
  * active and busy: ftrace redirects ten of its functions to wrappers here,
- * which run in the place of the functions and call them.  Structures are
+ * which run in their place and call them.  Structures are
  * accessed at the places that the module's type information gives
  * (layout_generated.h), and only if the loaded modules have the build ids of
  * those that it was taken from.
@@ -64,7 +64,7 @@
 
 /*
  * A pool, by its metadata: from the opening to the closing of that, if both
- * are seen, else since somebody first asked about one of its devices.
+ * are seen, else from the first snapshot or the first handle that is asked for.
  */
 struct pool_state {
 	struct hlist_node node;
@@ -184,35 +184,6 @@ static void thin_put(struct thin_c *tc)
 		complete(&tc->can_destroy);
 }
 
-/* As in dm-thin.c: the thin devices of a pool, with a reference on the present one. */
-static struct thin_c *get_first_thin(struct pool *pool)
-{
-	struct thin_c *tc;
-
-	guard(rcu)();
-	tc = list_first_or_null_rcu(&pool->active_thins, struct thin_c, list);
-	if (tc)
-		thin_get(tc);
-
-	return tc;
-}
-
-static struct thin_c *get_next_thin(struct pool *pool, struct thin_c *tc)
-{
-	struct thin_c *old = tc;
-
-	scoped_guard(rcu) {
-		list_for_each_entry_continue_rcu(tc, &pool->active_thins, list) {
-			thin_get(tc);
-			thin_put(old);
-			return tc;
-		}
-	}
-	thin_put(old);
-
-	return NULL;
-}
-
 /*
  * Should the table be swapped after the binding was read, then the caller has
  * a number that dm_thin_binding() never returns again.
@@ -243,11 +214,44 @@ static struct thin_state *state_of(struct thin_c *tc)
 	return NULL;
 }
 
-static bool is_active(struct thin_c *tc)
-{
-	struct thin_state *thin = state_of(tc);
+/*
+ * A walk of a pool's thin devices must not go on from one after a sleep: once
+ * that is off the list, its successor may be freed.  So all walks begin anew,
+ * and return a device with a reference.
+ */
 
-	return thin && READ_ONCE(thin->binding);
+/* The device with @id in an active table, if there is one. */
+static struct thin_c *get_active_thin(struct pool *pool, dm_thin_id id)
+{
+	struct thin_state *thin;
+	struct thin_c *tc;
+
+	guard(rcu)();
+	list_for_each_entry_rcu(tc, &pool->active_thins, list) {
+		thin = tc->dev_id == id ? state_of(tc) : NULL;
+		if (thin && READ_ONCE(thin->binding)) {
+			thin_get(tc);
+			return tc;
+		}
+	}
+
+	return NULL;
+}
+
+/* The device with @id, in whatever table, that comes after @skip others with that id. */
+static struct thin_c *get_nth_thin(struct pool *pool, dm_thin_id id, unsigned int skip)
+{
+	struct thin_c *tc;
+
+	guard(rcu)();
+	list_for_each_entry_rcu(tc, &pool->active_thins, list) {
+		if (tc->dev_id == id && !skip--) {
+			thin_get(tc);
+			return tc;
+		}
+	}
+
+	return NULL;
 }
 
 /*
@@ -405,7 +409,7 @@ dm_pool_metadata_open_wrapper(struct block_device *bdev, sector_t data_block_siz
 
 	guard(wrapper)();
 	pmd = original(dm_pool_metadata_open)(bdev, data_block_size, format_device);
-	/* Without memory, the pool is watched once somebody asks. */
+	/* Without memory, watch_pool() makes up for it. */
 	if (!IS_ERR(pmd))
 		pool_get(pmd, true);
 
@@ -551,8 +555,9 @@ static int pool_time(struct pool_state *pool, u32 *time)
 struct snap_work {
 	struct work_struct work;
 	struct completion done;
-	struct pool_state *pool;
-	const struct message *message;
+	struct pool_state *state;
+	struct pool *pool;
+	const struct message *message;	/* The sender's, who is gone once it has given up */
 	dm_thin_id origin_id;
 	bool given_up;	/* Protected by resume_mutex, as r is */
 	int r;
@@ -568,25 +573,20 @@ struct snap_work {
 static void do_create_snap(struct work_struct *ws)
 {
 	struct snap_work *w = container_of(ws, struct snap_work, work);
-	struct pool_state *state = w->pool;
-	struct pool_c *pt = w->message->ti->private;
-	struct pool *pool = pt->pool;
+	struct pool_state *state = w->state;
 	struct thin_state *thin, *tmp;
 	struct thin_c *tc;
 	LIST_HEAD(suspended);
 
-again:
 	mutex_lock(&state->resume_mutex);
-	for (tc = get_first_thin(pool); tc; tc = get_next_thin(pool, tc)) {
-		if (tc->dev_id != w->origin_id || !is_active(tc))
-			continue;
+	while ((tc = get_active_thin(w->pool, w->origin_id))) {
 		mutex_unlock(&state->resume_mutex);
 
 		dm_internal_suspend_noflush(tc->thin_md);
 		thin = state_of(tc);
 		WRITE_ONCE(thin->binding, 0); /* It isn't yet if a resume had failed */
 		list_add(&thin->suspended, &suspended);
-		goto again;
+		mutex_lock(&state->resume_mutex);
 	}
 
 	if (!w->given_up)
@@ -612,13 +612,15 @@ again:
 static int create_snap(struct pool_state *pool, const struct message *m, dm_thin_id origin_id)
 {
 	struct snap_work *w = kzalloc_obj(*w, GFP_NOIO);
+	struct pool_c *pt = m->ti->private;
 	int r;
 
 	if (!w)
 		return -ENOMEM;
 
 	*w = (struct snap_work) {
-		.pool = pool, .message = m, .origin_id = origin_id, .r = -EBUSY };
+		.state = pool, .pool = pt->pool, .message = m, .origin_id = origin_id,
+		.r = -EBUSY };
 	INIT_WORK(&w->work, do_create_snap);
 	init_completion(&w->done);
 	queue_work(pool->snap_wq, &w->work);
@@ -645,7 +647,7 @@ static int create_snap_mesg(struct pool_state *pool, const struct message *m, dm
 	int r;
 
 	guard(mutex)(&pool->create_mutex);
-	/* What is under way then has ended by the time that somebody can look up. */
+	/* watch_pool() takes the mutex before it gives the first handle: this has ended by then. */
 	if (!pool->watched)
 		return pass_on(m);
 
@@ -701,18 +703,19 @@ static bool is_open(struct dm_pool_metadata *pmd, dm_thin_id id)
 static bool is_closing(struct pool_state *state, struct pool *pool, dm_thin_id id)
 {
 	char uuid[DM_UUID_LEN];
-	bool closing = true;
 	struct thin_c *tc;
+	unsigned int n;
+	int r;
 
-	for (tc = get_first_thin(pool); tc; tc = get_next_thin(pool, tc)) {
-		if (!closing || tc->dev_id != id ||
-		    dm_copy_name_and_uuid(tc->thin_md, NULL, uuid))
-			continue;
-		closing = thin_notify(state, DM_THIN_BUSY, (struct dm_thin_event_data) {
-			.thin_id = id, .uuid = uuid }) == NOTIFY_STOP;
+	for (n = 0; (tc = get_nth_thin(pool, id, n)); n++) {
+		r = dm_copy_name_and_uuid(tc->thin_md, NULL, uuid);
+		thin_put(tc);
+		if (!r && thin_notify(state, DM_THIN_BUSY, (struct dm_thin_event_data) {
+				.thin_id = id, .uuid = uuid }) != NOTIFY_STOP)
+			return false;
 	}
 
-	return closing;
+	return true;
 }
 
 static int delete_mesg(struct pool_state *state, const struct message *m, dm_thin_id id)
@@ -807,6 +810,37 @@ static struct thin_c *get_live_thin(struct mapped_device *md)
 	return tc;
 }
 
+static unsigned int count_thins(struct pool *pool)
+{
+	unsigned int count = 0;
+	struct thin_c *tc;
+
+	guard(rcu)();
+	list_for_each_entry_rcu(tc, &pool->active_thins, list)
+		count++;
+
+	return count;
+}
+
+/* A device that is none of the @done ones in @seen. */
+static struct thin_c *get_other_thin(struct pool *pool, struct thin_c **seen, unsigned int done)
+{
+	struct thin_c *tc;
+	unsigned int i;
+
+	guard(rcu)();
+	list_for_each_entry_rcu(tc, &pool->active_thins, list) {
+		for (i = 0; i < done && seen[i] != tc; i++)
+			;
+		if (i == done) {
+			thin_get(tc);
+			return tc;
+		}
+	}
+
+	return NULL;
+}
+
 /*
  * Makes sure that all about a pool is known that was begun before the hooks, or
  * before the pool had a state: changes of mappings, by the pool's worker, and
@@ -816,7 +850,8 @@ static struct thin_c *get_live_thin(struct mapped_device *md)
 static int watch_pool(struct pool *pool)
 {
 	struct pool_state *state = pool_get(pool->pmd, false);
-	struct thin_c *tc;
+	unsigned int count, done = 0;
+	struct thin_c **seen, *tc;
 
 	if (!state)
 		return -ENOMEM;
@@ -828,10 +863,19 @@ static int watch_pool(struct pool *pool)
 	scoped_guard(mutex, &state->create_mutex)
 		state->watched = true;
 	flush_workqueue(pool->wq);
-	for (tc = get_first_thin(pool); tc; tc = get_next_thin(pool, tc)) {
+
+	/* Those that come later are at the end of the list, and find the state when they resume. */
+	count = count_thins(pool);
+	seen = kvmalloc_array(count, sizeof(*seen), GFP_KERNEL);
+	if (!seen)
+		return -ENOMEM;
+	while (done < count && (tc = get_other_thin(pool, seen, done))) {
+		seen[done++] = tc;
 		dm_internal_suspend_noflush(tc->thin_md);
 		dm_internal_resume(tc->thin_md);
+		thin_put(tc);
 	}
+	kvfree(seen);
 	state->quiesced = true;
 
 	return 0;
@@ -1177,19 +1221,20 @@ static void unhook(void)
 	WRITE_ONCE(hooked, false);
 	unregister_hooks(ARRAY_SIZE(hooks));
 
-	/* Who was redirected is in a wrapper, or has been, by the end of the first grace period. */
+	/* A task that was redirected has counted itself by the end of the first grace period. */
 	synchronize_rcu_tasks();
 	while (atomic_read(&in_wrappers))
 		msleep(20);
 	synchronize_rcu_tasks();
 
-	hash_for_each_safe(thins_by_md, i, tmp, thin, node) {
-		hash_del_rcu(&thin->node);
-		kfree_rcu(thin, rcu);
-	}
+	/* The pools first: a snapshot that was given up may still use thin devices. */
 	hash_for_each_safe(pools_by_pmd, i, tmp, pool, node) {
 		hash_del_rcu(&pool->node);
 		pool_free(pool);
+	}
+	hash_for_each_safe(thins_by_md, i, tmp, thin, node) {
+		hash_del_rcu(&thin->node);
+		kfree_rcu(thin, rcu);
 	}
 }
 

@@ -302,8 +302,8 @@ raw_write_cut_short() {
 	agrees b
 }
 
-# drivers/md/dm-crypt.c: kcryptd_crypt_read_convert() decrypts the pages of the one who reads, in
-# place, when the bio below has ended. They are pages of dm-crypt's own device here, locked and not up
+# drivers/md/dm-crypt.c: kcryptd_crypt_read_convert() decrypts the pages of the reader in place, when
+# the bio below has ended. They are pages of dm-crypt's own device here, locked and not up
 # to date when the disk's data are in them. b, raw, has to get cipher text.
 decrypted_in_place() {
 	local key=00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff

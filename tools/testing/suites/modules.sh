@@ -24,6 +24,46 @@ stock_dm_thin() {
 	[ "$(dmsetup ls | sort)" = "$before" ] || flunk "left behind: $(dmsetup ls)"
 }
 
+# The hooks are only for the build of dm-thin-pool that they were made for.
+hooks_for_another_build() {
+	local id
+	modprobe -n -q dm-thin-hooks || skip "the patched dm-thin-pool needs no hooks"
+	modprobe -a dm-thin-pool dm-drr
+	id=$(od -An -v -tx1 -j16 /sys/module/dm_thin_pool/notes/.note.gnu.build-id | tr -d ' \n')
+	rmmod dm_drr dm_thin_hooks
+	sed "s/$id/${id//?/0}/" "$(modinfo -n dm-thin-hooks)" >"$WORK/other.ko"
+	expect_fail cmp -s "$WORK/other.ko" "$(modinfo -n dm-thin-hooks)"
+	expect_fail insmod "$WORK/other.ko"
+	dmesg | grep -q "dm_thin_pool is another build" || flunk "no text: $(dmesg | tail)"
+	grep -q "^dm_thin_pool " /proc/modules || flunk "dm-thin-pool is gone"
+	[ "$(wc -l </sys/kernel/tracing/enabled_functions)" = 0 ] || flunk "hooks are left"
+	modprobe dm-drr
+}
+
+# The hooks go and come with dm-thin-pool, which they don't keep from being unloaded; and without it.
+hooks_come_and_go() {
+	local i
+	modprobe -n -q dm-thin-hooks || skip "the patched dm-thin-pool needs no hooks"
+	for i in 1 2 3; do
+		modprobe dm-drr
+		rmmod dm_thin_pool
+		[ "$(wc -l </sys/kernel/tracing/enabled_functions)" = 0 ] || flunk "hooks are left"
+		modprobe dm-thin-pool
+		pool_up 128
+		thin_new hooked 64
+		drr_new hooked
+		dm_remove hooked
+		rmmod dm_drr
+		rmmod dm_thin_hooks	# while a pool is active
+		thin_new other 64
+		modprobe dm-drr
+		drr_new hooked
+		dd if=/dev/mapper/hooked of=/dev/null bs=1M count=1 status=none
+		all_down
+		rmmod dm_drr
+	done
+}
+
 # A table with a drr target loads the module, as device-mapper asks for dm-drr.
 loaded_by_a_table() {
 	! grep -q '^dm_drr ' /proc/modules || rmmod dm_drr
@@ -89,6 +129,8 @@ with_records() {
 [ "$DRR" = drr ] || { say "these are about drr"; finish; exit; }
 random_file some 2M
 run_case "stock dm-thin-pool" stock_dm_thin
+run_case "hooks for another build" hooks_for_another_build
+run_case "hooks come and go" hooks_come_and_go
 pool_up 512
 image_new ext4 base 128
 run_case "loaded by a table" loaded_by_a_table

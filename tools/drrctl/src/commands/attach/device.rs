@@ -77,10 +77,11 @@ pub fn gone(name: &str) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn line(target: &str, arguments: &str) -> Line {
+    /// Returns a table's line of eight sectors.
+    pub fn line(target: &str, arguments: &str) -> Line {
         Line {
             start: 0,
             length: 8,

@@ -134,15 +134,7 @@ fn same(table: &[Line], line: &Line) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn line(target: &str, arguments: &str) -> Line {
-        Line {
-            start: 0,
-            length: 8,
-            target: target.into(),
-            arguments: arguments.into(),
-        }
-    }
+    use crate::commands::attach::device::tests::line;
 
     #[test]
     fn tables_are_compared() {
