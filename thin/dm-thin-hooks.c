@@ -703,6 +703,7 @@ static bool is_open(struct dm_pool_metadata *pmd, dm_thin_id id)
 static bool is_closing(struct pool_state *state, struct pool *pool, dm_thin_id id)
 {
 	char uuid[DM_UUID_LEN];
+	struct dm_thin_event_data data = { .thin_id = id, .uuid = uuid };
 	struct thin_c *tc;
 	unsigned int n;
 	int r;
@@ -710,8 +711,7 @@ static bool is_closing(struct pool_state *state, struct pool *pool, dm_thin_id i
 	for (n = 0; (tc = get_nth_thin(pool, id, n)); n++) {
 		r = dm_copy_name_and_uuid(tc->thin_md, NULL, uuid);
 		thin_put(tc);
-		if (!r && thin_notify(state, DM_THIN_BUSY, (struct dm_thin_event_data) {
-				.thin_id = id, .uuid = uuid }) != NOTIFY_STOP)
+		if (!r && thin_notify(state, DM_THIN_BUSY, data) != NOTIFY_STOP)
 			return false;
 	}
 

@@ -37,6 +37,23 @@ thin_parameter() {
 	echo "$2" >"$file"
 }
 
+# A dm-thin-pool with another interface has functions of the same names, with other arguments.
+another_interface() {
+	local file number
+	modprobe dm-thin-pool
+	file=$(parameter_of interface)
+	[ -n "$file" ] || skip "this dm-thin has no parameter interface"
+	number=$(<"$file")
+	up
+	thin_new origin 1
+	on_exit "echo $number >$file"
+	echo $((number - 1)) >"$file"
+	expect_fail drr_new origin
+	dmesg | tail -n 5 | grep -q "dm-thin-pool without stacking support" || flunk "no text: $(dmesg | tail)"
+	echo "$number" >"$file"
+	drr_new origin
+}
+
 # up [MIB]: a pool that goes when the case ends, with the page caches that are kept.
 up() {
 	on_exit 'exec 5<&- 6<&- 7<&- 8<&- 9<&-; data_healthy; all_down'
@@ -643,6 +660,7 @@ run_case "discards are rolled back" discards_are_rolled_back
 run_case "times that don't fit" times_that_dont_fit
 run_case "time begins anew" time_begins_anew
 run_case "pool comes again" pool_comes_again
+run_case "another interface" another_interface
 run_case "thin ids used again" ids_used_again
 run_case "external origin" external_origin
 run_case "metadata snapshots under load" busy metadata_snapshot
