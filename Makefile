@@ -35,7 +35,8 @@ demo:
 	@scripts/demo.sh
 
 # SUITES="kunit reads" runs only these, "all" every suite, "torture-long" for TIME=600;
-# KERNEL=debug in a guest with run-time checkers; PROVIDER=stock with the kernel's own dm-thin-pool
+# KERNEL=debug in a guest with run-time checkers, KERNEL=amd64 on another flavour of Debian's kernel;
+# PROVIDER=patched with a patched dm-thin-pool in place of Debian's own
 test:
 	@KERNEL=$(KERNEL) scripts/test.sh $(SUITES)
 
@@ -117,7 +118,8 @@ define HELP
 make demo      containers read, and are launched, with DRR and without
 make test      the tests that CI runs; SUITES="kunit reads" for some suites; KERNEL=debug or
                kcsan for guests with KASAN, lockdep, kmemleak... or the data race detector;
-               PROVIDER=stock with the kernel's own dm-thin-pool and thin/, not the patched one
+               KERNEL=amd64 for another flavour of Debian's kernel; PROVIDER=patched for a patched
+               dm-thin-pool in place of Debian's own with thin/
 make test-all  every suite, those that take long, too
 make kunit     unit tests of the pure parts, under User-mode Linux
 make host-test the pure parts in user space: loom's models, many threads, odd input

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 # Makes the guest's initramfs: programs, stock modules, our modules, the tests.
 #
-# usage: guest-image.sh [--stock] debian|uml|debug|kcsan	prints the image's path
+# usage: guest-image.sh [--stock] debian|amd64|uml|debug|kcsan	prints the image's path
 #   --stock	without our modules: the kernel as Debian ships it
-#   PROVIDER=stock in the environment: our modules beside the kernel's own dm-thin-pool; see modules.sh
+#   PROVIDER, MUTANTS in the environment: see modules.sh
 #
 # The image is two archives, one after the other. The first holds what rarely changes
 # and stays in the cache; the second is made anew whenever one of its inputs changes.
@@ -23,26 +23,36 @@ kind=${1:-}
 make_words=(LLVM=1)
 [[ $kind != uml ]] || make_words=(ARCH=um)
 modules_common=(xfs overlay dm-thin-pool dm-delay dm-flakey dm-zero null_blk brd loop)
+modules_x86=("${modules_common[@]}" virtio_blk configfs erofs dm-snapshot dm-crypt dm-log-writes dm-clone dm-verity
+	zram scsi_debug cts)
+as_shipped=	# by Debian
 case $kind in
 debian)
 	image=$("$scripts/kernel.sh" image)
-	release=$(<"$image/release")
-	modules=("${modules_common[@]}" virtio_blk configfs erofs dm-snapshot dm-crypt
-		dm-log-writes dm-clone dm-verity zram scsi_debug cts)
+	as_shipped=1
+	modules=("${modules_x86[@]}")
 	;;
 uml)
 	image=$("$scripts/kernel.sh" uml)
-	release=$(<"$image/include/config/kernel.release")
 	modules=("${modules_common[@]}" btrfs f2fs erofs dm-dust)
 	;;
 debug | kcsan)
 	image=$("$scripts/kernel.sh" "$kind")
-	release=$(<"$image/include/config/kernel.release")
-	modules=("${modules_common[@]}" virtio_blk configfs erofs dm-dust dm-snapshot dm-crypt
-		dm-log-writes dm-clone dm-verity zram scsi_debug cts)
+	modules=("${modules_x86[@]}" dm-dust)
 	;;
-*) die "guest-image.sh: unknown kernel '$kind' : use debian, uml, debug or kcsan" ;;
+*)
+	is_flavour "$kind" ||
+		die "guest-image.sh: unknown kernel '$kind' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug or kcsan"
+	image=$("$scripts/kernel.sh" "image-$kind")
+	as_shipped=1
+	modules=("${modules_x86[@]}" ext4)
+	;;
 esac
+if [[ $as_shipped ]]; then
+	release=$(<"$image/release")
+else
+	release=$(<"$image/include/config/kernel.release")
+fi
 
 # --- first archive: the cached base ---
 
@@ -50,7 +60,7 @@ esac
 modules_root() {
 	local root=$1
 	mkdir -p "$root/lib/modules"
-	if [[ $kind = debian ]]; then
+	if [[ $as_shipped ]]; then
 		cp -r "$image/modules" "$root/lib/modules/$release"
 	else
 		"$scripts/toolbox.sh" make -C "$image" "${make_words[@]}" \

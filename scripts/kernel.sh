@@ -6,6 +6,7 @@
 #   source	the unpacked linux-source package
 #   image	Debian's own kernel: vmlinuz, modules/, config, Module.symvers, release
 #   debian	build folder (KDIR) that fits Debian's own kernel
+#   amd64	the same for another flavour of Debian's kernel; "image-amd64" is that kernel
 #   uml		User-mode Linux: built kernel (./linux) and build folder (KDIR)
 #   debug	x86-64 kernel with the run-time checkers: arch/x86/boot/bzImage and KDIR
 #   kcsan	the same with the data race detector in place of the others
@@ -22,7 +23,7 @@ toolbox() {
 
 # --- packages ---
 
-# Newest release of the series that the mirror has, e.g. 7.3.4+deb13-cloud-amd64
+# Newest release of the series that the mirror has, e.g. 7.3.4+deb13-cloud-amd64.
 newest_release() {
 	toolbox apt-cache search --names-only \
 		"^linux-image-${DRR_KERNEL//./\\.}[0-9.]*\\+.*-$KERNEL_FLAVOUR\$" |
@@ -41,16 +42,36 @@ download() {
 	fi
 	version=$(toolbox apt-cache show "linux-binary-$release" |
 		awk '$1 == "Version:" { print $2; exit }')
-	# shellcheck disable=SC2016 # expanded by the inner shell
-	toolbox bash -euc 'cd "$1"; shift; apt-get download "$@"' - "$base/debs.tmp" \
-		"linux-source-$DRR_KERNEL=$version" "linux-config-$DRR_KERNEL=$version" \
-		"linux-headers-$release=$version" "linux-binary-$release=$version" \
-		"linux-base-$release=$version" "linux-modules-$release=$version"
-	echo "$release" >"$base/debs.tmp/release"
+	fetch debs "$release" "$version" "linux-source-$DRR_KERNEL=$version"
 }
 
+# Another flavour of the kernel whose source is there.
+download_flavour() {
+	local release version
+	release=$(<"$base/image/release")
+	release=${release%"-$KERNEL_FLAVOUR"}-$flavour
+	# the kernel says which package it is of, in the head of its image
+	version=$(head -c 65536 "$base/image/vmlinuz" | tr -c '[:print:]' '\n' |
+		sed -n 's/^.* Debian \([^ ]*\) (.*$/\1/p')
+	toolbox apt-get update
+	fetch "debs-$flavour" "$release" "$version"
+}
+
+# $1: folder, $2: release, $3: version, rest: more packages
+fetch() {
+	local folder=$base/$1.tmp release=$2 version=$3
+	shift 3
+	# shellcheck disable=SC2016 # expanded by the inner shell
+	toolbox bash -euc 'cd "$1"; shift; apt-get download "$@"' - "$folder" \
+		"linux-config-$DRR_KERNEL=$version" \
+		"linux-headers-$release=$version" "linux-binary-$release=$version" \
+		"linux-base-$release=$version" "linux-modules-$release=$version" "$@"
+	echo "$release" >"$folder/release"
+}
+
+# $1: folder, $2: folder with the packages, $3: flavour
 unpack_image() {
-	local dir=$base/image.tmp release debs=$base/debs
+	local dir=$base/$1.tmp debs=$base/$2 release
 	release=$(<"$debs/release")
 	mkdir -p "$dir/root"
 	for deb in "$debs"/linux-{base,binary,modules,headers,config}-*.deb; do
@@ -59,7 +80,7 @@ unpack_image() {
 	mv "$dir/root/usr/lib/modules/$release" "$dir/modules"
 	mv "$dir/modules/vmlinuz" "$dir/vmlinuz"
 	mv "$dir/root/usr/src/linux-headers-$release/Module.symvers" "$dir/"
-	toolbox xz -dc "$dir/root/usr/src/linux-config-$DRR_KERNEL/config.amd64_none_$KERNEL_FLAVOUR.xz" \
+	toolbox xz -dc "$dir/root/usr/src/linux-config-$DRR_KERNEL/config.amd64_none_$3.xz" \
 		>"$dir/config"
 	echo "$release" >"$dir/release"
 	rm -r "$dir/root"
@@ -89,10 +110,20 @@ need_packages() {
 	lock_cache "${base##*/}-packages"
 	need_space "$SPACE_KERNEL" "the kernel source"
 	piece debs "kernel $DRR_KERNEL: source and packages (200 MB)" download
-	piece image "kernel $DRR_KERNEL: unpacking Debian's kernel" unpack_image
+	piece image "kernel $DRR_KERNEL: unpacking Debian's kernel" unpack_image image debs "$KERNEL_FLAVOUR"
 	piece source "kernel $DRR_KERNEL: unpacking the source" unpack_source
 	remove_tree "$base/debs"
 	keep_newest 2 "$DRR_CACHE/linux-$DRR_KERNEL-"*
+}
+
+need_flavour() {
+	[[ ! -d $base/image-$flavour ]] || return 0
+	lock_cache "${base##*/}-packages"
+	need_space 1000 "kernel $flavour"
+	piece "debs-$flavour" "kernel $DRR_KERNEL: packages of $flavour (125 MB)" download_flavour
+	piece "image-$flavour" "kernel $DRR_KERNEL: unpacking Debian's kernel $flavour" \
+		unpack_image "image-$flavour" "debs-$flavour" "$flavour"
+	remove_tree "$base/debs-$flavour"
 }
 
 # --- build folders ---
@@ -111,9 +142,9 @@ need_rust() {
 	return 1
 }
 
+# $1: build folder, $2: folder of the kernel
 prepare_debian() {
-	toolbox "$scripts/prepare-kernel.sh" "$base/source" "$1" "$(<"$base/image/release")" \
-		"$base/image/config" "$base/image/Module.symvers"
+	toolbox "$scripts/prepare-kernel.sh" "$base/source" "$1" "$(<"$2/release")" "$2/config" "$2/Module.symvers"
 }
 
 build_uml() {
@@ -147,9 +178,10 @@ compilers() {
 	toolbox dpkg-query -W 'gcc-[0-9]*' 'clang-[0-9]*' rustc bindgen pahole | awk 'NF == 2'
 }
 
-# $1: kind, $2: progress text, $3: function that fills the folder, rest: key
+# $1: kind, $2: progress text, $3: function that fills the folder, with its further argument, rest: key
 build_folder() {
-	local kind=$1 text=$2 fill=$3 dir
+	local kind=$1 text=$2 fill dir
+	read -r -a fill <<<"$3"
 	shift 3
 	dir=$base/$kind-$(cache_key "$recipe" "$(compilers)" "$@")
 	if [[ ! -e $dir/.drr-ready ]]; then
@@ -159,7 +191,7 @@ build_folder() {
 		need_space 1500 "kernel $kind"
 		remove_tree "$dir"
 		mkdir -p "$dir"
-		step "kernel-$kind" "$text" "$fill" "$dir"
+		step "kernel-$kind" "$text" "${fill[0]}" "$dir" "${fill[@]:1}"
 		touch "$dir/.drr-ready"
 		keep_newest 2 "$base/$kind-"*
 	fi
@@ -171,7 +203,11 @@ build_folder() {
 kind=${1:-}
 case $kind in
 source | image | debian | uml | debug | kcsan) ;;
-*) die "kernel.sh: unknown kernel '$kind' : use source, image, debian, uml, debug or kcsan" ;;
+*)
+	flavour=${kind#image-}
+	is_flavour "$flavour" ||
+		die "kernel.sh: unknown kernel '$kind' : use source, image, debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug or kcsan"
+	;;
 esac
 
 need_series
@@ -179,10 +215,11 @@ need_plain_paths
 "$scripts/toolbox.sh" --path >/dev/null
 base=$DRR_CACHE/linux-$DRR_KERNEL-$(cache_key "$recipe" "$DEBIAN_SUITE" "$KERNEL_FLAVOUR")
 ( need_packages )
+[[ ! ${flavour:-} ]] || ( need_flavour )
 case $kind in
-source | image) echo "$base/$kind" ;;
+source | image | image-*) echo "$base/$kind" ;;
 debian)
-	build_folder debian "kernel $DRR_KERNEL: build folder for Debian's kernel" prepare_debian
+	build_folder debian "kernel $DRR_KERNEL: build folder for Debian's kernel" "prepare_debian $base/image"
 	;;
 uml)
 	build_folder uml "kernel $DRR_KERNEL: User-mode Linux" build_uml \
@@ -191,5 +228,9 @@ uml)
 debug | kcsan)
 	build_folder "$kind" "kernel $DRR_KERNEL: kernel with checkers ($kind, 20 min)" \
 		build_checked "@$scripts/configs/x86.config" "@$scripts/configs/$kind.config"
+	;;
+*)
+	build_folder "$kind" "kernel $DRR_KERNEL: build folder for Debian's kernel $kind" \
+		"prepare_debian $base/image-$kind"
 	;;
 esac

@@ -153,6 +153,11 @@ need_plain_paths() {
 	done
 }
 
+# Whether $1 is another flavour of Debian's kernel than the first.
+is_flavour() {
+	[[ " ${KERNEL_FLAVOURS[*]:1} " = *" $1 "* ]]
+}
+
 need_series() {
 	[[ " ${KERNEL_SERIES[*]} " = *" $DRR_KERNEL "* ]] ||
 		die "kernel $DRR_KERNEL isn't supported : set DRR_KERNEL to one of: ${KERNEL_SERIES[*]}"

@@ -2,15 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0
 # Builds the modules for one kernel, in the toolbox.
 #
-# usage: modules.sh debian|uml|debug|kcsan	prints the folder with the modules: build/KIND
+# usage: modules.sh debian|amd64|uml|debug|kcsan	prints the folder with the modules: build/KIND
 #   MUTANTS=1 in the environment: a test build whose guards can be switched off,
 #   in build/KIND-mutants
-#   PROVIDER=stock: for the kernel's own dm-thin-pool.ko, in build/debian-hooks; Debian's kernel only
+#   PROVIDER=patched: Debian's kernels get a patched dm-thin-pool.ko, too, in build/KIND-patched
 #
-# dm-thin-pool.ko is the kernel's own dm-thin with scripts/patches applied, built as
-# an external module, with MUTANTS=1 those of the folder mutants as well; with PROVIDER=stock
-# dm-thin-hooks.ko takes its place, which adds what the patches do. dm-drr.ko is
-# this project's, and dm-passthrough.ko its sample; drr-disk.ko is the slow disk of the benchmarks.
+# dm-thin-hooks.ko adds to Debian's own dm-thin-pool.ko what DRR needs of it. The other kernels have no
+# function tracer: theirs is the kernel's dm-thin with scripts/patches applied, built as an external
+# module, with MUTANTS=1 those of the folder mutants as well. dm-drr.ko is this project's, and
+# dm-passthrough.ko its sample; drr-disk.ko is the slow disk of the benchmarks.
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -26,26 +26,33 @@ kcsan_rustflags() {
 	echo -Cpasses=tsan
 }
 
+image=image
 case $kind in
 debian) words=(ARCH=x86_64) ;;
 uml) words=(ARCH=um) ;;
 debug) words=(ARCH=x86_64 LLVM=1) ;;	# what its kernel is built with
 kcsan) words=(ARCH=x86_64 LLVM=1 KRUSTFLAGS="$(kcsan_rustflags)") ;;
-*) die "modules.sh: unknown kernel '$kind' : use debian, uml, debug or kcsan" ;;
+*)
+	is_flavour "$kind" ||
+		die "modules.sh: unknown kernel '$kind' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug or kcsan"
+	words=(ARCH=x86_64)
+	image+=-$kind
+	;;
 esac
 mutants=${MUTANTS:-}
 [[ $mutants = 1 ]] || mutants=
 variant=$kind${mutants:+-mutants}
-provider=${PROVIDER:-patched}
+provider=${PROVIDER:-stock}
 case $provider:$kind in
-patched:*) ;;
-stock:debian) variant+=-hooks ;;
-stock:*) die "modules.sh: PROVIDER=stock needs Debian's kernel, not $kind : leave out PROVIDER" ;;
-*) die "modules.sh: unknown PROVIDER '$provider' : use patched or stock" ;;
+stock:uml | stock:debug | stock:kcsan) provider=patched ;;
+stock:* | patched:uml | patched:debug | patched:kcsan) ;;
+patched:*) variant+=-patched ;;
+*) die "modules.sh: unknown PROVIDER '$provider' : use stock or patched" ;;
 esac
 
 source=$("$scripts/kernel.sh" source)
 kdir=$("$scripts/kernel.sh" "$kind")
+image=$("$scripts/kernel.sh" "$image")
 build=$DRR_TOP/build/$variant
 patches=$scripts/patches/$DRR_KERNEL
 
@@ -62,21 +69,11 @@ build_thin() {
 
 # The kernel's own modules, unpacked, and its types.
 build_hooks() {
-	local image
-	image=$("$scripts/kernel.sh" image)
 	rm -rf "$build/hooks"
 	mkdir -p "$build/hooks"
 	cp -r "$DRR_TOP/thin" "$DRR_TOP/include" "$build/hooks/"
-	# shellcheck disable=SC2016 # expanded by the inner shell
-	"$scripts/toolbox.sh" bash -euo pipefail -c 'cd "$1"
-		for name in dm-thin-pool dm-mod; do
-			xz -dc "$2/modules/kernel/drivers/md/$name.ko.xz" >"$name.ko"
-		done
-		"$3/scripts/extract-vmlinux" "$2/vmlinuz" >vmlinux
-		objcopy -O binary --only-section=.BTF vmlinux vmlinux.btf
-		rm vmlinux
-		"$4/thin-layout.sh" thin/layout.txt vmlinux.btf dm-thin-pool.ko dm-mod.ko >thin/layout_generated.h' \
-		- "$build/hooks" "$image" "$source" "$scripts"
+	"$scripts/toolbox.sh" "$scripts/thin-layout.sh" "$build/hooks/thin/layout.txt" "$image/vmlinuz" "$image/modules" \
+		"$source/scripts/extract-vmlinux" >"$build/hooks/thin/layout_generated.h"
 	kmake M="$build/hooks/thin" ${mutants:+MUTANTS=1} modules
 	cp "$build/hooks/thin/dm-thin-hooks.ko" "$build/"
 }

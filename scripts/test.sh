@@ -9,9 +9,9 @@
 #				"torture-long": scripts/torture.sh, TIME=600 SEED=1. @uml runs a suite
 #				under User-mode Linux.
 #   KERNEL=debug or kcsan in the environment: guests run that kernel, not Debian's, and without
-#   arguments all suites
-#   PROVIDER=stock in the environment: Debian's guests run its own dm-thin-pool with dm-thin-hooks (thin/),
-#   not the patched one; not for suites @uml
+#   arguments all suites; KERNEL=amd64: another flavour of Debian's
+#   PROVIDER=patched in the environment: Debian's guests run a patched dm-thin-pool, not its own with
+#   dm-thin-hooks (thin/)
 #
 # A suite is a script in tools/testing/suites that prints TAP. A line of it that starts
 # with "# VM: " has options for vm.sh; with "# BUILD: mutants" it takes the build that can
@@ -38,8 +38,14 @@ kernel=${KERNEL:-debian}
 case $kernel in
 debian) timeout=1200 ;;
 debug | kcsan) timeout=5400 ;;
-*) die "no kernel '$kernel' for the guest suites : use KERNEL=debian, debug or kcsan" ;;
+*)
+	is_flavour "$kernel" ||
+		die "no kernel '$kernel' for the guest suites : use KERNEL=debian, ${KERNEL_FLAVOURS[*]:1}, debug or kcsan"
+	timeout=1200
+	;;
 esac
+# Whether the guests' kernel is one of Debian's.
+debians() { [[ $kernel != debug && $kernel != kcsan ]]; }
 
 run_kunit() {
 	local log=$DRR_TOP/build/out/kunit.log good=0 bad=1
@@ -87,8 +93,8 @@ list() {
 		suite=$(basename "$file" .sh)
 		only=$(sed -n 's/^# KERNEL: //p' "$file")
 		[[ ! $only || $only = "$kernel" ]] || continue
-		[[ $1 = all || $kernel != debian || " ${campaigns[*]} " != *" $suite "* ]] || continue
-		[[ $1 = all || $kernel != debian ]] || suite+=$(sed -n 's/^# SHORT: /@/p' "$file")
+		[[ $1 = all ]] || ! debians || [[ " ${campaigns[*]} " != *" $suite "* ]] || continue
+		[[ $1 = all ]] || ! debians || suite+=$(sed -n 's/^# SHORT: /@/p' "$file")
 		echo "$suite"
 	done
 }

@@ -1,22 +1,49 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # Prints the header that thin/dm-thin-hooks.c includes: the fields of private structures, at the places
-# where the given modules have them, and the modules' build ids. Needs pahole, readelf and objcopy.
+# where a kernel's own modules have them, and the modules' build ids. Needs pahole, readelf, objcopy and what
+# unpacks the image (zstd for Debian's).
 #
-# usage: thin-layout.sh LAYOUT BTF dm-thin-pool.ko dm-mod.ko
+# usage: thin-layout.sh LAYOUT VMLINUZ MODULES EXTRACT
 #   LAYOUT	thin/layout.txt
-#   BTF	the types of the kernel that the modules are of, which theirs build upon:
-#		/sys/kernel/btf/vmlinux, or section .BTF of a vmlinux
+#   VMLINUZ	the kernel's image; the modules' types build upon its own
+#   MODULES	its modules: /lib/modules/RELEASE
+#   EXTRACT	scripts/extract-vmlinux of the kernel's source
 #
 # A structure becomes a union of its fields, each behind a filler. The header asserts that each field is
 # where, and as long as, the module's own type information says.
 
 set -euo pipefail
 
-layout=$1 btf=$2
-declare -A modules=([dm-thin-pool]=$3 [dm-mod]=$4)
+die() { echo "dm-drr: $*" >&2; exit 1; }
 
-die() { echo "thin-layout.sh: $*" >&2; exit 1; }
+(($# == 4)) || die "thin-layout.sh: $# arguments : see the head of the script"
+layout=$1 image=$2 folder=$3 extract=$4
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+btf=$work/vmlinux.btf
+declare -A modules=()
+
+# Unpacks the image and both modules.
+unpack() {
+	local name file
+	# it may say that it has failed only by its output
+	"$extract" "$image" >"$work/vmlinux" || true
+	[[ -s $work/vmlinux ]] ||
+		die "$image can't be unpacked : install the program that its kind of compression needs (zstd, xz, lz4...)"
+	objcopy -O binary --only-section=.BTF "$work/vmlinux" "$btf"
+	[[ -s $btf ]] || die "$image has no types (BTF) : CONFIG_DEBUG_INFO_BTF is needed"
+	for name in dm-thin-pool dm-mod; do
+		file=$(compgen -G "$folder/kernel/drivers/md/$name.ko*") || die "no $name.ko below $folder/kernel"
+		modules[$name]=$work/$name.ko
+		case $file in
+		*.xz) xz -dc "$file" ;;
+		*.zst) zstd -qdc "$file" ;;
+		*.gz) gzip -dc "$file" ;;
+		*) cat "$file" ;;
+		esac >"$work/$name.ko"
+	done
+}
 
 # build_id MODULE
 build_id() {
@@ -77,6 +104,7 @@ structure() {
 	printf '\t};\n};\n%s\n' "$asserts"
 }
 
+unpack
 echo "/* SPDX-License-Identifier: GPL-2.0 */"
 echo "/* Made by thin-layout.sh from ${modules[dm-thin-pool]##*/} and ${modules[dm-mod]##*/}. */"
 echo

@@ -3,8 +3,8 @@
 # Boots a kernel, runs one command in it, and exits with the command's status.
 #
 # usage: vm.sh [OPTION]... -- COMMAND [ARGUMENT]...
-#   --kernel KIND	debian: Debian's own kernel in QEMU (default); uml: User-mode Linux;
-#			debug, kcsan: kernels with run-time checkers in QEMU
+#   --kernel KIND	debian: Debian's own kernel in QEMU (default); amd64: another flavour of it;
+#			uml: User-mode Linux; debug, kcsan: kernels with run-time checkers in QEMU
 #   --mem SIZE		memory (2G; 3G for debug, whose checkers take a third)
 #   --disk SIZE[,bps=N][,iops=N]	an empty disk, throttled by QEMU; may be repeated
 #   --disk-file PATH[,bps=N][,iops=N]	a disk with this image file, which is kept
@@ -15,6 +15,7 @@
 #   --allow REGEX	console lines that match are no failure
 #   --archive FILE	more files for the guest, a cpio archive
 #   --stock		without our modules
+#   --uefi FILE		boot by UEFI with these variables, made by uefi.sh; not uml
 #   --counted		one emulated CPU whose clock counts instructions, a nanosecond each; not uml
 #   --no-leak-scan	don't look for leaked memory at the end, where the kernel can
 #   --verbose		show the kernel's console too
@@ -34,7 +35,7 @@ set -euo pipefail
 scripts=$DRR_TOP/scripts
 call=("$@")
 kernel=debian mem='' timeout='' kill_after='' name='' append='' allow='' stock='' verbose=''
-archive='' counted=''
+archive='' counted='' uefi=''
 leak_scan=1
 disks=()
 while (($#)); do
@@ -50,6 +51,7 @@ while (($#)); do
 	--allow) allow=$2; shift ;;
 	--archive) archive=$2; shift ;;
 	--stock) stock=--stock ;;
+	--uefi) uefi=$2; shift ;;
 	--counted) counted=1 ;;
 	--no-leak-scan) leak_scan='' ;;
 	--verbose) verbose=1 ;;
@@ -63,13 +65,18 @@ case $kernel in
 debian | uml) ;;
 debug) mem=${mem:-3G} timeout=${timeout:-2400} ;;
 kcsan) timeout=${timeout:-2400} ;;
-*) die "vm.sh: unknown kernel '$kernel' : use debian, uml, debug or kcsan" ;;
+*)
+	is_flavour "$kernel" ||
+		die "vm.sh: unknown kernel '$kernel' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug or kcsan"
+	;;
 esac
 mem=${mem:-2G} timeout=${timeout:-600}
 [[ ${kill_after:-0} =~ ^[0-9]+(\.[0-9]+)?$ ]] ||
 	die "vm.sh: bad time '$kill_after' : --kill-after takes seconds"
 name=${name:-$(basename "$1" .sh)}
 
+[[ ! $uefi || $kernel != uml ]] ||
+	die "vm.sh: User-mode Linux has no firmware : use another kernel with --uefi"
 [[ ! $counted || $kernel != uml ]] ||
 	die "vm.sh: User-mode Linux runs on the host's CPUs, which don't count : use another kernel"
 
@@ -168,8 +175,11 @@ kvm_works() {
 
 qemu() {
 	local image i extra='' cpus=2 accel=(-accel 'tcg,thread=multi' -cpu max)
-	image=$("$scripts/kernel.sh" image)/vmlinuz
-	if [[ $kernel != debian ]]; then
+	if [[ $kernel = debian ]]; then
+		image=$("$scripts/kernel.sh" image)/vmlinuz
+	elif is_flavour "$kernel"; then
+		image=$("$scripts/kernel.sh" "image-$kernel")/vmlinuz
+	else
 		image=$("$scripts/kernel.sh" "$kernel")/arch/x86/boot/bzImage
 		# KUnit cases run whenever our module is loaded; an emulated CPU with
 		# checkers is slow, and may get little of a busy host. With page tables of
@@ -188,6 +198,13 @@ qemu() {
 		-kernel "$image" -initrd "$initrd"
 		-append "console=ttyS0 panic=-1 mitigations=off drr.tty=ttyS1 $extra $cmdline"
 		-serial "file:$out/console.log" -serial "file:$out/output.log")
+	if [[ $uefi ]]; then
+		cp "$("$scripts/uefi.sh" code)" "$run/firmware"
+		cp "$uefi" "$run/variables"
+		machine+=(-machine 'q35,smm=on' -global 'driver=cfi.pflash01,property=secure,value=on'
+			-drive "if=pflash,format=raw,unit=0,file=$run/firmware,readonly=on"
+			-drive "if=pflash,format=raw,unit=1,file=$run/variables")
+	fi
 	for i in "${!disk_files[@]}"; do
 		machine+=(-device "virtio-blk-pci,drive=d$i" -drive
 			"if=none,id=d$i,format=raw,discard=unmap,cache=unsafe,file=${disk_files[i]}${disk_options[i]}")

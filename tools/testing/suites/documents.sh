@@ -36,16 +36,15 @@ lasting() {
 # ready_for COMMAND: what the text around it takes for granted.
 ready_for() {
 	case $1 in
-	"modprobe -r dm-thin-pool")
-		! [ -e /dev/mapper/pool ] || all_down
-		modprobe -r dm-drr
-		modprobe dm-thin-pool
+	"modprobe dm-thin-pool")
+		modprobe -n -q dm-thin-hooks || skip "the patched dm-thin-pool needs no hooks"
+		modprobe dm-drr
+		rmmod dm-drr dm-thin-hooks
 		rm -rf build
 		mkdir -p build
 		ln -s "/lib/modules/$(uname -r)/updates" build/debian
 		;;
-	*pool-snap-1*) snapshots pool-snap-1 ;;
-	"drrctl attach pool-snap-7") snapshots pool-snap-7 ;;
+	"drrctl attach pool-snap-"*) snapshots "${1##* }" ;;
 	"resize2fs /dev/mapper/pool-snap-7")
 		mkdir -p /mnt/snap
 		mount /dev/mapper/pool-snap-7 /mnt/snap
