@@ -54,28 +54,27 @@ join() {
 
 # What goes to /usr/src; the kernels that it is for are those of scripts/versions.conf.
 stage_module() {
-	local dir=$1 series
-	mkdir -p "$dir/patches"
-	cp -r "$DRR_TOP"/{Kbuild,COPYING,drr,rust,include} "$dir/"
+	local dir=$1
+	mkdir -p "$dir"
+	cp -r "$DRR_TOP"/{Kbuild,COPYING,drr,rust,thin,include} "$dir/"
 	rm -f "$dir/rust/bindings_generated.rs"
-	for series in "${KERNEL_SERIES[@]}"; do
-		mkdir "$dir/patches/$series"
-		cp "$scripts/patches/$series"/*.patch "$dir/patches/$series/"
-	done
-	cp "$scripts"/{prepare-kernel,copy-thin}.sh "$packaging"/dkms/* "$dir/"
+	cp "$scripts"/{prepare-kernel,thin-layout}.sh "$packaging"/dkms/* "$dir/"
 	cat >"$dir/supported" <<-END
 	# SPDX-License-Identifier: GPL-2.0
-	KERNELS='Debian kernel $(join ' or ' "${KERNEL_SERIES[@]}") ($KERNEL_FLAVOUR)'
+	KERNELS='Debian kernel $(join ' or ' "${KERNEL_SERIES[@]}") ($(join ' or ' "${KERNEL_FLAVOURS[@]}"))'
 	SUPPORTED='$supported'
 	END
 }
 
 # Fills in what the templates leave open.
 stage_debian() {
-	local dir=$1
+	local dir=$1 flavour headers=()
+	for flavour in "${KERNEL_FLAVOURS[@]}"; do
+		headers+=("linux-headers-$flavour (>= ${KERNEL_SERIES[-1]})")
+	done
 	cp -r "$packaging/debian" "$dir"
-	sed -i -e "s/@VERSION@/$version/g" -e "s/@FLAVOUR@/$KERNEL_FLAVOUR/g" \
-		-e "s/@SERIES@/${KERNEL_SERIES[0]}/g" \
+	sed -i -e "s/@VERSION@/$version/g" -e "s/@SERIES@/$(join ' or ' "${KERNEL_SERIES[@]}")/g" \
+		-e "s/@HEADERS@/$(join ' | ' "${headers[@]}")/g" \
 		-e "s/@SUPPORTED@/${supported//\\/\\\\}/g" \
 		-e "s/@LINUX_SOURCE@/$(join ' | ' "${KERNEL_SERIES[@]/#/linux-source-}")/g" \
 		"$dir"/{control,dm-drr-dkms.*}
@@ -129,6 +128,7 @@ make_packages() {
 	rm -rf "$out"
 	mkdir -p "$work/source"
 	stage_module "$work/source/module"
+	cp -r "$packaging"/{install-modules,hooks} "$work/source/"
 	stage_debian "$work/source/debian"
 	cp -r "$tool" "$work/source/drrctl"
 	stage_system "$work/source"
@@ -162,11 +162,11 @@ esac
 
 lock_build deb
 series=$(join '|' "${KERNEL_SERIES[@]//./\\.}")
-supported="^($series)\\.[0-9.]+\\+deb[0-9]+-($KERNEL_FLAVOUR)\$"
+supported="^($series)\\.[0-9.]+\\+deb[0-9]+-($(join '|' "${KERNEL_FLAVOURS[@]}"))\$"
 step drrctl "drrctl" "$scripts/drrctl.sh"
 key=$(cache_key "$root" "$supported" "$version" "$(tree_key "$scripts/deb.sh" "$packaging" "$tool" \
 	"$DRR_TOP/tools/drrctl/system" \
-	"$DRR_TOP"/{Kbuild,drr,rust,include} "$scripts"/{patches,prepare-kernel.sh,copy-thin.sh})")
+	"$DRR_TOP"/{Kbuild,drr,rust,thin,include} "$scripts"/{prepare-kernel,thin-layout}.sh)")
 if [[ $(cat "$out/key" 2>/dev/null) != "$key" ]]; then
 	version=${version:-$(package_version)}
 	SOURCE_DATE_EPOCH=$(source_date)
