@@ -97,8 +97,63 @@ refuses_other_kernels() {
 	apt_get install "${debs[@]/#*\//\/srv/}" | tee "$out/refused.log"
 	grep -qF "kernel $other isn't supported : install Debian kernel" "$out/refused.log" ||
 		flunk "not a word about the supported kernels"
-	[[ $(on_machine dkms status -m dm-drr) = *": added" ]] ||
-		flunk "dkms: $(on_machine dkms status -m dm-drr)"
+	not_built
+}
+
+not_built() {
+	local status
+	status=$(on_machine dkms status -m dm-drr)
+	[[ $status = *": added" ]] || flunk "dkms: $status"
+}
+
+# goes_on TEXT COMMANDS: the kernel's headers are installed again while COMMANDS have broken something, in mounts of
+# their own. apt ends well, nothing is left half configured, and a line says why there are no modules.
+goes_on() {
+	local hooks=$modules/updates/dkms
+	on_machine dkms unbuild -m dm-drr -v "$version" -k "$release" || true
+	on_machine bash -euc "$2"'
+		apt-get -y --reinstall install "$@"' - "linux-headers-$release" 2>&1 | tee "$out/goes-on.log"
+	[[ ! $(on_machine dpkg --audit) ]] || flunk "$(on_machine dpkg --audit)"
+	not_built
+	grep -qE "^dm-drr: kernel $release.*$1" "$out/goes-on.log" || flunk "not a word of: $1"
+	[[ ! -e $hooks ]] || [[ ! $(ls -A "$hooks") ]] || flunk "there are modules: $(ls "$hooks")"
+	is_kernels_own
+}
+
+is_kernels_own() {
+	local file
+	file=$(on_machine modinfo -k "$release" -F filename dm-thin-pool)
+	[[ $file = */kernel/drivers/md/* ]] || flunk "modprobe takes $file"
+}
+
+goes_on_when_it_does_not_compile() {
+	local file=$machine/usr/src/dm-drr-$version/drr/drr.rs
+	cp -a "$file" "$build/drr.rs"
+	on_exit "cp -a '$build/drr.rs' '$file'"
+	echo "this is not Rust" >>"$file"
+	goes_on "look at .*make.log" :
+}
+
+goes_on_when_the_source_is_missing() {
+	local file=$machine/usr/src/linux-source-$series.tar.xz
+	mv "$file" "$build/source.tar.xz"
+	on_exit "mv '$build/source.tar.xz' '$file'"
+	goes_on "install linux-source-$series" 'mount -t tmpfs none /var/cache/dm-drr'
+}
+
+goes_on_when_the_disk_is_full() {
+	goes_on "the build needs .* MB .* free some space" 'mount -t tmpfs -o size=64M none /var/cache/dm-drr'
+	goes_on "the disk is full : free some space" 'cp -a /var/lib/dkms /tmp/dkms
+		mount -t tmpfs -o size=8M none /var/lib/dkms
+		cp -a /tmp/dkms/. /var/lib/dkms
+		rm -r /tmp/dkms
+		cat /dev/zero >/var/lib/dkms/filler || true'
+}
+
+# What was mended is built at the next occasion.
+builds_once_mended() {
+	on_machine /usr/libexec/dm-drr/install-modules
+	built "$version"
 }
 
 # Source and headers of a supported kernel come later, and dpkg tells the package.
@@ -137,10 +192,10 @@ upgrades() {
 	expect "when the kernel tree was prepared" "$(stat -c %Y "$tree")" "$before"
 }
 
-# Both are what modprobe takes, made for this kernel, and signed.
+# Both are what modprobe takes, made for this kernel, and signed; and dm-thin-pool is the kernel's.
 fit_the_kernel() {
 	local module field
-	for module in dm-thin-pool dm-drr; do
+	for module in dm-thin-hooks dm-drr; do
 		field=$(on_machine modinfo -k "$release" -F filename "$module")
 		[[ $field = */updates/dkms/$module.ko* ]] || flunk "modprobe takes $field"
 		field=$(on_machine modinfo -k "$release" -F vermagic "$module")
@@ -148,6 +203,7 @@ fit_the_kernel() {
 		[[ $(on_machine modinfo -k "$release" -F signer "$module") = "DKMS module signing key" ]] ||
 			flunk "$module isn't signed"
 	done
+	is_kernels_own
 	[[ ! -e $machine/lib/modules/$other/updates ]] || flunk "built for $other, too"
 }
 
@@ -163,7 +219,7 @@ tool_is_there() {
 	[[ ! $file ]] || flunk "enabled by the installation: $file"
 }
 
-# Nothing is left but what was there before, and the stock dm-thin-pool is there again.
+# Nothing is left but what was there before.
 purges() {
 	apt_get purge dm-drr-dkms drrctl
 	on_machine dpkg --verify "linux-modules-$release" dkms | tee "$out/verify.log"
@@ -171,20 +227,27 @@ purges() {
 	listing >"$out/after"
 	diff "$out/before" "$out/after" || flunk "purge has left these (>), or taken these (<)"
 	[[ ! -e $machine/var/cache/dm-drr ]] || flunk "the kernel tree is left"
-	[[ $(on_machine modinfo -k "$release" -F filename dm-thin-pool) = */kernel/drivers/md/* ]] ||
-		flunk "modprobe takes $(on_machine modinfo -k "$release" -F filename dm-thin-pool)"
+	is_kernels_own
 	expect_fail on_machine modinfo -k "$release" dm-drr
 }
 
 # --- the machine, booted ---
 
-# $1: suite, rest: its command
+# $1: suite, rest: its command. firmware has vm.sh's options for UEFI, or nothing.
+firmware=()
 boots() {
 	local suite=$1 rc=0
 	shift
-	"$scripts/vm.sh" --stock --disk-file "$build/disk.img" --timeout 900 --name "$suite" \
-		-- "$@" || rc=$?
+	"$scripts/vm.sh" --stock --mem 3G --disk-file "$build/disk.img" --timeout 3000 --name "$suite" \
+		"${firmware[@]}" -- "$@" || rc=$?
 	count_tap "$suite" "$rc" "$DRR_TOP/build/out/$suite/output.log"
+}
+
+secure_boot() {
+	local key=$build/mok.pub
+	cp "$machine/var/lib/dkms/mok.pub" "$key"
+	"$scripts/uefi.sh" vars "$build/locked.fd" "$image/vmlinuz"
+	"$scripts/uefi.sh" vars "$build/enrolled.fd" "$image/vmlinuz" "$key"
 }
 
 # The same machine with what others have besides: the packages' tests are made without these.
@@ -194,6 +257,20 @@ everyday() {
 	apt_get install systemd-sysv udev dmsetup e2fsprogs bpftrace linux-perf lvm2 mdadm \
 		multipath-tools
 	root_disk "$machine" "$build/disk.img" 3G
+	remove_tree "$machine"
+}
+
+# A machine at work on which nothing of DRR has been installed, with all that its packages need.
+at_work() {
+	local machine=$build/work
+	remove_tree "$machine"
+	cp -a --reflink=auto "$root" "$machine"
+	cp "${debs[@]}" "$machine/srv/"
+	give_tree
+	apt_get install systemd-sysv udev dmsetup e2fsprogs
+	rm -f "$build/disk.img"
+	truncate -s 8G "$build/disk.img"
+	"$scripts/toolbox.sh" mke2fs -q -t ext4 -d "$machine" "$build/disk.img"
 	remove_tree "$machine"
 }
 
@@ -211,7 +288,7 @@ series=$DRR_KERNEL
 mapfile -t packages < <(depends "${debs[@]}")
 # The kernel of the stable release is the one that isn't supported.
 cached_root deb-test "$SPACE_DEB_TEST" "test machine" "${packages[@]}" \
-	linux-{modules,headers}-"$release"/"$DEBIAN_SUITE-backports" \
+	linux-{base,binary,modules,headers}-"$release"/"$DEBIAN_SUITE-backports" \
 	"linux-headers-$KERNEL_FLAVOUR/$DEBIAN_SUITE"
 kept=$DRR_CACHE/deb-tree-$(cache_key "$root" "$(tree_key "$DRR_TOP/packaging/dkms" \
 	"$scripts/prepare-kernel.sh")")
@@ -248,17 +325,30 @@ suite deb-install \
 	"lintian finds nothing=lints" \
 	"a kernel that isn't supported is refused=refuses_other_kernels" \
 	"modules are built when source and headers come=builds_when_the_source_comes" \
-	"purge leaves nothing, the stock dm-thin-pool is back=purges" \
+	"a build that fails keeps nothing from being installed=goes_on_when_it_does_not_compile" \
+	"nor does a missing source=goes_on_when_the_source_is_missing" \
+	"nor a full disk=goes_on_when_the_disk_is_full" \
+	"what was mended is built=builds_once_mended" \
+	"purge leaves nothing=purges" \
 	"installation builds both modules=installs" \
 	"an upgrade builds them anew, and keeps what is configured=upgrades" \
 	"the modules fit the kernel, and are signed=fit_the_kernel" \
 	"drrctl, its man page and completions are there=tool_is_there"
 step deb-disk "the machine's disk" root_disk "$machine" "$build/disk.img" 1536M
 boots deb-guest /drr/deb/guest.sh
+# Secure Boot: the key that DKMS has made for the machine isn't enrolled, and is
+step deb-firmware "firmware with Secure Boot" secure_boot
+firmware=(--uefi "$build/locked.fd")
+boots deb-rejected /drr/deb/rejected.sh
+firmware=(--uefi "$build/enrolled.fd")
+boots deb-secure /drr/deb/guest.sh
+firmware=()
 step deb-everyday "a machine with systemd, perf, bpftrace and LVM" everyday
 boots deb-everyday /drr/deb/boot.sh everyday.sh
 boots deb-lvm /drr/deb/boot.sh lvm.sh
+step deb-work "a machine at work" at_work
+boots deb-live /drr/deb/boot.sh live.sh
 rm "$build/disk.img"
-suite deb-purge "purge leaves nothing, the stock dm-thin-pool is back=purges"
+suite deb-purge "purge leaves nothing=purges"
 remove_tree "$machine"
 sum_up

@@ -18,3 +18,13 @@ root_up() {
 in_root() {
 	chroot "$ROOT" "$@"
 }
+
+# Whoever wants a module gets that of the Debian root.
+use_its_modules() {
+	mkdir -p /run/bin
+	printf '#!/bin/sh\nexec /usr/sbin/chroot %s /usr/sbin/modprobe "$@"\n' "$ROOT" \
+		>/run/bin/modprobe
+	chmod +x /run/bin/modprobe
+	echo /run/bin/modprobe >/proc/sys/kernel/modprobe
+	export PATH=/run/bin:$PATH
+}

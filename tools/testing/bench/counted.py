@@ -7,13 +7,14 @@ usage: counted.py FACTS
 
 import sys
 
-VARIANTS = {"thin": "dm-thin", "linear": "dm-linear on it",
+VARIANTS = {"bare": "dm-thin, no DRR loaded", "thin": "dm-thin", "linear": "dm-linear on it",
             "passthrough": "samples/", "miss": "DRR, miss", "hit": "DRR, hit",
             "ramdisk": "ext4 on a RAM disk", "pagecache": "page cache"}
 ROWS = {"read": "32 MiB in order", "randread": "4 MiB at random, 4 KiB direct",
         "fault": "4 MiB at random, 4 KiB buffered", "own.read": "4 MiB unshared, in order, direct",
         "own.randread": "4 MiB unshared, at random, direct",
-        "own.write": "4 MiB written in order, unshared", "own.randwrite": "4 MiB written at random, unshared"}
+        "own.write": "4 MiB written in order, unshared", "own.randwrite": "4 MiB written at random, unshared",
+        "fresh": "4 MiB written at random, into fresh blocks"}
 PLACES = {"digest": "digest", "first_copy": "copy to DRR's page", "second_copy": "copy to the reader",
           "drr": "rest of DRR"}
 
@@ -41,7 +42,8 @@ def print_row(cells):
 
 
 def print_counts(counts):
-    """Million instructions; for a miss and the sample also the ratio to dm-linear in their place."""
+    """Million instructions, some with the ratio to another variant: a miss and the sample to dm-linear in their
+    place, dm-thin to itself before anything of DRR was loaded."""
     print_row(["million instructions", *VARIANTS.values()])
     print_row(["---"] * (1 + len(VARIANTS)))
     for what, title in ROWS.items():
@@ -49,9 +51,9 @@ def print_counts(counts):
         if not any(of.values()):
             continue
         cells = {variant: "" if count is None else f"{count:.2f}" for variant, count in of.items()}
-        for target in ("passthrough", "miss"):
-            if of[target]:
-                cells[target] += f" ({(of[target] / of['linear'] - 1) * 100:+.1f} %)"
+        for target, base in (("passthrough", "linear"), ("miss", "linear"), ("thin", "bare")):
+            if of[target] and of[base]:
+                cells[target] += f" ({(of[target] / of[base] - 1) * 100:+.1f} %)"
         print_row([title, *cells.values()])
 
 

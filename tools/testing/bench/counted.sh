@@ -95,6 +95,30 @@ sibling() {
 }
 own() { evict /mnt/it/own; }
 
+# A thin device without a block, far larger than what is written to it: each write is the first to its block.
+fresh() {
+	[[ ! -e /dev/mapper/fresh ]] || dmsetup remove fresh
+	if [[ -e /dev/mapper/t-fresh ]]; then
+		dmsetup remove t-fresh
+		thin_delete fresh
+	fi
+	thin_new fresh 4096
+	case $FRESH in
+	linear | passthrough) dmsetup create fresh --table "0 $(thin_sectors fresh) $FRESH /dev/mapper/t-fresh 0" ;;
+	miss) drr_new fresh ;;
+	esac
+}
+
+# provisions VARIANT: "bare" while nothing of DRR is loaded
+provisions() {
+	local device=/dev/mapper/fresh
+	case $1 in
+	bare | thin) device=/dev/mapper/t-fresh ;;
+	esac
+	FRESH=$1
+	measure fresh "$1" fresh "${DIRECT[@]}" randwrite $device 4
+}
+
 # reads VARIANT BEFORE FILE
 reads() {
 	measure read "$1" "$2" $IO read "$3" 32
@@ -107,7 +131,8 @@ main() {
 	KIND=$1
 	random_file big 32M
 	random_file own 8M
-	pool_up 256
+	pool_up 320
+	provisions bare
 	modprobe dm-drr
 	modprobe dm-passthrough
 	image_new ext4 base 80 big
@@ -118,6 +143,7 @@ main() {
 	cp "$REF/own" /mnt/it/own
 	umount /mnt/it
 	for variant in thin linear passthrough miss; do
+		provisions $variant
 		mounted $variant it
 		reads $variant nobody /mnt/it/big
 		if [[ $KIND = full ]]; then
