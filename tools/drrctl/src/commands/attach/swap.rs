@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use drr_dm::{Device, Flags, Line};
+use nix::sys::mman::{mlockall, munlockall, MlockAllFlags};
 use nix::sys::signal::{
     self, SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal,
 };
@@ -56,6 +57,25 @@ impl Limit {
     }
 }
 
+/// Keeps in memory what drrctl may need while a device is suspended, which can be the one with the root
+/// file system. A request suspends and resumes the device, so there is something to do in between only
+/// if the kernel refuses the new table after it has suspended the device.
+struct InMemory;
+
+impl InMemory {
+    fn new() -> Self {
+        // Fails if the memory is limited: then it is as likely to be there as any other program's.
+        let _ = mlockall(MlockAllFlags::MCL_CURRENT);
+        Self
+    }
+}
+
+impl Drop for InMemory {
+    fn drop(&mut self) {
+        let _ = munlockall();
+    }
+}
+
 /// Loads a table into a device and makes it the active one, if the device's table still is that of
 /// `before`. `steps` are the names of the steps after loading and after activating.
 pub fn swap(control: &Control, before: &Device, line: &Line, steps: [&str; 2]) -> Result<()> {
@@ -85,6 +105,7 @@ pub fn swap(control: &Control, before: &Device, line: &Line, steps: [&str; 2]) -
             "try again when that is done",
         )));
     }
+    let _in_memory = InMemory::new();
     let limit = Limit::new();
     let done = control.resume(name, Flags::SKIP_LOCKFS, audience);
     drop(limit);
