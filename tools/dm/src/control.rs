@@ -26,6 +26,9 @@ const REMOVAL: Duration = Duration::from_secs(5);
 /// How long [`Control::remove`] pauses between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// The version of a target type: major, minor, patch level.
+pub type Version = (u32, u32, u32);
+
 /// The kernel's description of a device.
 #[derive(Clone, Debug, Default)]
 pub struct Device {
@@ -89,8 +92,8 @@ impl Control {
         Ok(names(answer.data()))
     }
 
-    /// Returns the names of the registered target types.
-    pub fn targets(&self) -> Result<Vec<String>> {
+    /// Returns the names and versions of the registered target types.
+    pub fn targets(&self) -> Result<Vec<(String, Version)>> {
         let answer = Request::new(Command::ListVersions, &[]).send(&self.0)?;
         Ok(targets(answer.data()))
     }
@@ -213,12 +216,15 @@ fn names(data: &[u8]) -> Vec<(String, Number)> {
 }
 
 /// Parses the answer to [`Command::ListVersions`].
-fn targets(data: &[u8]) -> Vec<String> {
-    let (mut at, mut names) = (0, Vec::new());
+fn targets(data: &[u8]) -> Vec<(String, Version)> {
+    let (mut at, mut targets) = (0, Vec::new());
     loop {
-        names.push(text_at(data, at + size_of::<TargetVersions>()));
+        let part =
+            |index: usize| u32_at(data, at + offset_of!(TargetVersions, version) + 4 * index);
+        let name = text_at(data, at + size_of::<TargetVersions>());
+        targets.push((name, (part(0), part(1), part(2))));
         match u32_at(data, at + offset_of!(TargetVersions, next)) {
-            0 => return names,
+            0 => return targets,
             next => at += next as usize,
         }
     }
@@ -251,10 +257,14 @@ mod tests {
 
     #[test]
     fn targets_are_listed() {
-        let fields = |next: u32| [&next.to_ne_bytes()[..], &[0; 12]].concat();
-        let first = entry(&fields(24), b"thin", 24);
-        let list = [first, entry(&fields(0), b"drr", 24)].concat();
-        assert_eq!(targets(&list), ["thin", "drr"]);
+        let fields = |next: u32, major: u32| {
+            let words = [next, major, 2, 3];
+            words.map(u32::to_ne_bytes).concat()
+        };
+        let first = entry(&fields(24, 1), b"thin", 24);
+        let list = [first, entry(&fields(0, 9), b"drr", 24)].concat();
+        let wanted = [("thin".into(), (1, 2, 3)), ("drr".into(), (9, 2, 3))];
+        assert_eq!(targets(&list), wanted);
     }
 
     #[test]

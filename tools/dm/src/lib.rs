@@ -15,7 +15,7 @@ pub mod name;
 mod request;
 pub mod table;
 
-pub use control::{Control, Device};
+pub use control::{Control, Device, Version};
 pub use request::Flags;
 pub use table::Line;
 

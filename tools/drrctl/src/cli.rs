@@ -13,7 +13,7 @@ use crate::views::units;
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  failed: the kernel refused, or the answer was not understood
+  1  failed: the kernel refused, or the answer was not understood; doctor: DRR can't be used
   2  usage: unknown options, a name or a size that can't be, or a bad configuration
   3  not there: no such device, pool or drr device
   4  not permitted: not root
@@ -193,6 +193,14 @@ pub enum Command {
         /// drr device, by name or path (default: all)
         name: Option<String>,
     },
+    /// Say what of DRR is installed, built, signed and loaded, what is missing, and what to do
+    Doctor {
+        /// Look at this kernel (default: the one that runs)
+        #[arg(long, value_name = "RELEASE", value_parser = release)]
+        kernel: Option<String>,
+        #[command(flatten)]
+        json: Json,
+    },
     /// Print a completion script for a shell
     Completion { shell: Shell },
     /// Write the man pages into a folder
@@ -203,6 +211,13 @@ fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("use 0.1 to 3600 seconds".to_string()),
+    }
+}
+
+fn release(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.starts_with('.') || text.contains('/') {
+        false => Ok(text.to_string()),
+        true => Err("use a kernel's release, as 'uname -r' prints it".to_string()),
     }
 }
 
@@ -232,6 +247,8 @@ mod tests {
             "drrctl blocks --on --off",
             "drrctl duplicates --on",
             "drrctl heatmap --json -o x.svg",
+            "drrctl doctor --kernel ../x",
+            "drrctl doctor c1",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
@@ -241,6 +258,7 @@ mod tests {
             "drrctl resize c1",
             "drrctl resize c1 20G",
             "drrctl watch --config x.toml",
+            "drrctl doctor --kernel 7.3.4+deb13-cloud-amd64 --json",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }

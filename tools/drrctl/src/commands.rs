@@ -5,6 +5,7 @@
 
 pub mod attach;
 pub mod blocks;
+pub mod doctor;
 pub mod duplicates;
 pub mod export;
 pub mod heat;

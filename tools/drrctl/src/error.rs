@@ -40,6 +40,18 @@ impl Error {
             remedy: remedy.into(),
         }
     }
+
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
+    pub fn remedy(&self) -> &str {
+        &self.remedy
+    }
 }
 
 /// Prints one line, even if a part has several.

@@ -22,7 +22,7 @@ mod views;
 
 use cli::{Cli, Command};
 use commands::heat::{paint, plot, HeatMap};
-use commands::{attach, blocks, duplicates, export, layers, resize, setup, top, watch};
+use commands::{attach, blocks, doctor, duplicates, export, layers, resize, setup, top, watch};
 use device_mapper::control::Control;
 use device_mapper::inventory::{self, Inventory};
 use error::Result;
@@ -50,6 +50,8 @@ fn run(command: Command) -> Result<()> {
             return print(&script);
         }
         Command::Man { folder } => return pages::write(&folder),
+        // It has to work without device-mapper, too.
+        Command::Doctor { kernel, json } => return doctor::run(kernel.as_deref(), json.json),
         _ => {}
     }
     let control = Control::new()?;
@@ -117,7 +119,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Export(options) => export::run(control, &options),
         Command::Top { interval } => top::live::run(&control, interval),
-        Command::Completion { .. } | Command::Man { .. } => Ok(()), // Handled above.
+        Command::Completion { .. } | Command::Man { .. } | Command::Doctor { .. } => Ok(()), // Handled above.
     }
 }
 

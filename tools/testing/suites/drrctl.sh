@@ -58,6 +58,92 @@ siblings() {
 	dd if=/dev/mapper/two of=/dev/null bs=1M count=4 iflag=direct status=none
 }
 
+# doctor CODE: its report goes to $WORK/report and $WORK/report.json, its exit code is CODE.
+doctor() {
+	local rc=0
+	"$CTL" doctor >"$WORK/report" 2>"$WORK/err" || rc=$?
+	expect "exit code of doctor: $(<"$WORK/report")" "$rc" "$1"
+	expect "lines on stderr" "$(wc -l <"$WORK/err")" "$1"
+	! grep -vE '^(ok|warn|fail)  +[a-z-]+ +.' "$WORK/report" || flunk "not a finding"
+	"$CTL" doctor --json >"$WORK/report.json" 2>/dev/null || true
+}
+
+# finds STATE CHECK TEXT [REMEDY]: a line of the last report.
+finds() {
+	awk -v state="$1" -v check="$2" -v text="$3" -v remedy="${4:-}" '$1 == state && $2 == check &&
+		index($0, text) && (remedy == "" ? !index($0, " : ") : index($0, " : " remedy)) { found = 1 }
+		END { exit !found }' "$WORK/report" || flunk "no $1 $2 '$3 : ${4:-}' in: $(<"$WORK/report")"
+}
+
+# What the modules of this guest are: dm-thin-pool is patched, or there is dm-thin-hooks.
+provider() { modprobe -n -q dm-thin-hooks && echo stock || echo patched; }
+
+doctor_before() {
+	local folder
+	folder=/lib/modules/$(uname -r)
+	doctor 0
+	finds ok module "dm-drr: updates/dm-drr.ko"
+	finds warn loaded "dm-drr isn't loaded" "modprobe dm-drr"
+	finds warn device-mapper "doesn't have the target" "modprobe dm-drr"
+	finds ok pool "pool: rw, 0 active thin devices, 0 with drr"
+	case $(provider) in
+	patched)
+		finds ok provider "patched: "
+		finds warn module "updates/dm-thin-pool.ko replaces the kernel's own" "if that isn't meant"
+		;;
+	stock)
+		finds ok provider "stock, once"
+		finds ok ftrace "can be traced"
+		# 7.3 doesn't turn it off any more
+		if sysctl -q kernel.ftrace_enabled=0; then
+			on_exit "sysctl -q kernel.ftrace_enabled=1"
+			doctor 1
+			finds fail ftrace "can't be traced" "sysctl kernel.ftrace_enabled=1"
+			sysctl -q kernel.ftrace_enabled=1
+		fi
+		;;
+	esac
+	mv "$folder/updates/dm-drr.ko" /tmp/
+	on_exit "mv /tmp/dm-drr.ko $folder/updates/"
+	doctor 1
+	finds fail module "dm-drr isn't in $folder: dm-drr-dkms isn't installed" "install the package dm-drr-dkms"
+	expect "usable" "$(jq 'if .usable then 1 else 0 end' "$WORK/report.json")" 0
+	# That of another kernel, of which there is nothing.
+	! "$CTL" doctor --kernel 1.2.3 >"$WORK/report" 2>/dev/null || flunk "found something"
+	finds fail module "there is no /lib/modules/1.2.3" "install the kernel's package"
+	"$CTL" doctor --kernel "$(uname -r)" --json >"$WORK/report.json" 2>/dev/null || true
+	[ "$(jq -r .kernel "$WORK/report.json")" = "$(uname -r)" ] || flunk "$(<"$WORK/report.json")"
+}
+
+doctor_with_devices() {
+	local folder
+	folder=/lib/modules/$(uname -r)
+	doctor 0
+	finds ok loaded "dm-drr is loaded, build id $(od -An -v -tx1 -j16 /sys/module/dm_drr/notes/.note.gnu.build-id |
+		tr -d ' \n' | head -c 12)"
+	finds ok device-mapper "the target drr $(dmsetup targets | sed -n 's/^drr *v//p')"
+	finds ok provider "$(provider): "
+	[ "$(jq -r .provider "$WORK/report.json")" = "$(provider)" ] || flunk "$(<"$WORK/report.json")"
+	[ "$(jq -r '.pools[] | "\(.name) \(.mode) \(.thin_devices) \(.with_drr)"' "$WORK/report.json")" = \
+		"pool rw $(dmsetup ls --target thin | wc -l) $(dmsetup ls --target drr | wc -l)" ] ||
+		flunk "$(<"$WORK/report.json")"
+	# Somebody else sees less, and is told so.
+	chmod 755 /drr /drr/bin
+	setpriv --reuid 1000 --regid 1000 --clear-groups "$CTL" doctor >"$WORK/report" ||
+		flunk "failed for a user: $(<"$WORK/report")"
+	finds warn device-mapper "only root sees pools" "run this as root"
+	finds ok provider "$(provider): "
+	mv /dev/mapper/control "$WORK/"
+	on_exit "mv $WORK/control /dev/mapper/"
+	doctor 0
+	finds warn device-mapper "there is no /dev/mapper/control" "modprobe dm-drr"
+	# What is loaded stays good when its file goes, until the next boot.
+	mv "$folder/updates/dm-drr.ko" /tmp/
+	on_exit "mv /tmp/dm-drr.ko $folder/updates/"
+	doctor 0
+	finds warn module "it is loaded, though" "install the package"
+}
+
 not_loaded() {
 	refused 5 "modprobe dm-drr" list
 	refused 5 "modprobe dm-drr" status
@@ -416,12 +502,14 @@ odd_names() {
 ODD=$'\xc3\xbc' ODD_DRR=$'\xc3\xa4'
 
 pool_up 256
+run_case "doctor, before anything is loaded" doctor_before
 run_case "not loaded" not_loaded
 modprobe dm-drr
 run_case "nothing there" nothing_there
 siblings
 run_case "create and list" create_and_list
 run_case "status" status_says
+run_case "doctor, with devices" doctor_with_devices
 run_case "layers and heatmap" layers_and_heat
 run_case "blocks" blocks_are_shown
 run_case "duplicates" duplicates_are_shown

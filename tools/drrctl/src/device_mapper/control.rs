@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use drr_dm::{Device, Flags, Line, Number};
+use drr_dm::{Device, Flags, Line, Number, Version};
 
 use crate::device_mapper::requests::{Asked, Audience, Failed, Requests};
 use crate::device_mapper::with_udev::{udev_runs, WithUdev};
@@ -118,11 +118,17 @@ impl Control {
 
     /// Returns whether the target type drr is registered.
     pub fn drr_loaded(&self) -> Result<bool> {
+        Ok(self.drr_version()?.is_some())
+    }
+
+    /// Returns the version of the target type drr; `None` if it isn't registered.
+    pub fn drr_version(&self) -> Result<Option<Version>> {
         let targets = self
             .0
             .targets()
             .map_err(|error| explain("device-mapper", "ask", &error))?;
-        Ok(targets.iter().any(|name| name == "drr"))
+        let drr = targets.into_iter().find(|(name, _)| name == "drr");
+        Ok(drr.map(|(_, version)| version))
     }
 
     /// Returns the names and numbers of all device-mapper devices.

@@ -369,7 +369,7 @@ fn mangled(name: &str) -> String {
 }
 
 /// Returns a key that sorts c2 before c10.
-fn natural(name: &str) -> Vec<(String, u64)> {
+pub fn natural(name: &str) -> Vec<(String, u64)> {
     let mut parts = Vec::new();
     let (mut word, mut digits) = (String::new(), String::new());
     for c in name.chars() {

@@ -3,7 +3,7 @@
 //! Requests to device-mapper, which are made in different ways where udev runs and where it
 //! doesn't.
 
-use drr_dm::{Device, Flags, Line, Number};
+use drr_dm::{Device, Flags, Line, Number, Version};
 
 /// The error of a request.
 #[derive(Debug)]
@@ -36,8 +36,8 @@ pub enum Audience {
 
 /// A way to make requests. Names have the form that [`drr_dm::name`] describes.
 pub trait Requests: Send {
-    /// Returns the names of the registered target types.
-    fn targets(&self) -> Asked<Vec<String>>;
+    /// Returns the names and versions of the registered target types.
+    fn targets(&self) -> Asked<Vec<(String, Version)>>;
 
     /// Returns the names and numbers of the devices whose UUIDs begin with `uuid`.
     fn devices(&self, uuid: &str) -> Asked<Vec<(String, Number)>>;

@@ -26,6 +26,8 @@ use crate::device_mapper::with_udev::udev_runs;
 use crate::error::{Code, Error, Result};
 
 const FOLDER: &str = "/run/drrctl";
+/// Path of the file whose lock `watch` holds.
+pub const WATCH: &str = "/run/drrctl/watch";
 
 /// A lock on a file, which is held until the value is dropped or the process ends.
 pub struct Lock(#[allow(dead_code)] Flock<File>);

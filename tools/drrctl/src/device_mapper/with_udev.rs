@@ -12,7 +12,7 @@ use std::path::Path;
 
 use devicemapper::{errors, DevId, DmError, DmFlags, DmName, DmOptions, DmUdevFlags, DmUuid, DM};
 use drr_dm::name::is_escaped;
-use drr_dm::{Device, Flags, Line, Number};
+use drr_dm::{Device, Flags, Line, Number, Version};
 
 use crate::device_mapper::requests::{Asked, Audience, Failed, Requests};
 use crate::device_mapper::without_udev::WithoutUdev;
@@ -84,9 +84,11 @@ impl WithUdev {
 }
 
 impl Requests for WithUdev {
-    fn targets(&self) -> Asked<Vec<String>> {
-        let targets = self.through.list_versions()?;
-        Ok(targets.into_iter().map(|(name, ..)| name).collect())
+    fn targets(&self) -> Asked<Vec<(String, Version)>> {
+        let targets = self.through.list_versions()?.into_iter();
+        Ok(targets
+            .map(|(name, major, minor, patch)| (name, (major, minor, patch)))
+            .collect())
     }
 
     /// Lists devices by a plain ioctl, as any device may have a name that isn't ASCII.

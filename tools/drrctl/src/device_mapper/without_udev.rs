@@ -4,7 +4,7 @@
 
 use std::slice;
 
-use drr_dm::{Control, Device, Flags, Line, Number};
+use drr_dm::{Control, Device, Flags, Line, Number, Version};
 
 use crate::device_mapper::requests::{Asked, Audience, Requests};
 
@@ -19,7 +19,7 @@ impl WithoutUdev {
 }
 
 impl Requests for WithoutUdev {
-    fn targets(&self) -> Asked<Vec<String>> {
+    fn targets(&self) -> Asked<Vec<(String, Version)>> {
         Ok(self.0.targets()?)
     }
 
