@@ -132,11 +132,11 @@ main() {
 	random_file big 32M
 	random_file own 8M
 	pool_up 320
+	image_new ext4 base 80 big
+	thin_snap d1 base
 	provisions bare
 	modprobe dm-drr
 	modprobe dm-passthrough
-	image_new ext4 base 80 big
-	thin_snap d1 base
 	mounted drr d1
 	thin_snap it base
 	mounted thin it
