@@ -115,7 +115,7 @@ goes_on() {
 		apt-get -y --reinstall install "$@"' - "linux-headers-$release" 2>&1 | tee "$out/goes-on.log"
 	[[ ! $(on_machine dpkg --audit) ]] || flunk "$(on_machine dpkg --audit)"
 	not_built
-	grep -qE "^dm-drr: kernel $release.*$1" "$out/goes-on.log" || flunk "not a word of: $1"
+	grep -qE "^dm-drr: kernel ${release/+/[+]}.*$1" "$out/goes-on.log" || flunk "not a word of: $1"
 	[[ ! -e $hooks ]] || [[ ! $(ls -A "$hooks") ]] || flunk "there are modules: $(ls "$hooks")"
 	is_kernels_own
 }
@@ -211,7 +211,7 @@ tool_is_there() {
 	local file
 	[[ $(on_machine drrctl --version) = "drrctl "* ]] || flunk "$(on_machine drrctl --version)"
 	for file in man/man1/drrctl.1.gz bash-completion/completions/drrctl \
-		zsh/vendor-completions/_drrctl fish/vendor_completions.d/drrctl.fish; do
+		zsh/vendor-completions/_drrctl fish/vendor_completions.d/drrctl.fish drrctl/grafana/{drr.json,alerts.yml}; do
 		[[ -s $machine/usr/share/$file ]] || flunk "no /usr/share/$file"
 	done
 	# its units are there for who enables them
@@ -233,13 +233,13 @@ purges() {
 
 # --- the machine, booted ---
 
-# $1: suite, rest: its command. firmware has vm.sh's options for UEFI, or nothing.
-firmware=()
+# $1: suite, rest: its command. $more has further options for vm.sh.
+more=()
 boots() {
 	local suite=$1 rc=0
 	shift
 	"$scripts/vm.sh" --stock --mem 3G --disk-file "$build/disk.img" --timeout 3000 --name "$suite" \
-		"${firmware[@]}" -- "$@" || rc=$?
+		"${more[@]}" -- "$@" || rc=$?
 	count_tap "$suite" "$rc" "$DRR_TOP/build/out/$suite/output.log"
 }
 
@@ -338,14 +338,17 @@ step deb-disk "the machine's disk" root_disk "$machine" "$build/disk.img" 1536M
 boots deb-guest /drr/deb/guest.sh
 # Secure Boot: the key that DKMS has made for the machine isn't enrolled, and is
 step deb-firmware "firmware with Secure Boot" secure_boot
-firmware=(--uefi "$build/locked.fd")
+more=(--uefi "$build/locked.fd")
 boots deb-rejected /drr/deb/rejected.sh
-firmware=(--uefi "$build/enrolled.fd")
+more=(--uefi "$build/enrolled.fd")
 boots deb-secure /drr/deb/guest.sh
-firmware=()
+more=()
 step deb-everyday "a machine with systemd, perf, bpftrace and LVM" everyday
 boots deb-everyday /drr/deb/boot.sh everyday.sh
 boots deb-lvm /drr/deb/boot.sh lvm.sh
+more=(--disk 6G --mem 1G)
+boots deb-rootfs /drr/deb/boot.sh rootfs.sh thin
+more=()
 step deb-work "a machine at work" at_work
 boots deb-live /drr/deb/boot.sh live.sh
 rm "$build/disk.img"

@@ -63,9 +63,9 @@ done | awk '$1 == "insmod" { print $2 }' | sort -u | while read -r path; do
 	*) cp "$modules_root/lib/modules/$release/$path" "$modules/$path" ;;
 	esac
 	# Without the list of its ftrace points, which only dm-thin-hooks.ko needs, for dm-thin-pool,
-	# xfs loads in 1 s instead of 8 s under emulation: ftrace looks up each of them. The disk's driver stays
-	# as it is signed, for guests with Secure Boot, which take the rest from their disk.
-	[[ $path = */@(dm-thin-pool|virtio_blk).ko* ]] ||
+	# xfs loads in 1 s instead of 8 s under emulation: ftrace looks up each of them. The disk's driver and
+	# configfs stay as they are signed, for guests with Secure Boot, which take the rest from their disk.
+	[[ $path = */@(dm-thin-pool|virtio_blk|configfs).ko* ]] ||
 		objcopy -R __mcount_loc -R .rela__mcount_loc "$modules/${path%.xz}"
 done
 for list in modules.builtin modules.builtin.modinfo modules.order; do

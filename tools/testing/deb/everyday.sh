@@ -34,6 +34,12 @@ watch_starts() {
 	[ "$(systemctl is-enabled drrctl-watch)" = enabled ] || flunk "not enabled"
 }
 
+# Before anything is loaded.
+doctor_is_content() {
+	drrctl doctor
+	drrctl doctor --json | python3 -m json.tool >/dev/null
+}
+
 # Links are made to what is mounted, and none to what is below it.
 devices_are_attached() {
 	local below
@@ -179,6 +185,7 @@ takes_out() {
 
 # udev is there, and whoever uses device-mapper is to wait for it
 unset DM_DISABLE_UDEV
+run_case "drrctl doctor finds nothing missing" doctor_is_content
 run_case "systemctl starts drrctl watch" watch_starts
 run_case "devices are attached, and named as without" devices_are_attached
 run_case "siblings are served" siblings_are_served

@@ -44,11 +44,20 @@ tables_are_refused() {
 	all_down
 }
 
+doctor_says_why() {
+	mount -t securityfs securityfs /sys/kernel/security
+	expect_fail in_root drrctl doctor >"$WORK/doctor"
+	cat "$WORK/doctor"
+	grep -q "^fail *signature .*DKMS module signing key.*the key isn't enrolled : mokutil --import" "$WORK/doctor" ||
+		flunk "not a word of the key"
+}
+
 root_up
 use_its_modules
 random_file file 1M
 run_case "Secure Boot is on" secure_boot
 run_case "modules with an unknown key are rejected" rejects
+run_case "drrctl doctor says why" doctor_says_why
 run_case "pools work" pools_work
 run_case "DRR is refused, and changes nothing" tables_are_refused
 finish
