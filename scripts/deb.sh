@@ -131,6 +131,7 @@ make_packages() {
 	cp -r "$packaging"/{install-modules,hooks} "$work/source/"
 	stage_debian "$work/source/debian"
 	cp -r "$tool" "$work/source/drrctl"
+	cp -r "$DRR_TOP/tools/drrctl/grafana" "$work/source/drrctl/"
 	stage_system "$work/source"
 	stage_crates >"$work/source/drrctl/crates"
 	chmod -R u=rwX,go=rX "$work"
@@ -165,7 +166,7 @@ series=$(join '|' "${KERNEL_SERIES[@]//./\\.}")
 supported="^($series)\\.[0-9.]+\\+deb[0-9]+-($(join '|' "${KERNEL_FLAVOURS[@]}"))\$"
 step drrctl "drrctl" "$scripts/drrctl.sh"
 key=$(cache_key "$root" "$supported" "$version" "$(tree_key "$scripts/deb.sh" "$packaging" "$tool" \
-	"$DRR_TOP/tools/drrctl/system" \
+	"$DRR_TOP"/tools/drrctl/{system,grafana} \
 	"$DRR_TOP"/{Kbuild,drr,rust,thin,include} "$scripts"/{prepare-kernel,thin-layout}.sh)")
 if [[ $(cat "$out/key" 2>/dev/null) != "$key" ]]; then
 	version=${version:-$(package_version)}
