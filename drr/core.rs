@@ -139,7 +139,7 @@ impl Core {
     }
 
     /// Returns a handle for a new target with `features` on the thin device that `info` describes.
-    /// Process context; fails with `ENOMEM`, or `ENOENT` without a patched dm-thin-pool.
+    /// Process context; fails with `ENOMEM`, or `ENOENT` without a provider of dm-thin's interface.
     pub(crate) fn join(self: &Arc<Self>, info: &Info, features: &Features) -> Result<TargetHandle> {
         self.subscribe()?;
         let pool = self.pools.join(info.pool)?;

@@ -127,7 +127,7 @@ impl Pools {
     }
 
     /// Adds a target to the pool `id`, and returns the pool. Process context; fails with `ENOMEM`,
-    /// or `ENOENT` without a patched dm-thin-pool.
+    /// or `ENOENT` without a provider of dm-thin's interface.
     pub(crate) fn join(&self, id: u64) -> Result<Arc<Pool>> {
         let mut list = self.list.lock();
         if let Some(member) = list.iter_mut().find(|member| member.pool.id == id) {

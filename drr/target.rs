@@ -93,8 +93,8 @@ fn parse_args<'a>(
 }
 
 /// Opens the thin device at `path`, and returns what dm-thin tells of it. Fails as
-/// [`Constructor::open`] and [`ThinDevice::new`] do, and with `EOPNOTSUPP` without a patched
-/// dm-thin-pool, and `EAGAIN` if the thin device is suspended.
+/// [`Constructor::open`] and [`ThinDevice::new`] do, with `EOPNOTSUPP` without a provider of
+/// dm-thin's interface, and with `EAGAIN` if the thin device is suspended.
 fn open_thin(ctor: &Constructor<'_>, md: &MappedDevice, path: &CStr) -> Result<(ThinDevice, Info)> {
     let device = ctor.open(path).inspect_err(|_| {
         pr_err!("{}: cannot open device {}\n", md.name(), path);
