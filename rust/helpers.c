@@ -12,6 +12,7 @@
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/highmem.h>
+#include <linux/irqflags.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
@@ -23,6 +24,7 @@
 #include <linux/pseudo_fs.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
 #include <linux/tracepoint.h>
 #include <linux/workqueue.h>
 #include "helpers.h"
@@ -395,6 +397,29 @@ void dm_rust_preempt_enable(void)
 bool dm_rust_in_hardirq(void)
 {
 	return in_hardirq();
+}
+
+bool dm_rust_irqs_disabled(void)
+{
+	return irqs_disabled();
+}
+
+unsigned long dm_rust_irq_lock(spinlock_t *lock)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(lock, flags);
+	return flags;
+}
+
+bool dm_rust_irq_trylock(spinlock_t *lock, unsigned long *flags)
+{
+	return spin_trylock_irqsave(lock, *flags);
+}
+
+void dm_rust_irq_unlock(spinlock_t *lock, unsigned long flags)
+{
+	spin_unlock_irqrestore(lock, flags);
 }
 
 void dm_rust_tracepoint_synchronize(void)

@@ -13,6 +13,7 @@
 #include <linux/pagemap.h>
 #include <linux/percpu.h>
 #include <linux/ratelimit.h>
+#include <linux/spinlock.h>
 #include <linux/workqueue.h>
 
 /* Macros with casts, which bindgen does not evaluate. */
@@ -109,12 +110,17 @@ void dm_rust_cond_resched(void);
 void dm_rust_preempt_disable(void);
 void dm_rust_preempt_enable(void);
 bool dm_rust_in_hardirq(void);
+bool dm_rust_irqs_disabled(void);
 void dm_rust_tracepoint_synchronize(void);
 
 u64 __percpu *dm_rust_counters_alloc(size_t count, bool may_sleep);
 void dm_rust_counters_free(u64 __percpu *counters);
 void dm_rust_counters_add(u64 __percpu *counters, size_t at, u64 by);
 u64 dm_rust_counters_sum(u64 __percpu *counters, size_t at);
+
+unsigned long dm_rust_irq_lock(spinlock_t *lock);
+bool dm_rust_irq_trylock(spinlock_t *lock, unsigned long *flags);
+void dm_rust_irq_unlock(spinlock_t *lock, unsigned long flags);
 
 struct dm_rust_ticker;
 typedef bool (*dm_rust_tick_fn)(void *data);

@@ -5,6 +5,7 @@
 pub mod cells;
 pub mod counters;
 pub mod index;
+pub mod irq_lock;
 pub mod periodic_work;
 pub mod rcu_arc;
 pub mod scratch;

@@ -30,17 +30,17 @@ use core::{ops::Range, result::Result};
 use kernel::{
     prelude::*,
     static_lock_class,
-    sync::{
-        atomic::{Atomic, Full, Relaxed},
-        SpinLockIrq, SpinLockIrqGuard,
-    },
+    sync::atomic::{Atomic, Full, Relaxed},
 };
 
 use crate::{
     block::bio::{Bio, Mapped},
     drr::rule::Rule,
     io::parked::{BioLink, Follow, InFlightList},
-    sync::index::hash,
+    sync::{
+        index::hash,
+        irq_lock::{IrqGuard, IrqLock},
+    },
 };
 
 /// The bit of a cell's state that says that one of its blocks is locked exclusively; the bits below
@@ -119,7 +119,7 @@ struct Cell {
     /// Number of sharers of the cell's blocks, and [`EXCLUSIVE`].
     state: Atomic<u32>,
     #[pin]
-    guarded: SpinLockIrq<Guarded>,
+    guarded: IrqLock<Guarded>,
 }
 
 impl Cell {
@@ -131,7 +131,7 @@ impl Cell {
         };
         try_pin_init!(Self {
             state,
-            guarded <- SpinLockIrq::new(guarded, CELL, static_lock_class!()),
+            guarded <- IrqLock::new(guarded, CELL, static_lock_class!()),
         })
     }
 }
@@ -178,7 +178,7 @@ pub struct BlockLocks<const COUNT: usize>(Pin<KVBox<Cells<COUNT>>>);
 /// write holds the block at least as long as this value exists.
 #[must_use]
 pub struct Taken<'a, const COUNT: usize> {
-    guarded: SpinLockIrqGuard<'a, Guarded>,
+    guarded: IrqGuard<'a, Guarded>,
     /// Dropped after the lock is released, as there may be thousands of shares.
     _shares: Shares<'a, COUNT>,
 }

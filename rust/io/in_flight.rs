@@ -21,10 +21,7 @@ use kernel::{
     ffi::c_void,
     prelude::*,
     static_lock_class,
-    sync::{
-        atomic::{Atomic, Relaxed},
-        SpinLockIrq, SpinLockIrqGuard,
-    },
+    sync::atomic::{Atomic, Relaxed},
     types::Opaque,
 };
 
@@ -34,7 +31,10 @@ use crate::{
     io::end_later::EndWork,
     io::parked::{go_on, BioLink, BioState, Follow, InFlightList, Kind, Wake},
     jiffies::Since,
-    sync::index::{hash, slot},
+    sync::{
+        index::{hash, slot},
+        irq_lock::{IrqGuard, IrqLock},
+    },
     target::{per_bio, PerBioExtension, Sealed},
 };
 
@@ -163,7 +163,7 @@ static BUCKET: &CStr = c"dm_inflight";
 struct Buckets {
     /// The leaders of each bucket.
     #[pin]
-    locks: [SpinLockIrq<InFlightList>; BUCKETS],
+    locks: [IrqLock<InFlightList>; BUCKETS],
 }
 
 /// Reads in flight that others may follow.
@@ -208,7 +208,7 @@ impl<T: Follow> InFlight<T> {
     pub fn new(name: &'static CStr) -> Result<KBox<Self>> {
         let buckets = try_pin_init!(Buckets {
             locks <- pin_init::pin_init_array_from_fn(
-                |_| SpinLockIrq::new(InFlightList::EMPTY, BUCKET, static_lock_class!())),
+                |_| IrqLock::new(InFlightList::EMPTY, BUCKET, static_lock_class!())),
         });
         let this = KBox::new(
             Self {
@@ -235,7 +235,7 @@ impl<T: Follow> InFlight<T> {
         unsafe { *self.raw.get() }
     }
 
-    fn bucket(&self, content: (u64, u64)) -> &SpinLockIrq<InFlightList> {
+    fn bucket(&self, content: (u64, u64)) -> &IrqLock<InFlightList> {
         let hash = hash(content.0 ^ hash(content.1));
         &self.buckets.locks[slot(hash, BUCKETS)]
     }
@@ -399,7 +399,7 @@ pub enum Entry<'a, T: Follow> {
 /// `leader` is in the list that is locked.
 pub struct Occupied<'a, T: Follow> {
     table: &'a InFlight<T>,
-    _leaders: SpinLockIrqGuard<'a, InFlightList>,
+    _leaders: IrqGuard<'a, InFlightList>,
     leader: NonNull<BioLink>,
     pages: u32,
 }
@@ -447,7 +447,7 @@ impl<T: Follow> Occupied<'_, T> {
 /// The absence of a read in flight of the first page of a range.
 pub struct Vacant<'a, T: Follow> {
     table: &'a InFlight<T>,
-    leaders: SpinLockIrqGuard<'a, InFlightList>,
+    leaders: IrqGuard<'a, InFlightList>,
     range: PageRange,
 }
 

@@ -31,11 +31,14 @@ use kernel::{
     static_lock_class,
     sync::{
         atomic::{Acquire, Atomic, Relaxed, Release},
-        rcu, SpinLockIrq,
+        rcu,
     },
 };
 
-use crate::{bindings, sched, sync::cells::cells};
+use crate::{
+    bindings, sched,
+    sync::{cells::cells, irq_lock::IrqLock},
+};
 
 /// A value that can be put into an [`Index`].
 ///
@@ -146,7 +149,7 @@ static REVERSE: &CStr = c"dm_index_reverse";
 #[pin_data]
 struct Stripes {
     #[pin]
-    locks: [SpinLockIrq<()>; STRIPES],
+    locks: [IrqLock<()>; STRIPES],
 }
 
 /// One side of an index, which selects the link that an entry uses there.
@@ -214,7 +217,7 @@ impl<T: Keyed, S: Side<T>> Table<T, S> {
         ((hash >> self.shift & !(NEAR - 1) | hash & (NEAR - 1)) as usize) & (self.heads.len() - 1)
     }
 
-    fn stripe(&self, hash: u64) -> &SpinLockIrq<()> {
+    fn stripe(&self, hash: u64) -> &IrqLock<()> {
         &self.stripes.locks[self.bucket(hash) % STRIPES]
     }
 
@@ -363,11 +366,11 @@ impl<T: Keyed> Index<T> {
         // them.
         let forward = try_pin_init!(Stripes {
             locks <- pin_init::pin_init_array_from_fn(
-                |_| SpinLockIrq::new((), FORWARD, static_lock_class!())),
+                |_| IrqLock::new((), FORWARD, static_lock_class!())),
         });
         let reverse = try_pin_init!(Stripes {
             locks <- pin_init::pin_init_array_from_fn(
-                |_| SpinLockIrq::new((), REVERSE, static_lock_class!())),
+                |_| IrqLock::new((), REVERSE, static_lock_class!())),
         });
         Ok(Self {
             forward: Table::new(bits, forward)?,

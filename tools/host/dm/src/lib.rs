@@ -45,7 +45,7 @@ pub mod pagecache {
     pub mod page_store;
 }
 
-/// What the module is built from, and in models a stand-in: `cells`.
+/// What the module is built from, and stand-ins: `irq_lock`, and `cells` in models.
 #[path = "../../../../rust/sync"]
 pub mod sync {
     #[cfg_attr(loom, path = "../../tools/host/dm/src/sync/cells.rs")]
@@ -53,6 +53,8 @@ pub mod sync {
     #[cfg(not(loom))]
     pub mod counters;
     pub mod index;
+    #[path = "../../tools/host/dm/src/sync/irq_lock.rs"]
+    pub mod irq_lock;
     pub mod rcu_arc;
     pub mod scratch;
     pub mod seq_cell;

@@ -11,31 +11,11 @@ use crate::{
     error::{Error, Result},
     init::PinInit,
 };
-use core::ffi::CStr;
 
 #[cfg(loom)]
 use loom::sync as imp;
 #[cfg(not(loom))]
 use std::sync as imp;
-
-/// What holds a [`SpinLockIrq`].
-pub type SpinLockIrqGuard<'a, T> = imp::MutexGuard<'a, T>;
-
-/// A lock; there are no interrupts here. A mutex, since a spinlock among more threads than CPUs
-/// would wait for one that does not run.
-pub struct SpinLockIrq<T>(imp::Mutex<T>);
-
-impl<T> SpinLockIrq<T> {
-    /// Initialises an unlocked one.
-    pub fn new(value: T, _name: &'static CStr, _class: ()) -> impl PinInit<Self, Error> {
-        move || -> Result<Self> { Ok(Self(imp::Mutex::new(value))) }
-    }
-
-    /// Locks it.
-    pub fn lock(&self) -> SpinLockIrqGuard<'_, T> {
-        self.0.lock().expect("no holder panicked")
-    }
-}
 
 /// A lock whose holders may sleep.
 pub struct Mutex<T>(imp::Mutex<T>);
