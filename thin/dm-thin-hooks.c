@@ -1093,7 +1093,24 @@ static struct hook hooks[] = {
 
 static DEFINE_MUTEX(hooks_mutex);
 
-/* Finds the call of ftrace at the beginning of a function of dm-thin's. */
+#ifdef CONFIG_ARM64
+/*
+ * A function begins with two instructions for ftrace, of which the second is the
+ * call.  Static calls are indirect ones here, and go to what comes after that: no
+ * place for an indirect call where these are checked.
+ */
+#if defined(CONFIG_ARM64_BTI_KERNEL) || defined(CONFIG_CFI)
+#error "dm-thin-hooks needs a kernel for arm64 that doesn't check indirect calls (BTI, CFI)"
+#endif
+#define BEFORE_CALL AARCH64_INSN_SIZE
+#else
+#define BEFORE_CALL 0
+#endif
+
+/*
+ * Finds the call of ftrace at the beginning of a function of dm-thin's.  Where
+ * kprobes don't know of ftrace, ftrace_set_filter_ip() refuses any other place.
+ */
 static int find_hook(struct hook *hook, unsigned long *location)
 {
 	struct kprobe probe = { .symbol_name = hook->name, .flags = KPROBE_FLAG_DISABLED };
@@ -1102,8 +1119,8 @@ static int find_hook(struct hook *hook, unsigned long *location)
 	r = register_kprobe(&probe);
 	if (r)
 		return r;
-	*location = (unsigned long)probe.addr;
-	if (!(probe.flags & KPROBE_FLAG_FTRACE))
+	*location = (unsigned long)probe.addr + BEFORE_CALL;
+	if (IS_ENABLED(CONFIG_KPROBES_ON_FTRACE) && !(probe.flags & KPROBE_FLAG_FTRACE))
 		r = -EOPNOTSUPP;
 	unregister_kprobe(&probe);
 
