@@ -248,6 +248,15 @@ void *dm_rust_page_address(struct page *page)
 	return page_address(page);
 }
 
+/* The last step of memcpy_to_page(), for memory that may be of several pages. */
+void dm_rust_flush_dcache(const void *at, size_t len)
+{
+	size_t done;
+
+	for (done = 0; done < len; done += PAGE_SIZE - offset_in_page(at + done))
+		flush_dcache_page(virt_to_page(at + done));
+}
+
 bool dm_rust_mapping_holds(struct address_space *mapping, struct folio *folio,
 			   pgoff_t index)
 {

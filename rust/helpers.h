@@ -8,6 +8,7 @@
 #define _DM_RUST_HELPERS_H
 
 #include <linux/bio.h>
+#include <linux/cacheflush.h>
 #include <linux/device-mapper.h>
 #include <linux/dm-thin.h>
 #include <linux/pagemap.h>
@@ -48,6 +49,7 @@ enum {
 	 */
 	DM_RUST_SPECIAL_WRITE = REQ_PREFLUSH | REQ_ATOMIC | REQ_POLLED,
 	DM_RUST_BIO_MAX_VECS = BIO_MAX_VECS,
+	DM_RUST_FLUSHES_DCACHE = ARCH_IMPLEMENTS_FLUSH_DCACHE_PAGE,
 	DM_RUST_WQ_SOFTIRQ = WQ_BH | WQ_PERCPU,
 	DM_RUST_WQ_TASK = WQ_MEM_RECLAIM | WQ_HIGHPRI | WQ_PERCPU,
 	DM_RUST_WQ_THREADS = WQ_MEM_RECLAIM | WQ_UNBOUND,
@@ -85,6 +87,7 @@ pgoff_t dm_rust_folio_index(struct folio *folio);
 unsigned long dm_rust_folio_nr_pages(struct folio *folio);
 unsigned long dm_rust_folio_page_idx(struct folio *folio, struct page *page);
 void *dm_rust_page_address(struct page *page);
+void dm_rust_flush_dcache(const void *at, size_t len);
 bool dm_rust_mapping_holds(struct address_space *mapping, struct folio *folio,
 			   pgoff_t index);
 bool dm_rust_mapping_reads_folios(struct address_space *mapping);

@@ -516,6 +516,22 @@ pub(crate) unsafe fn piece(vecs: *const bio_vec, iter: &bvec_iter) -> (bio_vec, 
     (vec, (vec.bv_len - offset).min(size))
 }
 
+/// Copies `len` bytes to a bio's memory. If these may be executed later, an architecture whose
+/// instruction cache doesn't see them learns that it has to make them visible when they are mapped.
+///
+/// # Safety
+///
+/// `from` is valid for reads, and `to`, in the linear mapping, for writes of `len` bytes. They do
+/// not overlap.
+pub(crate) unsafe fn fill(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: By the safety requirements.
+    unsafe { core::ptr::copy_nonoverlapping(from, to, len) };
+    if bindings::DM_RUST_FLUSHES_DCACHE != 0 {
+        // SAFETY: By the safety requirements.
+        unsafe { bindings::dm_rust_flush_dcache(to.cast(), len) };
+    }
+}
+
 /// Advances `iter` by `bytes` bytes of the piece that [`piece`] has returned.
 // RANGE: The piece has at least `bytes`, and both the bio_vec and the bio contain the piece.
 pub(crate) fn advance(vec: &bio_vec, iter: &mut bvec_iter, bytes: u32) {
@@ -627,7 +643,7 @@ impl Writer<'_> {
                     .cast::<u8>()
                     // RANGE: As in `Pages::next`.
                     .add((vec.bv_offset + self.iter.bi_offset) as usize);
-                core::ptr::copy_nonoverlapping(now.as_ptr(), to, now.len());
+                fill(to, now.as_ptr(), now.len());
             }
             // CAST: At most `len`.
             advance(&vec, &mut self.iter, now.len() as u32);

@@ -9,7 +9,7 @@
 
 use crate::{
     bindings,
-    block::bio::{per_bio_data, Bio, EndedBio, Mapped},
+    block::bio::{fill, per_bio_data, Bio, EndedBio, Mapped},
     block::device::BlockDevice,
     block::private_bio::{pieces, Done, PrivateBio, PrivateIo},
     pagecache::folio::{BufferPage, FilledPages},
@@ -79,7 +79,7 @@ fn has_come<T: PrivateReads>(read: &mut PrivateIo<T>, ok: bool) {
     pieces(read, |_, theirs, ours, len| {
         // SAFETY: Both are valid for `len` bytes, and do not overlap: one of them is in a private
         // page.
-        unsafe { core::ptr::copy_nonoverlapping(ours, theirs, len) };
+        unsafe { fill(theirs, ours, len) };
         true
     });
     // SAFETY: The private bio was a read and has ended successfully.

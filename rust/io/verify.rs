@@ -6,7 +6,7 @@ use kernel::ffi::{c_int, c_void};
 
 use crate::{
     bindings,
-    block::bio::{per_bio_data, Bio, Mapped},
+    block::bio::{fill, per_bio_data, Bio, Mapped},
     block::device::BlockDevice,
     block::private_bio::{pieces, Done, PrivateBio, PrivateIo},
     target::Target,
@@ -104,7 +104,7 @@ fn compare<T: Target>(second: &PrivateIo<T>) -> Verdict {
 fn take_disk<T: Target>(second: &PrivateIo<T>) {
     pieces(second, |_, ours, disk, len| {
         // SAFETY: As in `compare`; the two do not overlap.
-        unsafe { core::ptr::copy_nonoverlapping(disk, ours, len) };
+        unsafe { fill(ours, disk, len) };
         true
     });
 }
