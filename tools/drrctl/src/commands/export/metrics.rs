@@ -10,6 +10,7 @@
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 
+use nix::unistd::{sysconf, SysconfVar};
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use prometheus_client::registry::Registry;
@@ -50,8 +51,13 @@ pub struct Found {
 
 /// Size of the kernel's sectors in bytes, which doesn't depend on the disk.
 const SECTOR: u64 = 512;
-/// Size of the module's pages in bytes: those of x86-64, the only architecture that it runs on.
-pub const PAGE: u64 = 4096;
+
+/// Returns the size of the kernel's pages in bytes.
+fn page() -> u64 {
+    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|size| u64::try_from(size).ok())
+        .unwrap_or(4096)
+}
 
 /// A metric, and how it is computed from a device's status.
 struct Figure {
@@ -130,7 +136,7 @@ const COUNTERS: [Figure; 18] = [
     Figure {
         name: "drr_thinned_bytes_total",
         help: "Bytes of the device's page cache that were dropped as others had them",
-        of: |status| status.thinned_pages * PAGE,
+        of: |status| status.thinned_pages * page(),
     },
     Figure {
         name: "drr_whole_writes_total",
@@ -164,7 +170,7 @@ const GAUGES: [Figure; 3] = [
     Figure {
         name: "drr_tracked_bytes",
         help: "Bytes of the page cache that the records stand for",
-        of: |status| status.tracked_pages * PAGE,
+        of: |status| status.tracked_pages * page(),
     },
     Figure {
         name: "drr_table_bytes",
