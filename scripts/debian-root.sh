@@ -135,6 +135,7 @@ make_root() {
 	done
 	need_debootstrap
 	step "$name-base" "$text: Debian $DEBIAN_SUITE base system" bootstrap "$root.tmp"
+	[[ "$*" != *:arm64* ]] || in_setup "$root.tmp" dpkg --add-architecture arm64
 	step "$name-lists" "$text: package lists" configure_apt "$root.tmp"
 	step "$name-packages" "$text: packages" install_packages "$root.tmp" "$@"
 	mv "$root.tmp" "$root"

@@ -10,11 +10,15 @@
 #   uml		User-mode Linux: built kernel (./linux) and build folder (KDIR)
 #   debug	x86-64 kernel with the run-time checkers: arch/x86/boot/bzImage and KDIR
 #   kcsan	the same with the data race detector in place of the others
+#   arm64, arm64-16k	build folder (KDIR) that fits Debian's own kernel for arm64, with pages of
+#		4 and of 16 KiB; image-arm64, image-arm64-16k: that kernel, as image
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 scripts=$DRR_TOP/scripts
+# shellcheck source=scripts/kernel-arm64.sh
+. "$scripts/kernel-arm64.sh"
 recipe=1	# raise it when this script prepares something differently
 
 toolbox() {
@@ -203,10 +207,11 @@ build_folder() {
 kind=${1:-}
 case $kind in
 source | image | debian | uml | debug | kcsan) ;;
+arm64 | arm64-16k | image-arm64 | image-arm64-16k) ;;
 *)
 	flavour=${kind#image-}
 	is_flavour "$flavour" ||
-		die "kernel.sh: unknown kernel '$kind' : use source, image, debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug or kcsan"
+		die "kernel.sh: unknown kernel '$kind' : use source, image, debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug, kcsan, arm64 or arm64-16k"
 	;;
 esac
 
@@ -217,6 +222,7 @@ base=$DRR_CACHE/linux-$DRR_KERNEL-$(cache_key "$recipe" "$DEBIAN_SUITE" "$KERNEL
 ( need_packages )
 [[ ! ${flavour:-} ]] || ( need_flavour )
 case $kind in
+arm64* | image-arm64*) kernel_arm64 "$kind" ;;
 source | image | image-*) echo "$base/$kind" ;;
 debian)
 	build_folder debian "kernel $DRR_KERNEL: build folder for Debian's kernel" "prepare_debian $base/image"

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # Builds the modules for one kernel, in the toolbox.
 #
-# usage: modules.sh debian|amd64|uml|debug|kcsan	prints the folder with the modules: build/KIND
+# usage: modules.sh KIND	prints the folder with the modules: build/KIND
+#   KIND: debian, amd64, uml, debug, kcsan, arm64 or arm64-16k; see kernel.sh
 #   MUTANTS=1 in the environment: a test build whose guards can be switched off,
 #   in build/KIND-mutants
 #   PROVIDER=patched: Debian's kernels get a patched dm-thin-pool.ko, too, in build/KIND-patched
@@ -17,6 +18,7 @@ set -euo pipefail
 
 scripts=$DRR_TOP/scripts
 kind=${1:-}
+toolbox=toolbox.sh
 
 # The kernel doesn't instrument Rust for KCSAN. The compiler can: these are the options of
 # scripts/Makefile.kcsan for C, with the pass and the attribute that asks for it by name.
@@ -29,12 +31,17 @@ kcsan_rustflags() {
 image=image
 case $kind in
 debian) words=(ARCH=x86_64) ;;
+arm64 | arm64-16k)
+	words=(ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-)
+	toolbox=cross.sh
+	image+=-$kind
+	;;
 uml) words=(ARCH=um) ;;
 debug) words=(ARCH=x86_64 LLVM=1) ;;	# what its kernel is built with
 kcsan) words=(ARCH=x86_64 LLVM=1 KRUSTFLAGS="$(kcsan_rustflags)") ;;
 *)
 	is_flavour "$kind" ||
-		die "modules.sh: unknown kernel '$kind' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug or kcsan"
+		die "modules.sh: unknown kernel '$kind' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug, kcsan, arm64 or arm64-16k"
 	words=(ARCH=x86_64)
 	image+=-$kind
 	;;
@@ -57,7 +64,7 @@ build=$DRR_TOP/build/$variant
 patches=$scripts/patches/$DRR_KERNEL
 
 kmake() {
-	nice "$scripts/toolbox.sh" make -C "$kdir" "${words[@]}" -j"$(nproc)" "$@"
+	nice "$scripts/$toolbox" make -C "$kdir" "${words[@]}" -j"$(nproc)" "$@"
 }
 
 build_thin() {

@@ -29,11 +29,12 @@ option() {
 }
 
 # All that other options depend on must be there, or structures get another layout.
-# Texts with the compilers' names may differ, keys are the distribution's own.
+# Texts with the compilers' names may differ, keys are the distribution's own. The vDSO of 32-bit
+# programs on arm64 takes one more compiler, and concerns nothing else.
 check_config() {
 	local lost
 	lost=$(grep -E '^CONFIG_' "$config" |
-		grep -vE '^CONFIG_(LOCALVERSION|SYSTEM_TRUSTED_KEYS|BUILD_SALT|[A-Z_]+_VERSION(_TEXT)?)=' |
+		grep -vE '^CONFIG_(LOCALVERSION|SYSTEM_TRUSTED_KEYS|BUILD_SALT|(THUMB2_)?COMPAT_VDSO|[A-Z_]+_VERSION(_TEXT)?)=' |
 		grep -vxFf "$build/.config" | head -n 5) || return 0
 	die "kernel $release: its configuration can't be had with these compilers :" \
 		"$(tr '\n' ' ' <<<"$lost")"

@@ -24,14 +24,41 @@ trap 'rm -rf "$work"' EXIT
 btf=$work/vmlinux.btf
 declare -A modules=()
 
-# Unpacks the image and both modules.
-unpack() {
-	local name file
+# Whether the image is a plain one for arm64, which isn't compressed, and no ELF file any more.
+is_plain_arm64() {
+	[[ $(tail -c +57 "$image" | head -c 4 | tr -d '\0') = ARMd ]]
+}
+
+# Prints the types of a plain image: they are where their header is (magic, version, flags, and its own
+# length). Sizes and places of the two parts follow in it.
+plain_types() {
+	local at types_at types_len strings_at strings_len
+	at=$(LC_ALL=C grep -aboP -m 1 '\x9f\xeb\x01\x00\x18\x00\x00\x00' "$image" | head -n 1 | tr -cd '0-9:')
+	at=${at%%:*}
+	[[ $at ]] || return 0
+	read -r types_at types_len strings_at strings_len < <(
+		tail -c +$((at + 9)) "$image" | head -c 16 | od -An -tu4 --endian=little)
+	tail -c +$((at + 1)) "$image" | head -c $((24 + (types_at + types_len > strings_at + strings_len ?
+		types_at + types_len : strings_at + strings_len))) || true
+}
+
+# The kernel's types.
+types() {
+	if is_plain_arm64; then
+		plain_types >"$btf"
+		return
+	fi
 	# it may say that it has failed only by its output
 	"$extract" "$image" >"$work/vmlinux" || true
 	[[ -s $work/vmlinux ]] ||
 		die "$image can't be unpacked : install the program that its kind of compression needs (zstd, xz, lz4...)"
 	objcopy -O binary --only-section=.BTF "$work/vmlinux" "$btf"
+}
+
+# Unpacks the image and both modules.
+unpack() {
+	local name file
+	types
 	[[ -s $btf ]] || die "$image has no types (BTF) : CONFIG_DEBUG_INFO_BTF is needed"
 	for name in dm-thin-pool dm-mod; do
 		file=$(compgen -G "$folder/kernel/drivers/md/$name.ko*") || die "no $name.ko below $folder/kernel"
