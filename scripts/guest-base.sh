@@ -5,6 +5,8 @@
 #
 # usage: guest-base.sh FOLDER RELEASE MODULES_ROOT MODULE...
 #   MODULES_ROOT has lib/modules/RELEASE; the named modules and what they need are taken
+#   SYSROOT in the environment: the programs are those of this folder, for arm64, which the file
+#   SYSROOT.programs lists; see arm64-programs.sh
 
 set -euo pipefail
 
@@ -14,20 +16,52 @@ shift 3
 packages=(bash dash coreutils util-linux mount findutils diffutils grep sed gawk jq tar
 	procps kmod dmsetup e2fsprogs xfsprogs btrfs-progs f2fs-tools erofs-utils thin-provisioning-tools
 	busybox-static)
+sysroot=${SYSROOT:-}
+objcopy=${sysroot:+aarch64-linux-gnu-}objcopy
 # pull in large libraries and nothing here uses them
 unwanted='/(xfs_scrub|xfs_scrub_all|xfs_healer.*|busctl)$'
+
+# Prints the shared libraries that programs need, and those that these need. Scripts and static
+# programs need none.
+libraries() {
+	if [[ $sysroot ]]; then
+		foreign_libraries "$@"
+	else
+		ldd "$@" 2>/dev/null | grep -o '/[^ ):]*' || true
+	fi
+}
+
+# The same for programs that ldd can't run.
+foreign_libraries() {
+	local -A seen=()
+	local files=("${@/#/$sysroot}") names name path
+	while ((${#files[@]})); do
+		mapfile -t names < <(readelf -d -l "${files[@]}" 2>/dev/null | sed -nE \
+			-e 's/.*\(NEEDED\).*\[(.*)\]/\1/p' -e 's,.*interpreter: .*/(.*)\],\1,p' | sort -u)
+		files=()
+		for name in "${names[@]}"; do
+			[[ ! ${seen[$name]:-} ]] || continue
+			seen[$name]=1
+			for path in /usr/lib{,/aarch64-linux-gnu}/"$name"; do
+				[[ -e $sysroot$path ]] || continue
+				echo "$path"
+				files+=("$sysroot$path")
+			done
+		done
+	done
+}
 
 # Copies files with the shared libraries they need and what symlinks point to.
 copy_programs() {
 	{
 		printf '%s\n' "$@"
-		# fails for scripts and static programs, which need none
-		ldd "$@" 2>/dev/null | grep -o '/[^ ):]*' || true
+		libraries "$@"
 	} | sort -u | while read -r path; do
 		echo "$path"
-		readlink -f "$path"
+		path=$(readlink -f "$sysroot$path")
+		echo "${path#"$sysroot"}"
 	done | sort -u | sed 's,^/,,' |
-		tar -c -C / --hard-dereference --no-recursion -T - |
+		tar -c -C "$sysroot/" --hard-dereference --no-recursion -T - |
 		tar -x -C "$dest" --keep-directory-symlink
 }
 
@@ -41,8 +75,8 @@ echo 'root:x:0:0:root:/root:/bin/bash' >"$dest/etc/passwd"
 echo 'root:x:0:' >"$dest/etc/group"
 [[ ! -e /etc/mke2fs.conf ]] || cp /etc/mke2fs.conf "$dest/etc/"
 
-mapfile -t programs < <(dpkg -L "${packages[@]}" | grep -E '^(/usr)?/s?bin/.' |
-	grep -vE "$unwanted" | sort -u)
+mapfile -t programs < <(if [[ $sysroot ]]; then cat "$sysroot.programs"; else dpkg -L "${packages[@]}"; fi |
+	grep -E '^(/usr)?/s?bin/.' | grep -vE "$unwanted" | sort -u)
 copy_programs "${programs[@]}"
 ln -sf gawk "$dest/usr/bin/awk"
 
@@ -66,7 +100,8 @@ done | awk '$1 == "insmod" { print $2 }' | sort -u | while read -r path; do
 	# xfs loads in 1 s instead of 8 s under emulation: ftrace looks up each of them. The disk's driver and
 	# configfs stay as they are signed, for guests with Secure Boot, which take the rest from their disk.
 	[[ $path = */@(dm-thin-pool|virtio_blk|configfs).ko* ]] ||
-		objcopy -R __mcount_loc -R .rela__mcount_loc "$modules/${path%.xz}"
+		"$objcopy" -R __mcount_loc -R .rela__mcount_loc -R __patchable_function_entries \
+			-R .rela__patchable_function_entries "$modules/${path%.xz}"
 done
 for list in modules.builtin modules.builtin.modinfo modules.order; do
 	[[ ! -e $modules_root/lib/modules/$release/$list ]] ||

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # Makes the guest's initramfs: programs, stock modules, our modules, the tests.
 #
-# usage: guest-image.sh [--stock] debian|amd64|uml|debug|kcsan	prints the image's path
+# usage: guest-image.sh [--stock] KIND	prints the image's path
+#   KIND: debian, amd64, uml, debug, kcsan, arm64 or arm64-16k; see kernel.sh
 #   --stock	without our modules: the kernel as Debian ships it
 #   PROVIDER, MUTANTS in the environment: see modules.sh
 #
@@ -27,6 +28,12 @@ modules_x86=("${modules_common[@]}" virtio_blk configfs erofs dm-snapshot dm-cry
 	zram scsi_debug cts)
 as_shipped=	# by Debian
 case $kind in
+arm64 | arm64-16k)
+	image=$("$scripts/kernel.sh" "image-$kind")
+	as_shipped=1
+	modules=("${modules_common[@]}" ext4 btrfs virtio_blk configfs erofs dm-snapshot dm-crypt
+		dm-log-writes dm-clone dm-verity zram cts)
+	;;
 debian)
 	image=$("$scripts/kernel.sh" image)
 	as_shipped=1
@@ -42,7 +49,8 @@ debug | kcsan)
 	;;
 *)
 	is_flavour "$kind" ||
-		die "guest-image.sh: unknown kernel '$kind' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug or kcsan"
+		die "guest-image.sh: unknown kernel '$kind' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug, kcsan," \
+			"arm64 or arm64-16k"
 	image=$("$scripts/kernel.sh" "image-$kind")
 	as_shipped=1
 	modules=("${modules_x86[@]}" ext4)
@@ -52,6 +60,42 @@ if [[ $as_shipped ]]; then
 	release=$(<"$image/release")
 else
 	release=$(<"$image/include/config/kernel.release")
+fi
+
+# --- what builds programs for the guest, and where these come from ---
+
+toolbox=$("$scripts/toolbox.sh" --path)
+cargo=("$scripts/cargo.sh")
+cargo_target=x86_64-unknown-linux-gnu
+built=$DRR_TOP/build/cargo
+gcc=("$scripts/toolbox.sh" gcc)
+strip=("$scripts/toolbox.sh" strip)
+lib=usr/lib/x86_64-linux-gnu
+programs=	# the toolbox's
+
+# Those of arm64 are unpacked packages: nothing here can run them.
+arm64_programs() {
+	lock_cache arm64-programs
+	[[ ! -d $programs ]] || return 0
+	need_space "$SPACE_ARM64" "the programs for arm64"
+	remove_tree "$programs.tmp"
+	step arm64-programs "guest image: programs for arm64" "$scripts/cross.sh" \
+		"$scripts/arm64-programs.sh" "$programs.tmp" "${ARM64_PROGRAMS[@]}"
+	mv "$programs.tmp.programs" "$programs.programs"
+	mv "$programs.tmp" "$programs"
+}
+
+if [[ $kind = arm64* ]]; then
+	toolbox=$("$scripts/cross.sh" --path)
+	cargo+=(--arm64)
+	cargo_target=aarch64-unknown-linux-gnu
+	built+=-arm64
+	gcc=("$scripts/cross.sh" aarch64-linux-gnu-gcc)
+	strip=("$scripts/cross.sh" aarch64-linux-gnu-strip)
+	lib=usr/lib/aarch64-linux-gnu
+	programs=$DRR_CACHE/arm64-programs-$(cache_key "$DEBIAN_SUITE" "${ARM64_PROGRAMS[@]}" \
+		"@$scripts/arm64-programs.sh")
+	[[ -d $programs ]] || ( arm64_programs )
 fi
 
 # --- first archive: the cached base ---
@@ -69,8 +113,10 @@ modules_root() {
 }
 
 make_base() {
+	local root=toolbox.sh
+	[[ ! $programs ]] || root=cross.sh
 	modules_root "$base.tmp/all"
-	"$scripts/toolbox.sh" "$scripts/guest-base.sh" "$base.tmp/root" "$release" \
+	SYSROOT=$programs "$scripts/$root" "$scripts/guest-base.sh" "$base.tmp/root" "$release" \
 		"$base.tmp/all" "${modules[@]}"
 	pack "$base.tmp/root" "$base.tmp/root.cpio"
 	mkdir "$base.tmp/modules"
@@ -86,8 +132,7 @@ pack() {
 		cpio --null --quiet -o -H newc -R 0:0 --reproducible >"$2"' - "$1" "$2"
 }
 
-toolbox=$("$scripts/toolbox.sh" --path)
-base=$DRR_CACHE/guest-$kind-$(cache_key "${toolbox##*/}" "$image" "${modules[@]}" \
+base=$DRR_CACHE/guest-$kind-$(cache_key "${toolbox##*/}" "$image" "${modules[@]}" "${programs##*/}" \
 	"@$scripts/guest-base.sh")
 if [[ ! -d $base ]]; then
 	(
@@ -98,7 +143,7 @@ if [[ ! -d $base ]]; then
 		mkdir -p "$base.tmp"
 		step "guest-$kind" "guest image: programs and modules for $kind" make_base
 		mv "$base.tmp" "$base"
-		keep_newest 3 "$DRR_CACHE/guest-$kind-"*
+		keep_newest 3 "$DRR_CACHE/guest-$kind-"????????????
 	)
 fi
 
@@ -107,9 +152,9 @@ fi
 variant=$kind
 ours=()
 if [[ -z $stock ]]; then
-	built=$("$scripts/modules.sh" "$kind")
-	variant=${built##*/}
-	ours=("$built"/{dm-drr,dm-passthrough,drr-disk}.ko "$built"/dm-thin-*.ko)
+	kos=$("$scripts/modules.sh" "$kind")
+	variant=${kos##*/}
+	ours=("$kos"/{dm-drr,dm-passthrough,drr-disk}.ko "$kos"/dm-thin-*.ko)
 fi
 build=$DRR_TOP/build/guest-$variant${stock:+-stock}
 lock_build "guest-$variant"
@@ -124,7 +169,7 @@ build_helpers() {
 	for source in "$DRR_TOP"/tools/{testing/{helper,faults,bench},demo}/*.c; do
 		[[ -e $source ]] || continue
 		mkdir -p "$1"
-		"$scripts/toolbox.sh" gcc -O2 -Wall -Wextra -Werror -static -pthread -o \
+		"${gcc[@]}" -O2 -Wall -Wextra -Werror -static -pthread -o \
 			"$1/$(basename "$source" .c)" "$source"
 	done
 }
@@ -132,19 +177,24 @@ build_helpers() {
 # Programs in Rust, as crates of tools/Cargo.toml, linked statically too.
 # $1: crate, $2: folder
 build_rust() {
-	local target=x86_64-unknown-linux-gnu
-	RUSTFLAGS='-C target-feature=+crt-static' "$scripts/cargo.sh" build --release --locked \
-		--target "$target" -p "$1"
+	RUSTFLAGS='-C target-feature=+crt-static' "${cargo[@]}" build --release --locked \
+		--target "$cargo_target" -p "$1"
 	mkdir -p "$2"
-	"$scripts/toolbox.sh" strip -o "$2/$1" "$DRR_TOP/build/cargo/$target/release/$1"
+	"${strip[@]}" -o "$2/$1" "$built/$cargo_target/release/$1"
 }
 
 # drrctl and its shared libraries: one of these is there to be linked to only dynamically.
 # $1: the archive's root
 build_drrctl() {
-	local library lib=$1/usr/lib/x86_64-linux-gnu
-	"$scripts/cargo.sh" build --release --locked -p drrctl
+	local library lib=$1/$lib
 	mkdir -p "$1/drr/bin" "$lib"
+	if [[ $programs ]]; then
+		# What it is linked to is there for dmsetup, too.
+		"${cargo[@]}" build --release --locked --target "$cargo_target" -p drrctl
+		"${strip[@]}" -o "$1/drr/bin/drrctl" "$built/$cargo_target/release/drrctl"
+		return
+	fi
+	"$scripts/cargo.sh" build --release --locked -p drrctl
 	"$scripts/toolbox.sh" strip -o "$1/drr/bin/drrctl" "$DRR_TOP/build/cargo/release/drrctl"
 	"$scripts/toolbox.sh" ldd "$1/drr/bin/drrctl" | sed -n 's/.* => \(.*\) (.*/\1/p' |
 		while read -r library; do

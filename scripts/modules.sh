@@ -41,7 +41,8 @@ debug) words=(ARCH=x86_64 LLVM=1) ;;	# what its kernel is built with
 kcsan) words=(ARCH=x86_64 LLVM=1 KRUSTFLAGS="$(kcsan_rustflags)") ;;
 *)
 	is_flavour "$kind" ||
-		die "modules.sh: unknown kernel '$kind' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug, kcsan, arm64 or arm64-16k"
+		die "modules.sh: unknown kernel '$kind' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug, kcsan," \
+			"arm64 or arm64-16k"
 	words=(ARCH=x86_64)
 	image+=-$kind
 	;;
@@ -114,7 +115,7 @@ mkdir -p "$build"
 lock_build "$variant"
 if [[ $provider = stock ]]; then
 	build_module dm-thin-hooks.ko "dm-thin-hooks.ko for $variant" build_hooks "$DRR_TOP/thin" \
-		"$DRR_TOP/include" "$scripts/thin-layout.sh"
+		"$DRR_TOP/include" "$scripts/thin-layout.sh" "$scripts/kernel-types.sh"
 else
 	build_module dm-thin-pool.ko "dm-thin-pool.ko for $variant" build_thin "$patches" \
 		"$scripts/copy-thin.sh"

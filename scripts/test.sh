@@ -37,10 +37,10 @@ scripts=$DRR_TOP/scripts
 kernel=${KERNEL:-debian}
 case $kernel in
 debian) timeout=1200 ;;
-debug | kcsan) timeout=5400 ;;
+debug | kcsan | arm64 | arm64-16k) timeout=5400 ;;
 *)
 	is_flavour "$kernel" ||
-		die "no kernel '$kernel' for the guest suites : use KERNEL=debian, ${KERNEL_FLAVOURS[*]:1}, debug or kcsan"
+		die "no kernel '$kernel' for the guest suites : use KERNEL=debian, ${KERNEL_FLAVOURS[*]:1}, debug, kcsan, arm64 or arm64-16k"
 	timeout=1200
 	;;
 esac
@@ -94,7 +94,7 @@ list() {
 		only=$(sed -n 's/^# KERNEL: //p' "$file")
 		[[ ! $only || $only = "$kernel" ]] || continue
 		[[ $1 = all ]] || ! debians || [[ " ${campaigns[*]} " != *" $suite "* ]] || continue
-		[[ $1 = all ]] || ! debians || suite+=$(sed -n 's/^# SHORT: /@/p' "$file")
+		[[ $1 = all || $kernel = arm64* ]] || ! debians || suite+=$(sed -n 's/^# SHORT: /@/p' "$file")
 		echo "$suite"
 	done
 }

@@ -4,11 +4,12 @@
 #
 # usage: vm.sh [OPTION]... -- COMMAND [ARGUMENT]...
 #   --kernel KIND	debian: Debian's own kernel in QEMU (default); amd64: another flavour of it;
-#			uml: User-mode Linux; debug, kcsan: kernels with run-time checkers in QEMU
+#			uml: User-mode Linux; debug, kcsan: kernels with run-time checkers in QEMU;
+#			arm64, arm64-16k: Debian's own for arm64, with pages of 4 and of 16 KiB
 #   --mem SIZE		memory (2G; 3G for debug, whose checkers take a third)
 #   --disk SIZE[,bps=N][,iops=N]	an empty disk, throttled by QEMU; may be repeated
 #   --disk-file PATH[,bps=N][,iops=N]	a disk with this image file, which is kept
-#   --timeout SECONDS	(600; 2400 with the checkers)
+#   --timeout SECONDS	(600; 2400 with the checkers, and for arm64)
 #   --kill-after SECONDS	cut the machine's power then (SIGKILL), which is no failure
 #   --name NAME		results go to build/out/NAME (default: the command's name)
 #   --append WORDS	for the kernel's command line
@@ -64,10 +65,11 @@ done
 case $kernel in
 debian | uml) ;;
 debug) mem=${mem:-3G} timeout=${timeout:-2400} ;;
-kcsan) timeout=${timeout:-2400} ;;
+kcsan | arm64 | arm64-16k) timeout=${timeout:-2400} ;;
 *)
 	is_flavour "$kernel" ||
-		die "vm.sh: unknown kernel '$kernel' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug or kcsan"
+		die "vm.sh: unknown kernel '$kernel' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug, kcsan," \
+			"arm64 or arm64-16k"
 	;;
 esac
 mem=${mem:-2G} timeout=${timeout:-600}
@@ -77,6 +79,8 @@ name=${name:-$(basename "$1" .sh)}
 
 [[ ! $uefi || $kernel != uml ]] ||
 	die "vm.sh: User-mode Linux has no firmware : use another kernel with --uefi"
+[[ ! $uefi || $kernel != arm64* ]] ||
+	die "vm.sh: no firmware for arm64 : use another kernel with --uefi"
 [[ ! $counted || $kernel != uml ]] ||
 	die "vm.sh: User-mode Linux runs on the host's CPUs, which don't count : use another kernel"
 
@@ -173,8 +177,16 @@ kvm_works() {
 	[[ $(<"$known") = yes ]]
 }
 
+add_disks() {
+	local i
+	for i in "${!disk_files[@]}"; do
+		machine+=(-device "virtio-blk-pci,drive=d$i" -drive
+			"if=none,id=d$i,format=raw,discard=unmap,cache=unsafe,file=${disk_files[i]}${disk_options[i]}")
+	done
+}
+
 qemu() {
-	local image i extra='' cpus=2 accel=(-accel 'tcg,thread=multi' -cpu max)
+	local image extra='' cpus=2 accel=(-accel 'tcg,thread=multi' -cpu max)
 	if [[ $kernel = debian ]]; then
 		image=$("$scripts/kernel.sh" image)/vmlinuz
 	elif is_flavour "$kernel"; then
@@ -205,10 +217,21 @@ qemu() {
 			-drive "if=pflash,format=raw,unit=0,file=$run/firmware,readonly=on"
 			-drive "if=pflash,format=raw,unit=1,file=$run/variables")
 	fi
-	for i in "${!disk_files[@]}"; do
-		machine+=(-device "virtio-blk-pci,drive=d$i" -drive
-			"if=none,id=d$i,format=raw,discard=unmap,cache=unsafe,file=${disk_files[i]}${disk_options[i]}")
-	done
+	add_disks
+}
+
+# Without acceleration, as the host is an x86-64 machine: some three times slower than its own kernel.
+# Pointer authentication by the architecture's own algorithm would take most of the time.
+qemu_arm64() {
+	local image cpus=2 accel=(-accel 'tcg,thread=multi')
+	image=$("$scripts/kernel.sh" "image-$kernel")/vmlinuz
+	[[ ! $counted ]] || cpus=1 accel=(-accel 'tcg,thread=single' -icount 'shift=0,sleep=off')
+	machine=(qemu-system-aarch64 "${accel[@]}" -M virt -cpu 'max,pauth-impdef=on,sve=off,sme=off'
+		-smp "$cpus" -m "$mem" -nodefaults -display none -no-reboot
+		-kernel "$image" -initrd "$initrd"
+		-append "console=ttyAMA0 panic=-1 mitigations=off drr.tty=ttyAMA1 drr.slow=4 $cmdline"
+		-serial "file:$out/console.log" -serial "file:$out/output.log")
+	add_disks
 }
 
 uml() {
@@ -228,8 +251,10 @@ uml() {
 	machine+=($cmdline)
 }
 
+root=toolbox.sh
 case $kernel in
 uml) uml ;;
+arm64*) qemu_arm64; root=cross.sh ;;
 *) qemu ;;
 esac
 
@@ -238,7 +263,7 @@ esac
 # exec all the way down to the machine: the signals of timeout reach it
 limit=(-k 5 "$timeout")
 [[ -z $kill_after ]] || limit=(-s KILL "$kill_after")
-timeout --foreground "${limit[@]}" "$scripts/toolbox.sh" -- "${machine[@]}" \
+timeout --foreground "${limit[@]}" "$scripts/$root" -- "${machine[@]}" \
 	</dev/null >"$run/machine.log" 2>&1 &
 pid=$!
 strip_status='/^DRR-EXIT: [0-9]*$/d; s/DRR-EXIT: [0-9]*$//; s/\r$//'
@@ -310,7 +335,7 @@ not_allowed() {
 
 # KASAN, KCSAN and lockdep say BUG or WARNING; the others have words of their own. KUnit
 # cases of the kernel itself aren't built.
-trouble='Kernel panic|BUG: |WARNING: |Oops: |general protection fault|UBSAN: |ODEBUG: '
+trouble='Kernel panic|BUG: |WARNING: |Oops: |Internal error: |general protection fault|UBSAN: |ODEBUG: '
 trouble+='|refcount_t: |INFO: (task |rcu|trying to register)|kernel BUG at|page allocation failure'
 trouble+='|kmemleak: .*disabled|rust_kernel: panicked'
 line=$(grep -aE "^\[ *[0-9.]+\](\[[^]]*\])? (.*($trouble)| *not ok [0-9]+ )" "$out/console.log" |
