@@ -118,8 +118,8 @@ define HELP
 make demo      containers read, and are launched, with DRR and without
 make test      the tests that CI runs; SUITES="kunit reads" for some suites; KERNEL=debug or
                kcsan for guests with KASAN, lockdep, kmemleak... or the data race detector;
-               KERNEL=amd64 for another flavour of Debian's kernel; PROVIDER=patched for a patched
-               dm-thin-pool in place of Debian's own with thin/
+               KERNEL=amd64 for another flavour of Debian's kernel, arm64 for that of arm64;
+               PROVIDER=patched for a patched dm-thin-pool in place of Debian's own with thin/
 make test-all  every suite, those that take long, too
 make kunit     unit tests of the pure parts, under User-mode Linux
 make host-test the pure parts in user space: loom's models, many threads, odd input
@@ -130,7 +130,7 @@ make model     the models of Documentation/formal, with SPIN
 make unsafe    every unsafe of the kernel code, with its reason
 make arithmetic  every sum, shift and cast that could overflow, with its reason
 make torture   load siblings and check every byte they read; TIME=600 SEED=1
-               KERNEL=debian, uml or debug
+               KERNEL=debian, uml, debug or arm64
 make bench     measure DRR against dm-thin and the limits of both, under User-mode Linux;
                KERNEL=debian ROUNDS=5 PARTS="read storm"
 make counted   count the instructions that reads and writes take, with DRR and without

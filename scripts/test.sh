@@ -9,7 +9,8 @@
 #				"torture-long": scripts/torture.sh, TIME=600 SEED=1. @uml runs a suite
 #				under User-mode Linux.
 #   KERNEL=debug or kcsan in the environment: guests run that kernel, not Debian's, and without
-#   arguments all suites; KERNEL=amd64: another flavour of Debian's
+#   arguments all suites; KERNEL=amd64: another flavour of Debian's; arm64 or
+#   arm64-16k: Debian's for arm64, where the short list runs no suite @uml but kunit
 #   PROVIDER=patched in the environment: Debian's guests run a patched dm-thin-pool, not its own with
 #   dm-thin-hooks (thin/)
 #
@@ -40,7 +41,8 @@ debian) timeout=1200 ;;
 debug | kcsan | arm64 | arm64-16k) timeout=5400 ;;
 *)
 	is_flavour "$kernel" ||
-		die "no kernel '$kernel' for the guest suites : use KERNEL=debian, ${KERNEL_FLAVOURS[*]:1}, debug, kcsan, arm64 or arm64-16k"
+		die "no kernel '$kernel' for the guest suites : use KERNEL=debian, ${KERNEL_FLAVOURS[*]:1}, debug, kcsan," \
+			"arm64 or arm64-16k"
 	timeout=1200
 	;;
 esac

@@ -7,7 +7,7 @@
 #   In the environment:
 #   TIME=600		seconds
 #   SEED=1		which run
-#   KERNEL=debian	or uml, or debug
+#   KERNEL=debian	or uml, debug or arm64
 #   ROUND=SECONDS	length of a round
 #   APPEND=WORDS	for the kernel's command line
 #   MUTANTS=1		a test build of the module, whose guards can be switched off:
@@ -26,7 +26,7 @@ result=$DRR_TOP/build/torture/result.json
 # a round's set-up takes longer where the kernel is emulated
 case $kernel in
 uml) round=60 patience=120 ;;
-debug*|kcsan) round=240 patience=400 ;;
+debug* | kcsan | arm64*) round=240 patience=400 ;;
 *) round=120 patience=200 ;;
 esac
 
