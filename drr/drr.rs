@@ -84,7 +84,7 @@ struct Module {
 impl kernel::Module for Module {
     fn init(module: &'static ThisModule) -> Result<Self> {
         #[cfg(DRR_MUTANTS)]
-        dm::drr::rule::switch_off(*module_parameters::rules_off.value_ref());
+        dm::drr::rule::switch_off(dm::compat::parameter(&module_parameters::rules_off));
 
         let targets = Arc::new(TargetRegistry::new()?, GFP_KERNEL)?;
         let table = Arc::new(AccessTable::new(targets.clone())?, GFP_KERNEL)?;

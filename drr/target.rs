@@ -32,6 +32,7 @@ use kernel::{
 
 use dm::{
     block::bio::{Bio, EndedBio, Mapped, Op, SECTOR_SHIFT},
+    compat::not_supported,
     drr::trace,
     io::end_later::EndIoLater,
     io::in_flight::InFlightBio,
@@ -102,7 +103,7 @@ fn open_thin(ctor: &Constructor<'_>, md: &MappedDevice, path: &CStr) -> Result<(
     ThinDevice::new(device).map_err(|error| match error {
         OpenError::NoInterface => ctor.fail(
             c"dm-thin-pool without stacking support loaded: load dm-thin-hooks or the patched one",
-            EOPNOTSUPP,
+            not_supported(),
         ),
         OpenError::NotThin(error) => {
             pr_err!("{}: {} is not a thin device\n", md.name(), path);

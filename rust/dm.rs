@@ -13,6 +13,7 @@
 //! - [`sync`]: data shared by several CPUs, and deferred work,
 //! - [`random`], [`sched`], [`jiffies`]: random numbers, the state of the scheduler and of the
 //!   machine, and time,
+//! - [`compat`]: what kernel series name differently,
 //! - [`mod@drr`]: tracepoints and test switches of the target `drr`.
 
 #![warn(missing_docs)]
@@ -22,6 +23,7 @@ const __LOG_PREFIX: &[u8] = b"dm_drr\0";
 
 mod bindings;
 pub mod block;
+pub mod compat;
 pub mod drr;
 pub mod io;
 pub mod jiffies;

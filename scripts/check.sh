@@ -34,7 +34,7 @@ files() {
 
 # The patches, in their order: the series, then those of subfolders, which go on top of it.
 patches() {
-	find "$scripts/patches/$DRR_KERNEL" -name '*.patch' | LC_ALL=C sort
+	find -H "$scripts/patches/$DRR_KERNEL" -name '*.patch' | LC_ALL=C sort
 }
 
 # $1: name, rest: function
@@ -159,23 +159,47 @@ check_patches() {
 	' - "$repo" "${series[@]}"
 }
 
+# Kbuild and versions.conf have the same series, each with patches, and Kbuild refuses others.
+check_series() {
+	local kernel said want known bad=0
+	known=$(printf '%s\n' "${KERNEL_SERIES[@]}" | sort -V | tr '\n' ' ')
+	[[ $(sed -n 's/^drr_series := //p' Kbuild) = "${known% }" ]] || { echo "Kbuild: drr_series isn't $known"; bad=1; }
+	for kernel in "${KERNEL_SERIES[@]}"; do
+		compgen -G "$scripts/patches/$kernel/*.patch" >/dev/null || { echo "no patches for $kernel"; bad=1; }
+	done
+	while read -r kernel want; do
+		said=$(make -f Kbuild src=. obj=. VERSION="${kernel%.*}" PATCHLEVEL="${kernel#*.}" -n 2>&1) || true
+		[[ $said = *"dm-drr: kernel $kernel $want"* ]] || { echo "$kernel isn't refused: $said"; bad=1; }
+	done <<-'END'
+		6.18 is too old
+		7.1 is too old
+		99.0 isn't tested
+	END
+	for kernel in "${KERNEL_SERIES[@]}" "99.0 ANY_SERIES=1"; do
+		# shellcheck disable=SC2086 # words
+		said=$(make -f Kbuild src=. obj=. VERSION="${kernel%%.*}" PATCHLEVEL=${kernel#*.} -n 2>&1) || true
+		[[ $said != *"dm-drr: "* ]] || { echo "$kernel is refused: $said"; bad=1; }
+	done
+	return $bad
+}
+
 # Both crates, private items too, with the flags that the module is built with.
 check_rustdoc() {
-	local object command out=$build/rustdoc
+	local object command built out=$build/rustdoc
 	# private items are documented, so links to them lead somewhere
 	local allowed=-Arustdoc::private_intra_doc_links
 	rm -rf "$out"
 	mkdir -p "$out"
-	"$scripts/modules.sh" debian >/dev/null
+	built=$("$scripts/modules.sh" debian)
 	for object in rust/dm drr/drr; do
 		# the saved command is: VARIABLES rustc FLAGS FILE; ...
 		command=$(sed -n 's/^savedcmd_[^ ]* := //p' \
-			"$DRR_TOP/build/debian/drr/${object%/*}/.${object#*/}.o.cmd" |
+			"$built/drr/${object%/*}/.${object#*/}.o.cmd" |
 			sed -e 's/;.*//' -e 's/ rustc / rustdoc /' -e 's/ --emit=[^ ]*//g' \
 			-e 's/ --out-dir [^ ]*//' -e 's/ --remap-path-[a-z]*=[^ ]*//g' -e 's/ -o [^ ]*//')
 		[[ $command = *" rustdoc "* ]] || { echo "no rustc command for $object"; return 1; }
 		# shellcheck disable=SC2016 # expanded by the inner shell
-		RUSTC_BOOTSTRAP=1 DM_BINDINGS=$DRR_TOP/build/debian/drr/rust/bindings_generated.rs \
+		RUSTC_BOOTSTRAP=1 DM_BINDINGS=$built/drr/rust/bindings_generated.rs \
 			toolbox bash -euc 'cd "$1"; eval "$2"' - "$kdir" \
 			"$command --output $out --document-private-items -Dwarnings $allowed"
 	done
@@ -281,7 +305,7 @@ need_root
 source=$("$scripts/kernel.sh" source)
 kdir=$("$scripts/kernel.sh" debian)
 mkdir -p "$build"
-for name in rustfmt clippy unsafe arithmetic checkpatch patches rustdoc shellcheck spdx crates \
+for name in rustfmt clippy unsafe arithmetic checkpatch patches series rustdoc shellcheck spdx crates \
 	documents modules; do
 	check "$name" "check_$name"
 done

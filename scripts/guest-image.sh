@@ -143,13 +143,13 @@ if [[ ! -d $base ]]; then
 		mkdir -p "$base.tmp"
 		step "guest-$kind" "guest image: programs and modules for $kind" make_base
 		mv "$base.tmp" "$base"
-		keep_newest 3 "$DRR_CACHE/guest-$kind-"????????????
+		keep_newest $((1 + 2 * ${#KERNEL_SERIES[@]})) "$DRR_CACHE/guest-$kind-"????????????
 	)
 fi
 
 # --- second archive: what is worked on ---
 
-variant=$kind
+variant=$kind$DRR_SUFFIX
 ours=()
 if [[ -z $stock ]]; then
 	kos=$("$scripts/modules.sh" "$kind")

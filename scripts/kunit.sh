@@ -6,9 +6,9 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-out=$DRR_TOP/build/out/kunit
+out=$DRR_TOP/build/out/kunit$DRR_SUFFIX
 rc=0
-"$DRR_TOP/scripts/vm.sh" --kernel uml --mem 512M --timeout 120 --name kunit \
+"$DRR_TOP/scripts/vm.sh" --kernel uml --mem 512M --timeout 120 --name "kunit$DRR_SUFFIX" \
 	--append "kunit.enable=1 kunit.autorun=1" -- /drr/guest/kunit || rc=$?
 
 # A suite is "# Subtest: NAME", its plan "1..N", and results; all indented by four. Tests

@@ -11,6 +11,10 @@ export DRR_TOP DRR_CACHE
 # shellcheck source=scripts/versions.conf
 . "$DRR_TOP/scripts/versions.conf"
 DRR_KERNEL=${DRR_KERNEL:-${KERNEL_SERIES[0]}}
+# What is built for the first series has the short names, what is for another ends in -7.2 or the like.
+DRR_SUFFIX=	# read by other scripts
+# shellcheck disable=SC2034
+[[ $DRR_KERNEL = "${KERNEL_SERIES[0]}" ]] || DRR_SUFFIX=-$DRR_KERNEL
 
 # --- errors ---
 
@@ -158,7 +162,8 @@ is_flavour() {
 	[[ " ${KERNEL_FLAVOURS[*]:1} " = *" $1 "* ]]
 }
 
+# A series that DRR_TRY names is being tried by new-series.sh.
 need_series() {
-	[[ " ${KERNEL_SERIES[*]} " = *" $DRR_KERNEL "* ]] ||
+	[[ " ${KERNEL_SERIES[*]} ${DRR_TRY:-} " = *" $DRR_KERNEL "* ]] ||
 		die "kernel $DRR_KERNEL isn't supported : set DRR_KERNEL to one of: ${KERNEL_SERIES[*]}"
 }

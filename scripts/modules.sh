@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0
 # Builds the modules for one kernel, in the toolbox.
 #
-# usage: modules.sh KIND	prints the folder with the modules: build/KIND
+# usage: modules.sh KIND [MODULE]...	prints the folder with the modules: build/KIND
 #   KIND: debian, amd64, uml, debug, kcsan, arm64 or arm64-16k; see kernel.sh
+#   MODULE	builds only this one, e.g. dm-drr.ko
 #   MUTANTS=1 in the environment: a test build whose guards can be switched off,
 #   in build/KIND-mutants
+#   DRR_KERNEL=7.2: for another series than the first of versions.conf, in build/KIND-7.2
 #   PROVIDER=patched: Debian's kernels get a patched dm-thin-pool.ko, too, in build/KIND-patched
 #
 # dm-thin-hooks.ko adds to Debian's own dm-thin-pool.ko what DRR needs of it. The other kernels have no
@@ -17,7 +19,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 scripts=$DRR_TOP/scripts
-kind=${1:-}
+kind=${1:-} wanted=${*:2}
 toolbox=toolbox.sh
 
 # The kernel doesn't instrument Rust for KCSAN. The compiler can: these are the options of
@@ -47,9 +49,11 @@ kcsan) words=(ARCH=x86_64 LLVM=1 KRUSTFLAGS="$(kcsan_rustflags)") ;;
 	image+=-$kind
 	;;
 esac
+# A name that another series lacks can be no more than a warning: as a pattern it is a variable there.
+[[ ! ${DRR_TRY:-} ]] || words+=(ANY_SERIES=1 KCFLAGS=-Werror KRUSTFLAGS=-Dwarnings)
 mutants=${MUTANTS:-}
 [[ $mutants = 1 ]] || mutants=
-variant=$kind${mutants:+-mutants}
+variant=$kind$DRR_SUFFIX${mutants:+-mutants}
 provider=${PROVIDER:-stock}
 case $provider:$kind in
 stock:uml | stock:debug | stock:kcsan) provider=patched ;;
@@ -62,7 +66,8 @@ source=$("$scripts/kernel.sh" source)
 kdir=$("$scripts/kernel.sh" "$kind")
 image=$("$scripts/kernel.sh" "$image")
 build=$DRR_TOP/build/$variant
-patches=$scripts/patches/$DRR_KERNEL
+# of one series, a link to those of another if they are the same
+patches=$(realpath "${DRR_PATCHES:-$scripts/patches/$DRR_KERNEL}")
 
 kmake() {
 	nice "$scripts/$toolbox" make -C "$kdir" "${words[@]}" -j"$(nproc)" "$@"
@@ -104,7 +109,8 @@ build_disk() {
 build_module() {
 	local name=$1 text=$2 build_it=$3 key
 	shift 3
-	key=$(cache_key "$kdir" "$(tree_key "$scripts/modules.sh" "$@")")
+	[[ ! $wanted || " $wanted " = *" $name "* ]] || return 0
+	key=$(cache_key "$kdir" "${words[*]}" "$(tree_key "$scripts/modules.sh" "$@")")
 	[[ ! -e $build/$name || $(cat "$build/$name.key" 2>/dev/null) != "$key" ]] || return 0
 	rm -f "$build/$name" "$build/$name.key"
 	step "module-$variant-$name" "$text" "$build_it"

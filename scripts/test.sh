@@ -13,6 +13,7 @@
 #   arm64-16k: Debian's for arm64, where the short list runs no suite @uml but kunit
 #   PROVIDER=patched in the environment: Debian's guests run a patched dm-thin-pool, not its own with
 #   dm-thin-hooks (thin/)
+#   DRR_KERNEL=7.2 in the environment: another series of kernels; their output ends in -7.2
 #
 # A suite is a script in tools/testing/suites that prints TAP. A line of it that starts
 # with "# VM: " has options for vm.sh; with "# BUILD: mutants" it takes the build that can
@@ -50,7 +51,7 @@ esac
 debians() { [[ $kernel != debug && $kernel != kcsan ]]; }
 
 run_kunit() {
-	local log=$DRR_TOP/build/out/kunit.log good=0 bad=1
+	local log=$DRR_TOP/build/out/kunit$DRR_SUFFIX.log good=0 bad=1
 	"$scripts/kunit.sh" | tee "$log" || true
 	# without a sum it ended early: one failure
 	read -r good bad < <(sed -n 's/^kunit: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"
@@ -80,6 +81,7 @@ run_suite() {
 	local suite=$1 rc=0 options name=${1%@*} with
 	with=$(kernel_of "$suite")
 	[[ $with = debian ]] || name+=-$with
+	name+=$DRR_SUFFIX
 	read -r -a options < <(sed -n 's/^# VM: //p' "$(file_of "$suite")") || true
 	MUTANTS=$(mutants_of "$suite") "$scripts/vm.sh" --kernel "$with" --timeout "$timeout" \
 		--name "$name" "${options[@]}" -- "/drr/suites/${suite%@*}.sh" || rc=$?

@@ -12,6 +12,7 @@
 #   APPEND=WORDS	for the kernel's command line
 #   MUTANTS=1		a test build of the module, whose guards can be switched off:
 #			APPEND=dm_drr.rules_off=MASK
+#   DRR_KERNEL=7.2	another series of kernels
 #   NAME=torture-KERNEL	where the output goes, in build/out
 
 set -euo pipefail
@@ -20,7 +21,7 @@ set -euo pipefail
 time=${TIME:-600} seed=${SEED:-1} kernel=${KERNEL:-debian}
 [[ $time =~ ^[1-9][0-9]*$ ]] || die "torture: TIME=$time is no number of seconds : give one"
 [[ $seed =~ ^[0-9]+$ ]] || die "torture: SEED=$seed is no number : give one"
-name=${NAME:-torture-$kernel}
+name=${NAME:-torture-$kernel$DRR_SUFFIX}
 result=$DRR_TOP/build/torture/result.json
 
 # a round's set-up takes longer where the kernel is emulated

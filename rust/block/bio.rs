@@ -15,6 +15,7 @@ use kernel::bindings::{bio, bio_vec, bvec_iter};
 use crate::{
     bindings,
     block::device::BlockDevice,
+    compat::{passed, set_passed},
     pagecache::folio::{FilledPages, PAGE_SHIFT},
     target::{per_bio, Target},
 };
@@ -512,7 +513,7 @@ impl Filled {
 pub(crate) unsafe fn piece(vecs: *const bio_vec, iter: &bvec_iter) -> (bio_vec, u32) {
     // SAFETY: By the safety requirements.
     let vec = unsafe { *vecs.add(iter.bi_idx as usize) };
-    let (offset, size) = (iter.bi_offset, iter.bi_size);
+    let (offset, size) = (passed(iter), iter.bi_size);
     (vec, (vec.bv_len - offset).min(size))
 }
 
@@ -536,10 +537,12 @@ pub(crate) unsafe fn fill(to: *mut u8, from: *const u8, len: usize) {
 // RANGE: The piece has at least `bytes`, and both the bio_vec and the bio contain the piece.
 pub(crate) fn advance(vec: &bio_vec, iter: &mut bvec_iter, bytes: u32) {
     iter.bi_size -= bytes;
-    iter.bi_offset += bytes;
-    if iter.bi_offset == vec.bv_len {
-        iter.bi_offset = 0;
+    let now = passed(iter) + bytes;
+    if now == vec.bv_len {
+        set_passed(iter, 0);
         iter.bi_idx += 1;
+    } else {
+        set_passed(iter, now);
     }
 }
 
@@ -566,7 +569,7 @@ impl<'a> Iterator for Pages<'a> {
             // SAFETY: By the type invariant.
             let (vec, len) = unsafe { piece(self.vecs, &self.iter) };
             // Wraps as in `bvec_iter_offset()`.
-            let start = vec.bv_offset.wrapping_add(self.iter.bi_offset);
+            let start = vec.bv_offset.wrapping_add(passed(&self.iter));
             if (start | len | self.done) & PAGE_MASK != 0 {
                 // Skip parts of pages.
                 advance(&vec, &mut self.iter, len);
@@ -642,7 +645,7 @@ impl Writer<'_> {
                 let to = bindings::dm_rust_page_address(vec.bv_page)
                     .cast::<u8>()
                     // RANGE: As in `Pages::next`.
-                    .add((vec.bv_offset + self.iter.bi_offset) as usize);
+                    .add((vec.bv_offset + passed(&self.iter)) as usize);
                 fill(to, now.as_ptr(), now.len());
             }
             // CAST: At most `len`.

@@ -20,6 +20,7 @@ use crate::{
     bindings,
     block::bio::{advance, piece, Bio, Mapped, Writer},
     block::device::BlockDevice,
+    compat::passed,
     pagecache::folio::PAGE_SHIFT,
     pagecache::page_store::StorablePage,
     sync::work_queue::WorkQueue,
@@ -312,7 +313,7 @@ pub(crate) fn pieces<T: Target>(
             bindings::dm_rust_page_address(vec.bv_page)
                 .cast::<u8>()
                 // Wraps as in `bvec_iter_offset()`.
-                .add(vec.bv_offset.wrapping_add(iter.bi_offset) as usize)
+                .add(vec.bv_offset.wrapping_add(passed(&iter)) as usize)
         };
         if !visit(done, theirs, errand.own().address(done), len as usize) {
             return;

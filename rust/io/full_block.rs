@@ -12,6 +12,7 @@ use crate::{
     block::bio::{advance, piece, Bio, Mapped, Writer, SECTOR_SHIFT},
     block::device::BlockDevice,
     block::private_bio::{Done, PrivateBio, PAGE_SIZE},
+    compat::passed,
     target::Target,
 };
 
@@ -76,7 +77,7 @@ impl FullBlockWrite {
                 let from = bindings::dm_rust_page_address(vec.bv_page)
                     .cast::<u8>()
                     // Wraps as in `bvec_iter_offset()`.
-                    .add(vec.bv_offset.wrapping_add(iter.bi_offset) as usize);
+                    .add(vec.bv_offset.wrapping_add(passed(&iter)) as usize);
                 core::ptr::copy_nonoverlapping(from, self.0.address(to), len as usize);
             }
             to += len;

@@ -26,7 +26,6 @@ use core::{cell::UnsafeCell, marker::PhantomData, ops::Deref, ptr};
 
 use kernel::{
     alloc::{flags::*, Flags, KVVec},
-    bindings::kvfree_rcu_head,
     prelude::*,
     static_lock_class,
     sync::{
@@ -36,7 +35,9 @@ use kernel::{
 };
 
 use crate::{
-    bindings, sched,
+    bindings,
+    compat::kvfree_rcu_head,
+    sched,
     sync::{cells::cells, irq_lock::IrqLock},
 };
 

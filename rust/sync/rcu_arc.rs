@@ -8,7 +8,6 @@ use core::{cell::UnsafeCell, ops::Deref, ptr::NonNull};
 
 use kernel::{
     alloc::Flags,
-    bindings::kvfree_rcu_head,
     prelude::*,
     sync::{
         atomic::{Atomic, Full, Relaxed},
@@ -16,7 +15,7 @@ use kernel::{
     },
 };
 
-use crate::bindings;
+use crate::{bindings, compat::kvfree_rcu_head};
 
 #[repr(C)]
 struct Inner<T> {

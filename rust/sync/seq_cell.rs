@@ -15,11 +15,10 @@
 
 use kernel::{
     prelude::*,
-    sync::{
-        atomic::{Acquire, Atomic, Full, Relaxed, Release},
-        barrier::{smp_mb, Read},
-    },
+    sync::atomic::{Acquire, Atomic, Full, Relaxed, Release},
 };
+
+use crate::compat::read_barrier;
 
 /// `N` words and their sequence, in a cache line of their own if `N` is at most seven.
 ///
@@ -60,7 +59,7 @@ impl<const N: usize> SeqCell<N> {
     pub fn read(&self) -> Option<[u64; N]> {
         let sequence = self.sequence.load(Acquire);
         let words = core::array::from_fn(|at| self.words[at].load(Relaxed));
-        smp_mb(Read);
+        read_barrier();
         let whole = sequence % 2 == 0 && self.sequence.load(Relaxed) == sequence;
         whole.then_some(words)
     }

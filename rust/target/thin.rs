@@ -23,6 +23,7 @@ use kernel::{
 use crate::{
     bindings,
     block::device::Device,
+    compat::not_supported,
     target::thin_event::{Event, Events, Mapping, MappingChange},
 };
 
@@ -180,7 +181,7 @@ impl Thin {
         let handle = unsafe { (api.get_handle)(device.bdev().as_ptr()) };
         let handle = from_err_ptr(handle).map_err(|error| match error {
             EAGAIN => OpenError::Suspended,
-            EOPNOTSUPP => OpenError::NoInterface,
+            error if error == not_supported() => OpenError::NoInterface,
             error => OpenError::NotThin(error),
         })?;
         // INVARIANT: Just returned; `device` stays open by the safety requirements.

@@ -71,6 +71,9 @@ pub mod random;
 #[path = "../../../../rust/sched.rs"]
 pub mod sched;
 
+/// Stand-in.
+pub mod compat;
+
 /// Stand-ins. Some are for the models only, others for all but these.
 #[allow(dead_code)]
 pub mod bindings;
