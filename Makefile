@@ -43,6 +43,10 @@ test:
 test-all:
 	@KERNEL=$(KERNEL) scripts/test.sh all
 
+# all kernel series, with both providers; SUITES="reads writes" runs only these
+test-series:
+	@scripts/test-series.sh $(SUITES)
+
 kunit:
 	@scripts/kunit.sh
 
@@ -92,6 +96,10 @@ install-drrctl:
 deb:
 	@scripts/deb.sh
 
+# S=7.4: does what a machine can for another kernel series; KEEP=1 QUICK=1
+new-series:
+	@KEEP=$(KEEP) QUICK=$(QUICK) scripts/new-series.sh "$(S)"
+
 # installs them in a Debian root, boots it, purges them
 deb-test:
 	@scripts/deb-test.sh
@@ -119,8 +127,11 @@ make demo      containers read, and are launched, with DRR and without
 make test      the tests that CI runs; SUITES="kunit reads" for some suites; KERNEL=debug or
                kcsan for guests with KASAN, lockdep, kmemleak... or the data race detector;
                KERNEL=amd64 for another flavour of Debian's kernel, arm64 for that of arm64;
-               PROVIDER=patched for a patched dm-thin-pool in place of Debian's own with thin/
+               PROVIDER=patched for a patched dm-thin-pool in place of Debian's own with thin/;
+               DRR_KERNEL=7.2 on another series of kernels
 make test-all  every suite, those that take long, too
+make test-series  the same tests on each series of scripts/versions.conf, with both
+               providers; SUITES="reads writes"
 make kunit     unit tests of the pure parts, under User-mode Linux
 make host-test the pure parts in user space: loom's models, many threads, odd input
 make fuzz      fuzz the parsers and the table in user space; TIME=60
@@ -137,12 +148,14 @@ make counted   count the instructions that reads and writes take, with DRR and w
 make compare   time hits and misses against another commit's module, in turn; WITH=COMMIT
 make powercut  cut the power of a guest under load, N=5 times, and look what is lost
 
-make modules   build both modules for Debian's kernel, into build/debian
+make modules   build both modules for Debian's kernel, into build/debian; DRR_KERNEL=7.2 for
+               another series, into build/debian-7.2
 make drrctl    build the command line tool, its man pages and completions, into
                build/drrctl; make install-drrctl installs them: PREFIX=/usr/local DESTDIR=
 make deb       Debian packages dm-drr-dkms and drrctl, into build/deb
 make deb-test  install them in a Debian root, use them in a guest, purge them
 make managers-test  DRR under containerd, LVM and QEMU, in a guest; SUITES=lvm
+make new-series  try another series of kernels and report what doesn't work; S=7.4 KEEP=1
 make toolbox   only the root with the compilers
 make kernels   only the kernel trees
 make KDIR=...  build dm-drr.ko against a prepared kernel tree; also: install, MO=...
@@ -157,4 +170,4 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: modules install drrctl install-drrctl deb deb-test managers-test bench demo test test-all kunit host-test fuzz check model mutants torture powercut unsafe arithmetic toolbox kernels clean help
+.PHONY: modules install drrctl install-drrctl deb deb-test managers-test bench demo test test-all test-series kunit host-test fuzz check model mutants torture powercut new-series unsafe arithmetic toolbox kernels clean help
