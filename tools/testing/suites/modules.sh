@@ -64,6 +64,37 @@ hooks_come_and_go() {
 	done
 }
 
+# Functions that are hooked are traced, too, in both ways, before the hooks and after them.
+hooks_beside_tracers() {
+	local tracer
+	modprobe -n -q dm-thin-hooks || skip "the patched dm-thin-pool needs no hooks"
+	cd /sys/kernel/tracing
+	[ -w set_ftrace_filter ] || skip "the kernel has no function tracer"
+	modprobe -a dm-thin-pool dm-drr
+	for tracer in function function_graph; do
+		rmmod dm_drr dm_thin_hooks
+		printf '%s\n' dm_thin_insert_block dm_thin_remove_range thin_preresume >set_ftrace_filter
+		echo $tracer >current_tracer
+		on_exit "cd /sys/kernel/tracing; echo nop >current_tracer; echo >set_ftrace_filter"
+		modprobe dm-drr
+		image_new ext4 traced 32 some
+		thin_snap again traced
+		drr_new again
+		fs_mount ext4 again
+		same /mnt/again/some "$REF/some"
+		cp "$REF/some" /mnt/again/own
+		sync
+		# the hooks go and come while the functions are traced
+		container_down again
+		rmmod dm_drr dm_thin_hooks
+		modprobe dm-drr
+		thin_delete again
+		thin_delete traced
+		grep -q dm_thin_insert_block trace || flunk "nothing was traced: $(tail trace)"
+		echo nop >current_tracer
+	done
+}
+
 # A table with a drr target loads the module, as device-mapper asks for dm-drr.
 loaded_by_a_table() {
 	! grep -q '^dm_drr ' /proc/modules || rmmod dm_drr
@@ -133,6 +164,7 @@ run_case "hooks for another build" hooks_for_another_build
 run_case "hooks come and go" hooks_come_and_go
 pool_up 512
 image_new ext4 base 128
+run_case "hooks beside function tracers" hooks_beside_tracers
 run_case "loaded by a table" loaded_by_a_table
 run_case "under I/O elsewhere" under_io_elsewhere
 run_case "unloaded with pages on record" with_records
