@@ -647,12 +647,9 @@ static int create_snap_mesg(struct pool_state *pool, const struct message *m, dm
 	int r;
 
 	guard(mutex)(&pool->create_mutex);
-	/* watch_pool() takes the mutex before it gives the first handle: this has ended by then. */
-	if (!pool->watched)
-		return pass_on(m);
-
 	pool_time(pool, &before);
-	r = create_snap(pool, m, origin_id);
+	/* watch_pool() takes the mutex before it gives the first handle: this has ended by then. */
+	r = pool->watched ? create_snap(pool, m, origin_id) : pass_on(m);
 	if (pool_time(pool, &time) || (r && time != before)) {
 		/*
 		 * There are no more times, or the snapshot is half made: it
@@ -669,7 +666,7 @@ static int create_snap_mesg(struct pool_state *pool, const struct message *m, dm
 
 static int create_thin_mesg(struct pool_state *pool, const struct message *m, dm_thin_id id)
 {
-	u32 time;
+	u32 time = 0;
 	int r;
 
 	guard(mutex)(&pool->create_mutex);
@@ -755,9 +752,9 @@ static int pool_message_wrapper(struct dm_target *ti, unsigned int argc, char **
 	    read_id(&m, 2, &origin_id)) {
 		pool = pool_get(pt->pool->pmd, false);
 		r = pool ? create_snap_mesg(pool, &m, id, origin_id) : -ENOMEM;
-	} else if (pool && !strcasecmp(argv[0], "create_thin") && argc == 2 &&
-		   read_id(&m, 1, &id)) {
-		r = create_thin_mesg(pool, &m, id);
+	} else if (!strcasecmp(argv[0], "create_thin") && argc == 2 && read_id(&m, 1, &id)) {
+		pool = pool_get(pt->pool->pmd, false);
+		r = pool ? create_thin_mesg(pool, &m, id) : pass_on(&m);
 	} else if (pool && !strcasecmp(argv[0], "delete") && argc == 2 && read_id(&m, 1, &id)) {
 		r = delete_mesg(pool, &m, id);
 	} else {
