@@ -20,6 +20,8 @@
 //! Documentation/design.rst proves that no wrong byte is ever served.
 
 #![forbid(unsafe_code)]
+// A constant that the kernel crate of some series lacks is a variable in a pattern.
+#![deny(non_snake_case)]
 
 mod access;
 mod args;

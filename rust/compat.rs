@@ -58,11 +58,21 @@ pub fn read_barrier() {
     smp_mb(Read);
 }
 
-/// Returns `EOPNOTSUPP`, for which the kernel crate has no name before 7.3. As a pattern the name
-/// would be a variable there, and match any error.
-pub fn not_supported() -> Error {
+/// Returns the error of a C constant. The kernel crate has fewer names for errors before 7.3, and
+/// a name that is missing is a variable in a pattern, which matches any error.
+fn error(errno: u32) -> Error {
     // CAST: A small number.
-    Error::from_errno(-(bindings::EOPNOTSUPP as c_int))
+    Error::from_errno(-(errno as c_int))
+}
+
+/// Returns `EOPNOTSUPP`.
+pub fn not_supported() -> Error {
+    error(bindings::EOPNOTSUPP)
+}
+
+/// Returns `ESTALE`.
+pub fn stale() -> Error {
+    error(bindings::ESTALE)
 }
 
 /// Returns the value of a parameter of the module. Any context.

@@ -17,6 +17,8 @@
 //! - [`mod@drr`]: tracepoints and test switches of the target `drr`.
 
 #![warn(missing_docs)]
+// A constant that the kernel crate of some series lacks is a variable in a pattern.
+#![deny(non_snake_case)]
 
 #[allow(unused)]
 const __LOG_PREFIX: &[u8] = b"dm_drr\0";

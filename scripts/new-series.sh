@@ -50,7 +50,7 @@ trap clean_up EXIT
 
 # A row of the table. $1: what, $2: ok or FAILED, $3: more
 row() {
-	printf '%-26s %-6s %s\n' "$1" "$2" "${3:-}"
+	printf '%-32s %-6s %s\n' "$1" "$2" "${3:-}"
 }
 
 # Runs a command, adds a row, and sets worked to 1 or nothing. Not for "if" and the like: that would switch
@@ -66,7 +66,7 @@ try() {
 	worked=
 	if [[ $rc = 0 ]]; then
 		said=$(tail -n 1 "$work/said")
-		row "$what" ok "${said:0:46}"
+		row "$what" ok "${said:0:40}"
 		worked=1
 		return
 	fi

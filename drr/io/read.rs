@@ -8,6 +8,7 @@ use kernel::{prelude::*, sync::atomic::Relaxed, sync::rcu};
 use dm::{
     block::bio::{Bio, Filled, Mapped, SECTOR_SHIFT},
     block::private_read::read_privately,
+    compat::stale,
     drr::hold_point::HoldPoint,
     drr::rule::Rule,
     drr::trace,
@@ -550,7 +551,7 @@ impl Drr {
             .lookup(sector)
             .map_err(|error| match error {
                 EAGAIN => Miss::Metadata,
-                ESTALE => Miss::Stale,
+                error if error == stale() => Miss::Stale,
                 _ => Miss::Unshared,
             })?;
         self.check_layer(layer, &mapping)?;
