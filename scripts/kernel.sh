@@ -211,8 +211,8 @@ arm64 | arm64-16k | image-arm64 | image-arm64-16k) ;;
 *)
 	flavour=${kind#image-}
 	is_flavour "$flavour" ||
-		die "kernel.sh: unknown kernel '$kind' : use source, image, debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug, kcsan," \
-			"arm64 or arm64-16k"
+		die "kernel.sh: unknown kernel '$kind' : use source, image, debian, ${KERNEL_FLAVOURS[*]:1}," \
+			"uml, debug, kcsan, arm64 or arm64-16k"
 	;;
 esac
 

@@ -32,9 +32,9 @@ option() {
 # Texts with the compilers' names may differ, keys are the distribution's own. The vDSO of 32-bit
 # programs on arm64 takes one more compiler, and concerns nothing else.
 check_config() {
-	local lost
+	local lost differ='LOCALVERSION|SYSTEM_TRUSTED_KEYS|BUILD_SALT|(THUMB2_)?COMPAT_VDSO'
 	lost=$(grep -E '^CONFIG_' "$config" |
-		grep -vE '^CONFIG_(LOCALVERSION|SYSTEM_TRUSTED_KEYS|BUILD_SALT|(THUMB2_)?COMPAT_VDSO|[A-Z_]+_VERSION(_TEXT)?)=' |
+		grep -vE "^CONFIG_($differ|[A-Z_]+_VERSION(_TEXT)?)=" |
 		grep -vxFf "$build/.config" | head -n 5) || return 0
 	die "kernel $release: its configuration can't be had with these compilers :" \
 		"$(tr '\n' ' ' <<<"$lost")"

@@ -42,8 +42,8 @@ debian) timeout=1200 ;;
 debug | kcsan | arm64 | arm64-16k) timeout=5400 ;;
 *)
 	is_flavour "$kernel" ||
-		die "no kernel '$kernel' for the guest suites : use KERNEL=debian, ${KERNEL_FLAVOURS[*]:1}, debug, kcsan," \
-			"arm64 or arm64-16k"
+		die "no kernel '$kernel' for the guest suites : use KERNEL=debian, ${KERNEL_FLAVOURS[*]:1}," \
+			"debug, kcsan, arm64 or arm64-16k"
 	timeout=1200
 	;;
 esac
