@@ -193,6 +193,15 @@ pub enum Command {
         /// drr device, by name or path (default: all)
         name: Option<String>,
     },
+    /// Put the installed modules in the place of the loaded ones, under devices in use
+    Upgrade {
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+        /// Have dm-linear in between where `attach` hasn't made the drr table
+        #[arg(long)]
+        force: bool,
+    },
     /// Say what of DRR is installed, built, signed and loaded, what is missing, and what to do
     Doctor {
         /// Look at this kernel (default: the one that runs)
@@ -249,6 +258,7 @@ mod tests {
             "drrctl heatmap --json -o x.svg",
             "drrctl doctor --kernel ../x",
             "drrctl doctor c1",
+            "drrctl upgrade c1",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
@@ -258,6 +268,7 @@ mod tests {
             "drrctl resize c1",
             "drrctl resize c1 20G",
             "drrctl watch --config x.toml",
+            "drrctl upgrade --dry-run --force",
             "drrctl doctor --kernel 7.3.4+deb13-cloud-amd64 --json",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");

@@ -13,4 +13,5 @@ pub mod layers;
 pub mod resize;
 pub mod setup;
 pub mod top;
+pub mod upgrade;
 pub mod watch;

@@ -41,6 +41,16 @@ impl Error {
         }
     }
 
+    /// Returns the error with more behind why it happened.
+    pub fn but(&self, more: &str) -> Self {
+        Self::new(
+            self.code,
+            &self.what,
+            format!("{}{more}", self.why),
+            &self.remedy,
+        )
+    }
+
     pub fn what(&self) -> &str {
         &self.what
     }

@@ -22,7 +22,9 @@ mod views;
 
 use cli::{Cli, Command};
 use commands::heat::{paint, plot, HeatMap};
-use commands::{attach, blocks, doctor, duplicates, export, layers, resize, setup, top, watch};
+use commands::{
+    attach, blocks, doctor, duplicates, export, layers, resize, setup, top, upgrade, watch,
+};
 use device_mapper::control::Control;
 use device_mapper::inventory::{self, Inventory};
 use error::Result;
@@ -66,6 +68,7 @@ fn run(command: Command) -> Result<()> {
         Command::Attach { name, features } => attach::attach(&control, &name, &features.words()),
         Command::Detach { name } => attach::detach(&control, &name),
         Command::Resize { name, size } => resize::resize(&control, &name, size),
+        Command::Upgrade { dry_run, force } => upgrade::run(&control, dry_run, force),
         Command::Settle { sequence } => attach::settle(&control, sequence),
         Command::Watch { config } => watch::run(&control, &config),
         Command::List { json } => {

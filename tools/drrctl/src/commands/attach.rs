@@ -42,7 +42,7 @@
 pub mod clean_up;
 pub mod device;
 pub mod second;
-mod step;
+pub mod step;
 pub mod swap;
 
 use std::fs;
@@ -56,6 +56,7 @@ use crate::commands::attach::clean_up::clean_up_if_need_be;
 use crate::commands::attach::device::{gone, number_of, only, ready, second_of, thin_of};
 use crate::commands::attach::second::{forget_links, Second};
 use crate::commands::attach::swap::{swap, PATIENCE};
+use crate::commands::upgrade::kept;
 use crate::device_mapper::control::Control;
 use crate::device_mapper::inventory::{self, SECOND};
 use crate::device_mapper::runtime::{self, Change, Lock, Mark};
@@ -133,6 +134,7 @@ pub fn attach(control: &Control, text: &str, features: &[&str]) -> Result<()> {
     clean_up_if_need_be(control, &lock)?;
     let device = inventory::device(control, text)?;
     attach_to(control, &lock, &device, features)?;
+    kept::keep(&lock);
     if let Some(sequence) = runtime::sequence(device.number) {
         Mark::Detached.remove(sequence);
     }
@@ -160,11 +162,9 @@ pub fn attach_to(control: &Control, lock: &Lock, device: &Device, features: &[&s
     Ok(())
 }
 
-/// Detaches drr from a thin device, and marks the device for `watch`.
-pub fn detach(control: &Control, text: &str) -> Result<()> {
-    let lock = runtime::lock()?;
-    clean_up_if_need_be(control, &lock)?;
-    let device = inventory::device(control, text)?;
+/// Returns the thin table that an attached device gets when drr is detached from it. Fails for
+/// other devices.
+pub fn thin_table(control: &Control, device: &Device) -> Result<Line> {
     let name = &device.name;
     let not_attached = |remedy: &str| {
         Error::new(
@@ -185,14 +185,21 @@ pub fn detach(control: &Control, text: &str) -> Result<()> {
             "a device that 'drrctl create' made is removed by 'drrctl remove'",
         ));
     };
-    ready(&device)?;
+    ready(device)?;
     let below = control.device(&second)?;
-    let thin = thin_of(&below)?;
-    let sequence = runtime::sequence(device.number).ok_or_else(|| gone(name))?;
-    let line = Line {
+    Ok(Line {
         length: drr.length,
-        ..thin.clone()
-    };
+        ..thin_of(&below)?.clone()
+    })
+}
+
+/// Detaches drr from a thin device, and marks the device for `watch`.
+pub fn detach(control: &Control, text: &str) -> Result<()> {
+    let lock = runtime::lock()?;
+    clean_up_if_need_be(control, &lock)?;
+    let device = inventory::device(control, text)?;
+    let line = thin_table(control, &device)?;
+    let sequence = runtime::sequence(device.number).ok_or_else(|| gone(&device.name))?;
     let change = Change::begin(&lock)?;
     // Before the swap, which causes an event that `watch` acts on.
     Mark::Detached.put(sequence)?;

@@ -17,7 +17,7 @@ pub mod pools;
 pub mod provider;
 pub mod report;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 pub mod trust;
 pub mod watch;
 
@@ -68,6 +68,7 @@ fn examine(host: &Host, devices: Result<Devices>) -> Report {
         checks.extend(pools::look(&devices));
         pools = devices.map(|devices| devices.pools).unwrap_or_default();
         checks.push(watch::look(host));
+        checks.extend(watch::upgrade(host));
     }
     Report::new(&host.release, provider, pools, checks)
 }

@@ -29,6 +29,7 @@ use crate::commands::attach::attach_to;
 use crate::commands::attach::clean_up::{clean_up, clean_up_if_need_be};
 use crate::commands::attach::device::number_of;
 use crate::commands::attach::second::forget_links;
+use crate::commands::upgrade::kept;
 use crate::commands::watch::config::Config;
 use crate::commands::watch::journal::{Journal, Level};
 use crate::device_mapper::control::Control;
@@ -131,6 +132,7 @@ impl Watch<'_> {
             self.journal.say(Level::Warning, &text);
         }
         self.look_at_all();
+        kept::keep(&runtime::lock()?);
         Ok(())
     }
 

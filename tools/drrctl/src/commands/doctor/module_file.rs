@@ -74,9 +74,18 @@ pub struct ModuleFile {
 }
 
 impl ModuleFile {
-    /// Reads a file, and unpacks it if it is compressed; `None` if this can't be done.
+    /// Reads a file of the kernel's, and unpacks it if it is compressed; `None` if this can't be
+    /// done.
     pub fn read(host: &Host, path: &str) -> Option<Self> {
         let whole = format!("{}/{path}", folder(host));
+        Self::at(host, &whole).map(|file| Self {
+            path: path.to_string(),
+            ..file
+        })
+    }
+
+    /// Reads a file anywhere, as [`Self::read`] does.
+    pub fn at(host: &Host, path: &str) -> Option<Self> {
         let unpacker = match path.rsplit('.').next() {
             Some("xz") => Some("xz"),
             Some("zst") => Some("zstd"),
@@ -84,9 +93,9 @@ impl ModuleFile {
             _ => None,
         };
         let content = match unpacker {
-            None => host.bytes(&whole)?,
+            None => host.bytes(path)?,
             Some(program) => {
-                let file = host.path(&whole);
+                let file = host.path(path);
                 let ran = host.run(program, &["-dc", file.to_str()?]);
                 ran.filter(|ran| ran.ok)?.out
             }

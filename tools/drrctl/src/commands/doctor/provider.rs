@@ -73,7 +73,7 @@ fn is_unhooked(host: &Host, modules: &Modules) -> bool {
 }
 
 /// Returns the name of a module that `hooks` was made for another build of.
-fn made_for_other(host: &Host, modules: &Modules, hooks: &ModuleFile) -> Option<&'static str> {
+pub fn made_for_other(host: &Host, modules: &Modules, hooks: &ModuleFile) -> Option<&'static str> {
     // The file has the build ids of both, in hexadecimal digits.
     let is_other = |build_id: Option<String>| build_id.is_some_and(|id| !hooks.contains(&id));
     let of = |module: &Module| match &module.loaded {

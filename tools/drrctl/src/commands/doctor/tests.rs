@@ -11,7 +11,7 @@ use crate::commands::doctor::report::State;
 use crate::device_mapper::runtime;
 use crate::error::{Code, Error};
 
-mod fake;
+pub mod fake;
 
 use fake::{a_pool, hooks, Fake, DRR, HOOKS, MODULES, POOL, RELEASE, SIGNED};
 
@@ -599,6 +599,19 @@ fn pools_that_are_ill() {
         "run this as root",
     );
     assert!(host.examine().usable());
+}
+
+#[test]
+fn an_upgrade_that_was_interrupted() {
+    let host = Fake::loaded();
+    assert_eq!(host.examine().of("upgrade").count(), 0);
+    host.put("/run/drrctl/upgrade", "7\tattached\tc1\t253:4\n");
+    host.has(
+        "upgrade",
+        State::Warn,
+        "may be without drr: c1",
+        "drrctl upgrade",
+    );
 }
 
 #[test]

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `drrctl watch`: whether it runs, and whether its configuration can be read.
+//! `drrctl watch`: whether it runs, and whether its configuration can be read; and whether `drrctl
+//! upgrade` was interrupted.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use crate::commands::doctor::host::Host;
 use crate::commands::doctor::report::Finding;
+use crate::commands::upgrade::devices::names;
+use crate::commands::upgrade::journal;
 use crate::commands::watch::config::{self, Config};
 use crate::device_mapper::runtime;
 use crate::error::Code;
@@ -24,6 +27,19 @@ fn process(host: &Host) -> Option<u32> {
             _ => None,
         }
     })
+}
+
+/// Returns a finding if an `upgrade` was interrupted.
+pub fn upgrade(host: &Host) -> Option<Finding> {
+    let devices = journal::parse(&host.text(journal::PATH)?).unwrap_or_default();
+    Some(Finding::warn(
+        "upgrade",
+        format!(
+            "one was interrupted; these may be without drr: {}",
+            names(&devices)
+        ),
+        "drrctl upgrade",
+    ))
 }
 
 /// Checks `watch`.

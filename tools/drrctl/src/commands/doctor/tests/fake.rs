@@ -182,7 +182,8 @@ impl Fake {
         self.program("dkms status -m dm-drr", true, status);
     }
 
-    pub fn examine(&self) -> Report {
+    /// Calls `look` with the host.
+    pub fn with<T>(&self, look: impl FnOnce(&Host) -> T) -> T {
         let root = self.root.display().to_string();
         let programs = |name: &str, arguments: &[&str], input: &str| {
             if name == "grep" {
@@ -196,8 +197,11 @@ impl Fake {
                 err: text.clone(),
             })
         };
-        let host = Host::new(&self.root, self.release, &programs);
-        let report = examine(&host, (self.devices)());
+        look(&Host::new(&self.root, self.release, &programs))
+    }
+
+    pub fn examine(&self) -> Report {
+        let report = self.with(|host| examine(host, (self.devices)()));
         schema::check("doctor", &report);
         report
     }

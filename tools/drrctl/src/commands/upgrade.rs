@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `upgrade`: puts the modules that are installed in the place of those that are loaded, under
+//! devices that are in use.
+//!
+//! Each device with a drr table gets a table without drr, the modules are unloaded and loaded, and
+//! each device gets its drr table back. In between, the devices work as they do without DRR. All
+//! is checked that can be checked before the first device is changed. Whatever fails, drrctl puts
+//! back what it can: first the modules, then the tables.
+//!
+//! `upgrade` holds the lock for changing devices all the while, so `watch` and other processes wait
+//! for it. [`journal`] keeps what has to be put back, should drrctl be killed, and [`kept`] the
+//! files of the modules that are loaded. [`devices`] changes tables, and [`modules`] unloads and
+//! loads.
+
+pub mod devices;
+pub mod journal;
+pub mod kept;
+pub mod modules;
+
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::commands::attach::clean_up::clean_up_if_need_be;
+use crate::commands::attach::step::step;
+use crate::commands::doctor::host::{programs, Host};
+use crate::commands::doctor::modules::Modules;
+use crate::commands::upgrade::devices::{put_back, take_out, Held, Left};
+use crate::commands::upgrade::modules::Change;
+use crate::device_mapper::control::Control;
+use crate::device_mapper::runtime::{self, Lock};
+use crate::error::{Code, Error, Result};
+use crate::views::output::print;
+
+/// What to change, the devices that this concerns, and whether an earlier `upgrade` has begun it.
+struct Plan {
+    change: Change,
+    held: Vec<Held>,
+    /// Whether devices are to be put back that an interrupted `upgrade` has taken drr from.
+    interrupted: bool,
+}
+
+impl Plan {
+    /// Looks at modules and devices. Fails if they can't be changed; nothing has been changed then.
+    fn new(control: &Control, host: &Host, force: bool) -> Result<Self> {
+        let change = Change::new(host, &Modules::look(host))?;
+        let mut held = journal::read()?;
+        let interrupted = !held.is_empty();
+        if change.is_needed() {
+            for device in devices::with_drr(control, force)? {
+                if !held.iter().any(|it| it.sequence == device.sequence) {
+                    held.push(device);
+                }
+            }
+        }
+        Ok(Self {
+            change,
+            held,
+            interrupted,
+        })
+    }
+
+    fn describe(&self) -> String {
+        let mut text = String::new();
+        if self.change.is_needed() || !self.interrupted {
+            text.push_str(&self.change.describe());
+        }
+        for device in &self.held {
+            text.push_str(&format!(
+                "device  {}  {}\n",
+                device.name,
+                device.how.describe()
+            ));
+        }
+        if self.interrupted {
+            text.push_str("an earlier upgrade was interrupted: this one ends it\n");
+        }
+        text
+    }
+}
+
+/// Upgrades the modules. With `dry_run`, only says what would be done. With `force`, also takes drr
+/// out from tables that `attach` hasn't made.
+pub fn run(control: &Control, dry_run: bool, force: bool) -> Result<()> {
+    let lock = runtime::lock()?;
+    clean_up_if_need_be(control, &lock)?;
+    let host = Host::new("/", None, &programs);
+    let plan = Plan::new(control, &host, force)?;
+    print(plan.describe().as_bytes())?;
+    if dry_run || !(plan.change.is_needed() || plan.interrupted) {
+        return Ok(());
+    }
+    put_off_signals();
+    journal::write(&plan.held)?;
+    carry_out(control, &lock, &host, &plan)?;
+    journal::remove();
+    kept::keep(&lock);
+    print(b"done\n")
+}
+
+/// Puts off the signals that end programs until this one has ended: half of an upgrade helps
+/// nobody.
+fn put_off_signals() {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
+        set.add(signal);
+    }
+    let _ = set.thread_block();
+}
+
+/// Carries out a plan. If it fails, the journal is still needed only if devices are without drr.
+fn carry_out(control: &Control, lock: &Lock, host: &Host, plan: &Plan) -> Result<()> {
+    if plan.change.is_needed() {
+        for device in &plan.held {
+            if let Err(error) = take_out(control, lock, device) {
+                return Err(undone(control, lock, plan, &error, "nothing has changed"));
+            }
+            step("taken-out");
+        }
+    }
+    let failed = match plan.change.carry_out(host) {
+        Ok(()) => None,
+        Err(failed) if failed.drr_is_loaded => {
+            return Err(undone(control, lock, plan, &failed.error, &failed.outcome));
+        }
+        Err(failed) => Some(failed),
+    };
+    if let Some(failed) = failed {
+        return Err(failed.without_drr(&devices::names(&plan.held)));
+    }
+    step("modules-loaded");
+    match put_back(control, lock, &plan.held) {
+        None => Ok(()),
+        Some(Left { names, error }) => Err(Error::new(
+            Code::Failed,
+            names,
+            format!(
+                "the modules are new, but drr couldn't be attached again: {}",
+                error.why()
+            ),
+            "mend that, and then: drrctl upgrade, which attaches it",
+        )),
+    }
+}
+
+/// Puts the devices back after an error, and returns the error with what came of it.
+fn undone(control: &Control, lock: &Lock, plan: &Plan, error: &Error, outcome: &str) -> Error {
+    match put_back(control, lock, &plan.held) {
+        None => {
+            journal::remove();
+            error.but(&format!("; {outcome}"))
+        }
+        Some(left) => error.but(&format!(
+            "; {outcome}, but these are without drr now, and work so: {} ({})",
+            left.names,
+            left.error.why()
+        )),
+    }
+}
