@@ -133,7 +133,7 @@ check_compilers() {
 		echo "$name: $there there, $here here"
 		[[ $here = "$there" ]] || { echo "error: $name differs"; bad=1; }
 	done < <(versions)
-	echo "gcc, rustc and pahole are the kernel's own" >&3
+	echo "those that built the kernel" >&3
 	return $bad
 }
 
