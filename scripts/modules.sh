@@ -121,7 +121,7 @@ mkdir -p "$build"
 lock_build "$variant"
 if [[ $provider = stock ]]; then
 	build_module dm-thin-hooks.ko "dm-thin-hooks.ko for $variant" build_hooks "$DRR_TOP/thin" \
-		"$DRR_TOP/include" "$scripts/thin-layout.sh" "$scripts/kernel-types.sh"
+		"$DRR_TOP/include" "$scripts/thin-layout.sh"
 else
 	build_module dm-thin-pool.ko "dm-thin-pool.ko for $variant" build_thin "$patches" \
 		"$scripts/copy-thin.sh"
