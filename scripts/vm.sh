@@ -220,8 +220,8 @@ qemu() {
 	add_disks
 }
 
-# Without acceleration, as the host is an x86-64 machine: some three times slower than its own kernel.
-# Pointer authentication by the architecture's own algorithm would take most of the time.
+# Without acceleration, as the host is an x86-64 machine. Pointer authentication by the architecture's
+# own algorithm would be the larger part of what is emulated.
 qemu_arm64() {
 	local image cpus=2 accel=(-accel 'tcg,thread=multi')
 	image=$("$scripts/kernel.sh" "image-$kernel")/vmlinuz
