@@ -95,8 +95,9 @@ watch_takes_it() {
 # udev is there, and whoever uses device-mapper is to wait for it
 unset DM_DISABLE_UDEV
 run_case "the root is on a thin device, without DRR" boots_without
+# before anybody detaches it, which watch respects
+run_case "watch attaches the root" watch_takes_it
 run_case "DRR comes and goes below the root" comes_and_goes 2
 run_case "the same when memory is short" when_memory_is_short
 run_case "a snapshot of the root is served" siblings_are_served
-run_case "watch attaches the root" watch_takes_it
 finish
