@@ -179,6 +179,63 @@ installs() {
 	built "$older_version"
 }
 
+# dpkg has the old version remove its modules before it unpacks the new one, and configures it again if that fails.
+failed_upgrade() {
+	on_machine bash -euc 'dpkg-deb -R "$1" /srv/broken
+		printf "#!/bin/sh\nexit 1\n" >/srv/broken/DEBIAN/preinst
+		chmod +x /srv/broken/DEBIAN/preinst
+		sed -i "s/^Version: .*/Version: 99/" /srv/broken/DEBIAN/control
+		dpkg-deb -b /srv/broken /srv/broken.deb' - "${older[0]/#*\//\/srv/}"
+	on_exit "rm -r '$machine'/srv/broken*"
+	expect_fail on_machine dpkg -i /srv/broken.deb
+	built "$older_version"
+}
+
+# As if dkms had been killed while it made its tree.
+killed_dkms() {
+	rm "$machine/var/lib/dkms/dm-drr/$older_version/source"
+	apt_get --reinstall install "${older[@]/#*\//\/srv/}"
+	built "$older_version"
+}
+
+# The kernel's package brings another build of the same release: the hooks are for the old one.
+another_build() {
+	local file=$modules/kernel/drivers/md/dm-thin-pool.ko.xz id
+	id=$(hooks_are_for)
+	cp -a "$file" "$build/pool.ko.xz"
+	on_exit "cp -a '$build/pool.ko.xz' '$file'"
+	python3 - "$file" <<-END
+	import lzma, sys
+	module = lzma.open(sys.argv[1]).read()
+	at = module.index(b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0") + 16
+	with lzma.open(sys.argv[1], "wb", check=lzma.CHECK_CRC32) as to:
+	    to.write(module[:at] + bytes([0x5a] * 20) + module[at + 20:])
+	END
+	on_machine /usr/share/kernel/header_postinst.d/dm-drr "$release"
+	[[ $(hooks_are_for) = *5a5a5a5a* ]] || flunk "the hooks are for $(hooks_are_for)"
+	cp -a "$build/pool.ko.xz" "$file"
+	on_machine /usr/share/kernel/postinst.d/dm-drr "$release"
+	[[ $(hooks_are_for) = "$id" ]] || flunk "the hooks are for $(hooks_are_for)"
+}
+
+hooks_are_for() { on_machine modinfo -k "$release" -F dm_thin_pool dm-thin-hooks; }
+
+# The hooks of several packages may run at once.
+two_at_once() {
+	local pids=() pid i
+	on_machine dkms unbuild -m dm-drr -v "$older_version" -k "$release"
+	for i in 1 2; do
+		on_machine /usr/libexec/dm-drr/install-modules "$release" >"$out/at-once.$i" 2>&1 &
+		pids+=($!)
+	done
+	for pid in "${pids[@]}"; do
+		wait "$pid"
+	done
+	cat "$out"/at-once.?
+	! grep "goes on without" "$out"/at-once.? || flunk "one has failed"
+	built "$older_version"
+}
+
 # The old version's modules and source go; what was configured and the kernel tree stay.
 upgrades() {
 	local config=$machine/etc/drrctl/drrctl.toml tree=$machine/var/cache/dm-drr/$release/ready
@@ -331,6 +388,10 @@ suite deb-install \
 	"what was mended is built=builds_once_mended" \
 	"purge leaves nothing=purges" \
 	"installation builds both modules=installs" \
+	"an upgrade that fails leaves the modules there=failed_upgrade" \
+	"what a killed dkms has left is cleared away=killed_dkms" \
+	"another build of the same release gets new modules=another_build" \
+	"two builds at once=two_at_once" \
 	"an upgrade builds them anew, and keeps what is configured=upgrades" \
 	"the modules fit the kernel, and are signed=fit_the_kernel" \
 	"drrctl, its man page and completions are there=tool_is_there"

@@ -129,6 +129,7 @@ make_packages() {
 	mkdir -p "$work/source"
 	stage_module "$work/source/module"
 	cp -r "$packaging"/{install-modules,hooks} "$work/source/"
+	sed -i "s/@VERSION@/$version/" "$work/source/install-modules"
 	stage_debian "$work/source/debian"
 	cp -r "$tool" "$work/source/drrctl"
 	cp -r "$DRR_TOP/tools/drrctl/grafana" "$work/source/drrctl/"
@@ -163,7 +164,7 @@ esac
 
 lock_build deb
 series=$(join '|' "${KERNEL_SERIES[@]//./\\.}")
-supported="^($series)\\.[0-9.]+\\+deb[0-9]+-($(join '|' "${KERNEL_FLAVOURS[@]}"))\$"
+supported="^($series)\\.[0-9.]+\\+deb[0-9]+(\\+[0-9]+)?-($(join '|' "${KERNEL_FLAVOURS[@]}"))\$"
 step drrctl "drrctl" "$scripts/drrctl.sh"
 key=$(cache_key "$root" "$supported" "$version" "$(tree_key "$scripts/deb.sh" "$packaging" "$tool" \
 	"$DRR_TOP"/tools/drrctl/{system,grafana} \

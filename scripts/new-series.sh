@@ -99,7 +99,7 @@ served() {
 find_packages() {
 	local flavours
 	flavours=$(toolbox apt-cache search --names-only "^linux-image-${series//./\\.}[0-9.]*\\+[^ ]*\$" |
-		sed -nE 's/^linux-image-([0-9.]+)\+deb[0-9]+-([a-z0-9-]+) .*/\1 \2/p' |
+		sed -nE 's/^linux-image-([0-9.]+)\+deb[0-9]+(\+[0-9]+)?-([a-z0-9-]+) .*/\1 \3/p' |
 		grep -vE 'unsigned|dbg' | sort -V)
 	[[ $flavours ]] || { echo "error: no linux-image package of $series"; return 1; }
 	flavours=$(awk -v newest="$(tail -n 1 <<<"$flavours" | cut -d ' ' -f 1)" \

@@ -77,7 +77,7 @@ struct pool_state {
 	struct mutex watch_mutex;	/* Held while the thin devices are quiesced */
 	struct mutex create_mutex;	/* One message at a time creates a device */
 	struct mutex resume_mutex;	/* Held while no thin must become active */
-	struct workqueue_struct *snap_wq;
+	struct workqueue_struct *snap_wq; /* If watched */
 	struct rcu_head rcu;
 };
 
@@ -134,7 +134,16 @@ static void pool_free(struct pool_state *pool)
 	kfree_rcu(pool, rcu);
 }
 
-/* Returns the state of a pool, a new one if need be; NULL without memory. */
+static struct workqueue_struct *alloc_snap_wq(void)
+{
+	return alloc_ordered_workqueue("dm-thin-snap", WQ_MEM_RECLAIM);
+}
+
+/*
+ * Returns the state of a pool, a new one if need be; NULL without memory.  A
+ * message must not wait for reclaim, which may want to write to the pool: so the
+ * workqueue is allocated when a pool is opened, or when it is to be watched.
+ */
 static struct pool_state *pool_get(struct dm_pool_metadata *pmd, bool watched)
 {
 	struct pool_state *new, *old;
@@ -146,10 +155,12 @@ static struct pool_state *pool_get(struct dm_pool_metadata *pmd, bool watched)
 	new = kzalloc_obj(*new, GFP_NOIO);
 	if (!new)
 		return NULL;
-	new->snap_wq = alloc_ordered_workqueue("dm-thin-snap", WQ_MEM_RECLAIM);
-	if (!new->snap_wq) {
-		kfree(new);
-		return NULL;
+	if (watched) {
+		new->snap_wq = alloc_snap_wq();
+		if (!new->snap_wq) {
+			kfree(new);
+			return NULL;
+		}
 	}
 	new->pmd = pmd;
 	new->watched = watched;
@@ -857,6 +868,10 @@ static int watch_pool(struct pool *pool)
 	if (state->quiesced)
 		return 0;
 
+	if (!state->snap_wq)
+		state->snap_wq = alloc_snap_wq();
+	if (!state->snap_wq)
+		return -ENOMEM;
 	scoped_guard(mutex, &state->create_mutex)
 		state->watched = true;
 	flush_workqueue(pool->wq);
@@ -1304,5 +1319,6 @@ module_init(dm_thin_hooks_init);
 module_exit(dm_thin_hooks_exit);
 
 MODULE_SOFTDEP("pre: dm-thin-pool");
+MODULE_INFO(dm_thin_pool, DM_THIN_POOL_BUILD_ID); /* For programs */
 MODULE_DESCRIPTION("Interface of dm-thin for stacked targets, by hooks");
 MODULE_LICENSE("GPL");
