@@ -181,6 +181,7 @@ installs() {
 
 # dpkg has the old version remove its modules before it unpacks the new one, and configures it again if that fails.
 failed_upgrade() {
+	# shellcheck disable=SC2016 # expanded by the inner shell
 	on_machine bash -euc 'dpkg-deb -R "$1" /srv/broken
 		printf "#!/bin/sh\nexit 1\n" >/srv/broken/DEBIAN/preinst
 		chmod +x /srv/broken/DEBIAN/preinst
@@ -204,7 +205,7 @@ another_build() {
 	id=$(hooks_are_for)
 	cp -a "$file" "$build/pool.ko.xz"
 	on_exit "cp -a '$build/pool.ko.xz' '$file'"
-	python3 - "$file" <<-END
+	"$scripts/toolbox.sh" python3 - "$file" <<-END
 	import lzma, sys
 	module = lzma.open(sys.argv[1]).read()
 	at = module.index(b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0") + 16
