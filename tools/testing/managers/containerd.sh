@@ -5,88 +5,14 @@
 # an image read the same, with DRR and without. Run by scripts/managers.sh, which gives the size of what
 # they read in MiB.
 
-# shellcheck source=tools/testing/lib.sh
-. "${0%/*}/../lib.sh"
-# shellcheck source=tools/testing/root.sh
-. "${0%/*}/../root.sh"
-
-IMAGE=drr.test/debian:payload
-CONTAINERS=10
-MIB=$1
-CTL=${0%/*}/../bin/drrctl
-# What each reads for itself: its file system's own data, which is in nobody's file.
-OWN_MIB=6
-
-ctr() { in_root ctr -n drr "$@"; }
-
-udev_up() {
-	mkdir -p /run/udev
-	mkdir -p "$ROOT/run/udev"
-	in_root /usr/lib/systemd/systemd-udevd --daemon
-	in_root udevadm settle
-	mount --bind "$ROOT/run/udev" /run/udev
-}
-
-containerd_up() {
-	mkdir -p "$ROOT/etc/containerd" "$ROOT/var/lib/containerd"
-	cat >"$ROOT/etc/containerd/config.toml" <<-END
-	version = 2
-	disabled_plugins = ["io.containerd.grpc.v1.cri"]
-	[plugins."io.containerd.snapshotter.v1.devmapper"]
-	  root_path = "/var/lib/containerd/devmapper"
-	  pool_name = "pool"
-	  base_image_size = "512MB"
-	  discard_blocks = true
-	END
-	in_root containerd >"$WORK/containerd.log" 2>&1 &
-	CONTAINERD=$!
-	wait_for 60 ctr version
-	ctr plugins ls >"$WORK/plugins"
-	grep -E 'devmapper .*ok *$' "$WORK/plugins" ||
-		flunk "$(cat "$WORK/plugins"; grep devmapper "$WORK/containerd.log")"
-}
-
-# No container runs, and nothing is left open.
-containerd_down() {
-	kill "$CONTAINERD"
-	wait_for 60 ended "$CONTAINERD"
-}
-
-watch_up() {
-	modprobe dm-drr
-	printf 'pools = ["pool"]\n' >"$WORK/drrctl.toml"
-	"$CTL" watch --config "$WORK/drrctl.toml" >"$WORK/watch.log" 2>&1 &
-	WATCH=$!
-	wait_for 60 watching
-}
-
-watching() { grep -q . "$WORK/watch.log" || [ -e /run/drrctl ]; }
-
-watch_down() {
-	kill "$WATCH"
-	wait_for 20 ended "$WATCH"
-}
-
-# ended PROCESS: of a case's parent, which doesn't wait for it.
-ended() { ! grep -q '^State:	[^Z]' "/proc/$1/status" 2>/dev/null; }
-
-# in_use: device-mapper's devices but the pool's own, and what the pool holds.
-in_use() {
-	local words
-	dmsetup ls | cut -f 1 | sed -E '/^(pool|data)$/d' | sort
-	read -r -a words < <(dmsetup status pool)
-	echo "data ${words[5]%/*}"
-}
+# shellcheck source=tools/testing/managers/containers.sh
+. "${0%/*}/containers.sh"
 
 import() {
 	ctr image import --snapshotter devmapper /srv/image.tar
 	ctr image ls | grep -F "$IMAGE"
 	in_use >"$WORK/imported"
 	cat "$WORK/imported"
-}
-
-payload_sum() {
-	tar -xOf "$ROOT/srv/image.tar" payload.tar | tar -xO srv/payload | sha256sum
 }
 
 # run_ten PREFIX: they start at once, and all have the right sum.
@@ -100,30 +26,13 @@ run_ten() {
 	done
 	for ((i = 0; i < CONTAINERS; i++)); do
 		wait "${pids[i]}" || flunk "container $i: $(<"$WORK/$1-$i")"
-		[ "$(cut -d ' ' -f 1 <"$WORK/$1-$i")" = "${sum%% *}" ] || flunk "$i has $(<"$WORK/$1-$i")"
+		[ "$(cut -d ' ' -f 1 <"$WORK/$1-$i")" = "$sum" ] || flunk "$i has $(<"$WORK/$1-$i")"
 	done
 	dmsetup status | grep ' drr ' >"$WORK/status" || true
 	for ((i = 0; i < CONTAINERS; i++)); do
 		ctr container delete "$1-$i"
 	done
 }
-
-# What the ten devices' figures come to.
-figures() {
-	tr ' ' '\n' <"$WORK/status" | awk -F = '
-		/^(reads|read_sectors|hits|hit_sectors|miss_.*|followed_sectors|whole_writes)=/ {
-			if (!($1 in sum)) name[n++] = $1
-			sum[$1] += $2
-		}
-		END { for (i = 0; i < n; i++) printf "%s=%d ", name[i], sum[name[i]] }'
-}
-
-# What is left is what was there after the import; a removal may take containerd a moment.
-nothing_left() {
-	(wait_for 60 as_imported) || flunk "left (>), or gone (<): $(diff "$WORK/imported" <(in_use))"
-}
-
-as_imported() { diff "$WORK/imported" <(in_use) >/dev/null; }
 
 without() {
 	local without
@@ -155,11 +64,9 @@ under_drr() {
 	dmsetup table | grep ' drr '
 	dmsetup status | grep ' drr .*thin=' || flunk "$(dmsetup table)"
 	pid=$(ctr task ls | awk '$1 == "long" { print $2 }')
-	[ "$(sha256sum <"/proc/$pid/root/srv/payload")" = "$(payload_sum)" ] || flunk "a wrong sum"
+	has_payload "$pid"
 	"$CTL" list
 }
-
-some_attached() { dmsetup table | grep -q ' drr '; }
 
 # gone CONTAINER
 gone() {
@@ -167,8 +74,6 @@ gone() {
 	ctr task delete -f "$1" || true
 	ctr container delete "$1" || true
 }
-
-is_drr() { [[ $(dmsetup table "$1") = *" drr "* ]]; }
 
 # What a container has written is in a commit of it, and in a container of that; the figures of usage are
 # those that the pool has.
@@ -200,15 +105,10 @@ prunes() {
 	ctr image rm --sync "$IMAGE"
 	ctr content prune references || true
 	wait_for 120 pool_is_empty
-	"$CTL" tree || true
-}
-
-pool_is_empty() {
-	! dmsetup ls | cut -f 1 | grep -q -- '-snap-' && [[ "$(in_use)" == "data 0" ]]
 }
 
 takes_down() {
-	containerd_down
+	daemon_down containerd
 	watch_down
 	# of slow machines it has more to say
 	! grep -iE 'level=(error|fatal).*(devmapper|dmsetup|snapshot)' "$WORK/containerd.log" ||
