@@ -13,14 +13,15 @@
 
 MIB=$1
 
-# vm NAME DEVICE WORDS...: a machine runs to its end; what it says is in $WORK/NAME.
+# vm NAME DEVICE WORDS...: a machine runs to its end; what it says is in $WORK/NAME. $CACHE is QEMU's
+# mode.
 vm() {
 	local name=$1 device=$2
 	shift 2
 	timeout 300 chroot "$ROOT" qemu-system-x86_64 -accel tcg -m 192M -nodefaults -display none \
 		-no-reboot -kernel /srv/vm/vmlinuz -initrd /srv/vm/initrd \
 		-append "console=ttyS0 panic=-1 quiet no_timer_check mitigations=off $*" -serial stdio \
-		-drive "file=$device,format=raw,if=virtio,cache=writeback" \
+		-drive "file=$device,format=raw,if=virtio,cache=${CACHE:-writeback}" \
 		</dev/null >"$WORK/$name" 2>&1 || flunk "$name: $(tail -n 20 "$WORK/$name")"
 	tr -d '\r' <"$WORK/$name" | grep '^VM-' >"$WORK/$name.said" || true
 	grep -q "VM-END: good" "$WORK/$name.said" || flunk "$name: $(tail -n 20 "$WORK/$name")"
@@ -86,6 +87,29 @@ both() {
 	wait $first
 }
 
+# Past the host's page cache a machine is served from what others have there, and serves nobody.
+direct_only_receives() {
+	local served alone
+	snap_up a
+	snap_up b
+	snap_up c
+	exec 5</dev/mapper/a
+	on_exit "exec 5<&-"
+	vm a /dev/mapper/a vm.do=read
+	exec 6</dev/mapper/b
+	on_exit "exec 6<&-"
+	served=$(CACHE=none mib_read vm b /dev/mapper/b vm.do=read)
+	saw_all b 1
+	expect "MiB it was served" "$(($(stat_of b hit_sectors) / 2048))" $((MIB * 9 / 10))..
+	exec 5<&-
+	alone=$(CACHE=none mib_read vm c /dev/mapper/c vm.do=read)
+	saw_all c 1
+	say "MiB from the disk without the host's page cache: $served beside a buffered one, $alone beside a direct one" >&3
+	expect "MiB from the disk beside a buffered one" "$served" 0..$((MIB / 10))
+	expect "MiB from the disk beside a direct one" "$alone" "$MIB.."
+	expect "sectors from the direct one" "$(sectors_from c b)" 0
+}
+
 # What a machine writes is its own.
 writes_are_its_own() {
 	snap_up a
@@ -141,6 +165,7 @@ image_new ext4 base $((MIB * 2))
 modprobe dm-drr
 run_case "two machines, one after the other" one_after_the_other
 run_case "two machines at the same time" at_the_same_time
+run_case "machines without the host's page cache" direct_only_receives
 run_case "what a machine writes is its own" writes_are_its_own
 run_case "a sibling is mounted meanwhile" mounts_come_and_go
 run_case "nothing is remembered afterwards" all_down
