@@ -104,7 +104,7 @@ new-series:
 deb-test:
 	@scripts/deb-test.sh
 
-# containerd, LVM and QEMU, as Debian has them; SUITES=lvm for one of them
+# containerd, Docker, LVM and QEMU, as Debian has them; SUITES=lvm for one of them
 managers-test:
 	@scripts/managers.sh $(SUITES)
 
@@ -154,7 +154,7 @@ make drrctl    build the command line tool, its man pages and completions, into
                build/drrctl; make install-drrctl installs them: PREFIX=/usr/local DESTDIR=
 make deb       Debian packages dm-drr-dkms and drrctl, into build/deb
 make deb-test  install them in a Debian root, use them in a guest, purge them
-make managers-test  DRR under containerd, LVM and QEMU, in a guest; SUITES=lvm
+make managers-test  DRR under containerd, Docker, LVM and QEMU, in a guest; SUITES=lvm
 make new-series  try another series of kernels and report what doesn't work; S=7.4 KEEP=1
 make toolbox   only the root with the compilers
 make kernels   only the kernel trees

@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Tests DRR under what uses thin pools, as Debian has it: containerd, LVM, and QEMU. Nothing of
-# theirs is changed or told of DRR.
+# Tests DRR under what uses thin pools, as Debian has it: containerd, Docker, LVM, and QEMU. Nothing
+# of theirs is changed or told of DRR.
 #
-# usage: managers.sh [SUITE]...	containerd, lvm, vms; all by default. Prints TAP; the last line is
-#				"N passed, N failed"
+# usage: managers.sh [SUITE]...	containerd, docker, lvm, vms; all by default. Prints TAP; the last
+#				line is "N passed, N failed"
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -15,11 +15,11 @@ set -euo pipefail
 
 scripts=$DRR_TOP/scripts
 build=$DRR_TOP/build/managers
-all=(containerd lvm vms)
+all=(containerd docker lvm vms)
 suites=("$@")
 (($#)) || suites=("${all[@]}")
 for suite in "${suites[@]}"; do
-	[[ -e $DRR_TOP/tools/testing/managers/$suite.sh ]] ||
+	[[ " ${all[*]} " = *" $suite "* ]] ||
 		die "managers.sh: no suite '$suite' : use some of ${all[*]}"
 done
 
@@ -73,7 +73,8 @@ make_disk() {
 	make_image "$extra/srv"
 	make_vm "$extra/srv/vm"
 	install -D -m 644 -t "$extra/usr/lib/udev/rules.d" "$DRR_TOP/tools/drrctl/system/11-dm-drr.rules"
-	root_disk "$root" "$build/disk.img" 3G "$extra" usr/share/qemu usr/share/seabios
+	root_disk "$root" "$build/disk.img" 3G "$extra" usr/libexec/docker usr/share/qemu \
+		usr/share/seabios
 	remove_tree "$extra"
 }
 
