@@ -83,8 +83,9 @@ commits() {
 		sh -c 'head -c 4000000 /dev/zero | tr "\0" x >/srv/mine; sync'
 	usage=$(ctr snapshot --snapshotter devmapper usage writer | awk 'END { print $2 }')
 	say "usage of what has written 4 MB: $usage" >&3
-	ctr container delete --keep-snapshot writer
+	# in this order: what no container has may be collected at any time, and a commit is a root
 	ctr snapshot --snapshotter devmapper commit written writer
+	ctr container delete --keep-snapshot writer
 	ctr snapshot --snapshotter devmapper prepare reader written >"$WORK/mounts"
 	key=$(dmsetup ls | cut -f 1 | grep -- '-snap-' | tail -n 1)
 	say "newest device: $key" >&3
