@@ -298,9 +298,9 @@ load_fails_for_good() {
 	writers_end
 }
 
-# upgrade_until STEP: in the background, stopped there.
+# upgrade_until STEP ARGUMENTS...: in the background, stopped there.
 upgrade_until() {
-	DRRCTL_STOP_AT=$1 "$CTL" upgrade >"$WORK/out" 2>"$WORK/err" &
+	DRRCTL_STOP_AT=$1 "$CTL" upgrade "${@:2}" >"$WORK/out" 2>"$WORK/err" &
 	STOPPED=$!
 	on_exit "kill -KILL $STOPPED"
 	wait_for 30 is_stopped $STOPPED
@@ -384,6 +384,70 @@ interrupted_and_changed() {
 	[ ! -e /run/drrctl/upgrade ] || flunk "left behind: $(</run/drrctl/upgrade)"
 }
 
+# upgrade_killed STEP ARGUMENTS...: it is killed there.
+upgrade_killed() {
+	upgrade_until "$@"
+	kill -KILL $STOPPED
+	wait $STOPPED || true
+}
+
+# reload NAME TABLE: makes it the active one.
+reload() {
+	dmsetup load "$1" --table "$2"
+	dmsetup resume "$1"
+}
+
+number_of() { dmsetup info -c --noheadings --separator : -o major,minor "$1" | tr -d ' '; }
+
+# What is in use after an upgrade that was interrupted counts more than its journal.
+journal_is_old() {
+	local sectors other
+	thin_snap first base-ext4
+	thin_snap second base-xfs
+	sectors=$(blockdev --getsz /dev/mapper/t-first)
+	"$CTL" create top t-first
+	on_exit "dm_remove top; dm_remove t-first; dm_remove t-second"
+	two_in_use
+	new_builds
+	upgrade_killed modules-loaded --force
+	expect_state top "0 $sectors linear $(number_of t-first) 0"
+	# A drr table on another device, and its former one gone; other features for an attached one.
+	reload top "0 $sectors drr $(number_of t-second)"
+	dm_remove t-first
+	ctl attach t-one --paranoid
+	new_builds
+	shows_upgrade "top  dm-linear in between" --force
+	expect_state top "0 $sectors drr $(number_of t-second)"
+	[ "$(dmsetup table t-one | cut -d' ' -f3,5-)" = "drr 1 paranoid" ] || flunk "$(dmsetup table)"
+	ctl detach t-one
+	ctl attach t-one
+	attached_as_before
+	# Another linear table.
+	new_builds
+	upgrade_killed modules-loaded --force
+	reload top "0 8 linear $(number_of t-second) 16"
+	shows_upgrade "top  has another table by now, and keeps it"
+	expect_state top "0 8 linear $(number_of t-second) 16"
+	attached_as_before
+	# The same linear table, and another thin device below it.
+	reload top "0 $sectors drr $(number_of t-second)"
+	new_builds
+	upgrade_killed modules-loaded --force
+	reload t-second "$(dmsetup table t-second | sed "s/ [0-9]*$/ $(thin_id base-xfs)/")"
+	shows_upgrade "top  has another table by now, and keeps it"
+	[ "$(target_of top)" = linear ] || flunk "$(dmsetup table)"
+	attached_as_before
+	# Only what isn't attached yet is left in the journal.
+	new_builds
+	upgrade_killed put-back
+	expect "devices in the journal" "$(wc -l </run/drrctl/upgrade)" 1
+	other=$(cut -f3 /run/drrctl/upgrade)
+	[ "$(target_of "$other")" = thin ] || flunk "$(dmsetup table)"
+	shows_upgrade "an earlier upgrade was interrupted"
+	attached_as_before
+	writers_end
+}
+
 not_loaded() {
 	ctl detach t-base-ext4 2>/dev/null || true
 	rmmod dm_drr
@@ -402,6 +466,7 @@ run_case "loading fails for good" load_fails_for_good
 run_case "detaching fails" detach_fails
 run_case "attaching fails" attach_fails
 run_case "killed" killed
+run_case "the journal is older than the tables" journal_is_old
 run_case "interrupted, and then changed" interrupted_and_changed
 run_case "not loaded" not_loaded
 finish

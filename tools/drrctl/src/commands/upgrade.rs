@@ -43,18 +43,15 @@ impl Plan {
     /// Looks at modules and devices. Fails if they can't be changed; nothing has been changed then.
     fn new(control: &Control, host: &Host, force: bool) -> Result<Self> {
         let change = Change::new(host, &Modules::look(host))?;
-        let mut held = journal::read()?;
-        let interrupted = !held.is_empty();
-        if change.is_needed() {
-            for device in devices::with_drr(control, force)? {
-                if !held.iter().any(|it| it.sequence == device.sequence) {
-                    held.push(device);
-                }
-            }
-        }
+        let journal = journal::read()?;
+        let interrupted = !journal.is_empty();
+        let found = match change.is_needed() {
+            true => devices::with_drr(control, force)?,
+            false => Vec::new(),
+        };
         Ok(Self {
             change,
-            held,
+            held: devices::with_earlier(found, journal),
             interrupted,
         })
     }
@@ -92,7 +89,6 @@ pub fn run(control: &Control, dry_run: bool, force: bool) -> Result<()> {
     put_off_signals();
     journal::write(&plan.held)?;
     carry_out(control, &lock, &host, &plan)?;
-    journal::remove();
     kept::keep(&lock);
     print(b"done\n")
 }
@@ -107,7 +103,7 @@ fn put_off_signals() {
     let _ = set.thread_block();
 }
 
-/// Carries out a plan. If it fails, the journal is still needed only if devices are without drr.
+/// Carries out a plan. If it fails, the journal keeps the devices that may be without drr.
 fn carry_out(control: &Control, lock: &Lock, host: &Host, plan: &Plan) -> Result<()> {
     if plan.change.is_needed() {
         for device in &plan.held {
@@ -130,9 +126,9 @@ fn carry_out(control: &Control, lock: &Lock, host: &Host, plan: &Plan) -> Result
     step("modules-loaded");
     match put_back(control, lock, &plan.held) {
         None => Ok(()),
-        Some(Left { names, error }) => Err(Error::new(
+        Some(Left { held, error }) => Err(Error::new(
             Code::Failed,
-            names,
+            devices::names(&held),
             format!(
                 "the modules are new, but drr couldn't be attached again: {}",
                 error.why()
@@ -145,13 +141,10 @@ fn carry_out(control: &Control, lock: &Lock, host: &Host, plan: &Plan) -> Result
 /// Puts the devices back after an error, and returns the error with what came of it.
 fn undone(control: &Control, lock: &Lock, plan: &Plan, error: &Error, outcome: &str) -> Error {
     match put_back(control, lock, &plan.held) {
-        None => {
-            journal::remove();
-            error.but(&format!("; {outcome}"))
-        }
+        None => error.but(&format!("; {outcome}")),
         Some(left) => error.but(&format!(
             "; {outcome}, but these are without drr now, and work so: {} ({})",
-            left.names,
+            devices::names(&left.held),
             left.error.why()
         )),
     }

@@ -4,28 +4,56 @@
 
 use drr_dm::{Device, Line};
 
-use crate::answers::table;
-use crate::commands::attach::device::{only, ready, second_of};
+use crate::answers::table::{self, DrrTable};
+use crate::commands::attach::device::{number_of, only, ready, second_of};
+use crate::commands::attach::step::step;
 use crate::commands::attach::swap::swap;
 use crate::commands::attach::{attach_to, settle, thin_table};
+use crate::commands::upgrade::journal;
 use crate::device_mapper::control::Control;
 use crate::device_mapper::runtime::{self, Change, Lock, Mark};
 use crate::error::{Code, Error, Result};
+use crate::views::output::print;
+
+/// A thin device, by what is not reused before the next boot. Its number is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thin {
+    /// Sequence number of its disk.
+    pub sequence: u64,
+    /// Sequence number of its pool's disk.
+    pub pool: u64,
+    /// Its id in the pool.
+    pub id: u64,
+}
+
+impl Thin {
+    /// Returns the thin device that has a number, major:minor, now; `None` if there is none.
+    fn at(control: &Control, number: &str) -> Option<Self> {
+        let number = number_of(number)?;
+        let device = control.device(&runtime::name(number)?).ok()?;
+        let (pool, id) = table::thin(&only(&device.table, "thin")?.arguments)?;
+        (device.number == number).then_some(Self {
+            sequence: runtime::sequence(number)?,
+            pool: runtime::sequence(number_of(&pool)?)?,
+            id,
+        })
+    }
+}
 
 /// How a device is without drr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     /// `attach` has put drr under it: detached.
     Attached,
-    /// It is on top of a thin device: a linear device.
-    OnTop,
+    /// It is on top of this thin device: a linear device.
+    OnTop(Thin),
 }
 
 impl How {
     pub fn describe(self) -> &'static str {
         match self {
             Self::Attached => "detached, and attached again",
-            Self::OnTop => "dm-linear in between",
+            Self::OnTop(_) => "dm-linear in between",
         }
     }
 }
@@ -56,12 +84,12 @@ pub fn with_drr(control: &Control, force: bool) -> Result<Vec<Held>> {
             continue; // The device has gone.
         };
         if device.table.iter().any(|line| line.target == "drr") {
-            held.extend(held_of(&device)?);
+            held.extend(held_of(&device, |number| Thin::at(control, number))?);
         }
     }
     let foreign: Vec<_> = held
         .iter()
-        .filter(|it| it.how == How::OnTop)
+        .filter(|it| matches!(it.how, How::OnTop(_)))
         .cloned()
         .collect();
     match foreign.is_empty() || force {
@@ -75,28 +103,61 @@ pub fn with_drr(control: &Control, force: bool) -> Result<Vec<Held>> {
     }
 }
 
-/// Returns how a device with a drr table is to be held; `None` if it has gone.
-fn held_of(device: &Device) -> Result<Option<Held>> {
+/// Parses the arguments of a device's drr table. Fails if they can't be made again from what was
+/// understood.
+fn drr_table(name: &str, arguments: &str) -> Result<DrrTable> {
+    table::drr(arguments)
+        .filter(|table| {
+            let features: Vec<_> = table.features.iter().map(String::as_str).collect();
+            let again = table::drr_arguments(&table.thin, &features);
+            again == arguments || (features.is_empty() && format!("{again} 0") == arguments)
+        })
+        .ok_or_else(|| {
+            Error::new(
+                Code::Failed,
+                name,
+                format!("its table isn't understood: drr {arguments}"),
+                "use the drrctl that came with the module",
+            )
+        })
+}
+
+/// Returns how a device with a drr table is to be held; `None` if it has gone. `thin_at` returns
+/// the thin device that has a number.
+fn held_of(device: &Device, thin_at: impl Fn(&str) -> Option<Thin>) -> Result<Option<Held>> {
+    let wrong = |why: &str| {
+        let remedy = "give it another table first, or remove it";
+        Error::new(Code::WrongKind, &device.name, why, remedy)
+    };
     let Some(line) = only(&device.table, "drr") else {
-        return Err(Error::new(
-            Code::WrongKind,
-            &device.name,
-            "has several targets, and drr is one of them",
-            "give it another table first, or remove it",
-        ));
+        return Err(wrong("has several targets, and drr is one of them"));
     };
     ready(device)?;
+    let table = drr_table(&device.name, &line.arguments)?;
+    let Some(sequence) = runtime::sequence(device.number) else {
+        return Ok(None);
+    };
     let how = match second_of(line) {
         Some(_) => How::Attached,
-        None => How::OnTop,
+        None => How::OnTop(
+            thin_at(&table.thin).ok_or_else(|| wrong("has drr on what isn't a thin device"))?,
+        ),
     };
-    let sequence = runtime::sequence(device.number);
-    Ok(sequence.map(|sequence| Held {
+    Ok(Some(Held {
         sequence,
         name: device.name.clone(),
         how,
         arguments: line.arguments.clone(),
     }))
+}
+
+/// Adds the devices of an earlier `upgrade`'s journal to those that have drr tables now. The
+/// journal may be older than a device's table, and doesn't count for these.
+pub fn with_earlier(found: Vec<Held>, journal: Vec<Held>) -> Vec<Held> {
+    let is_new = |old: &Held| found.iter().all(|it| it.sequence != old.sequence);
+    let mut held: Vec<_> = journal.into_iter().filter(is_new).collect();
+    held.extend(found);
+    held
 }
 
 /// Returns the device as it is now; `None` if it has gone.
@@ -117,11 +178,19 @@ pub fn take_out(control: &Control, lock: &Lock, held: &Held) -> Result<()> {
     let Some(drr) = only(&device.table, "drr") else {
         return Ok(());
     };
+    if drr.arguments != held.arguments {
+        return Err(Error::new(
+            Code::InUse,
+            &device.name,
+            "somebody else changed its table meanwhile",
+            "try again when that is done",
+        ));
+    }
     let line = match held.how {
         How::Attached => thin_table(control, &device)?,
-        How::OnTop => Line {
+        How::OnTop(_) => Line {
             target: "linear".to_string(),
-            arguments: format!("{} 0", thin_of(held)?),
+            arguments: in_between(&drr_table(&device.name, &drr.arguments)?),
             ..drr.clone()
         },
     };
@@ -138,67 +207,91 @@ pub fn take_out(control: &Control, lock: &Lock, held: &Held) -> Result<()> {
     Ok(())
 }
 
-/// Returns the number of the thin device that a drr table names.
-fn thin_of(held: &Held) -> Result<String> {
-    table::drr(&held.arguments)
-        .map(|table| table.thin)
-        .ok_or_else(|| {
-            Error::new(
-                Code::Failed,
-                &held.name,
-                format!("its table isn't understood: drr {}", held.arguments),
-                "use the drrctl that came with the module",
-            )
-        })
+/// Returns the arguments of the linear table that a device on top has in a drr table's place.
+fn in_between(table: &DrrTable) -> String {
+    format!("{} 0", table.thin)
+}
+
+/// Returns the line of the linear table that [`take_out`] has given to a device on top of `thin`;
+/// `None` if the device has another table by now, or if the number in it is another device's.
+/// `there` is the thin device that has the number.
+fn linear_of<'a>(
+    device: &'a Device,
+    table: &DrrTable,
+    thin: Thin,
+    there: Option<Thin>,
+) -> Option<&'a Line> {
+    only(&device.table, "linear")
+        .filter(|line| line.arguments == in_between(table) && there == Some(thin))
 }
 
 /// Devices that couldn't be given their drr tables back.
 pub struct Left {
-    pub names: String,
+    pub held: Vec<Held>,
     /// The error of the first of them.
     pub error: Error,
 }
 
-/// Gives all devices their drr tables back: those that don't have them, and are still there.
-/// Returns those that couldn't be given theirs; `None` if there are none.
+/// What has become of a device that was to have its drr table back.
+enum Put {
+    /// It has a drr table, is gone, or was detached by a user.
+    Done,
+    /// Somebody has given it another table since, which it keeps.
+    Changed,
+}
+
+/// Gives all devices their drr tables back: those that don't have them, and are still there. The
+/// journal keeps those that couldn't be given theirs, which are returned; `None` if there are none.
 pub fn put_back(control: &Control, lock: &Lock, held: &[Held]) -> Option<Left> {
     let (mut left, mut first) = (Vec::new(), None);
-    for device in held {
+    for (count, device) in held.iter().enumerate() {
         match put_one_back(control, lock, device) {
             Err(error) if error.code != Code::NotThere => {
                 left.push(device.clone());
                 first.get_or_insert(error);
             }
+            Ok(Put::Changed) => {
+                let name = &device.name;
+                let text = format!("device  {name}  has another table by now, and keeps it\n");
+                let _ = print(text.as_bytes());
+            }
             _ => {}
         }
+        // If this fails, the journal names devices that have drr, which does no harm.
+        let _ = journal::write(&[&left, &held[count + 1..]].concat());
+        step("put-back");
     }
-    first.map(|error| Left {
-        names: names(&left),
-        error,
-    })
+    match first {
+        None => {
+            journal::remove();
+            None
+        }
+        Some(error) => Some(Left { held: left, error }),
+    }
 }
 
-fn put_one_back(control: &Control, lock: &Lock, held: &Held) -> Result<()> {
+fn put_one_back(control: &Control, lock: &Lock, held: &Held) -> Result<Put> {
     let Some(device) = now(control, held)? else {
-        return Ok(());
+        return Ok(Put::Done);
     };
     // A user may have detached it since an upgrade that was interrupted.
     let has_it = device.table.iter().any(|line| line.target == "drr");
     if has_it || Mark::Detached.is_on(held.sequence) {
-        return Ok(());
+        return Ok(Put::Done);
     }
+    let table = drr_table(&device.name, &held.arguments)?;
     match held.how {
+        How::Attached if only(&device.table, "thin").is_none() => return Ok(Put::Changed),
         How::Attached => {
-            let table = table::drr(&held.arguments);
-            let features = table.map(|table| table.features).unwrap_or_default();
-            let features: Vec<_> = features.iter().map(String::as_str).collect();
-            attach_to(control, lock, &device, &features)
+            let features: Vec<_> = table.features.iter().map(String::as_str).collect();
+            attach_to(control, lock, &device, &features)?;
         }
-        How::OnTop => {
-            ready(&device)?;
-            let Some(linear) = only(&device.table, "linear") else {
-                return Ok(()); // Somebody has given it another table.
+        How::OnTop(thin) => {
+            let there = Thin::at(control, &table.thin);
+            let Some(linear) = linear_of(&device, &table, thin, there) else {
+                return Ok(Put::Changed);
             };
+            ready(&device)?;
             let line = Line {
                 target: "drr".to_string(),
                 arguments: held.arguments.clone(),
@@ -207,15 +300,20 @@ fn put_one_back(control: &Control, lock: &Lock, held: &Held) -> Result<()> {
             let change = Change::begin(lock)?;
             swap(control, &device, &line, ["staged", "swapped"])?;
             change.done();
-            Ok(())
         }
     }
+    Ok(Put::Done)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::commands::attach::device::tests::line;
+
+    /// Returns the error for a device that can't be held.
+    fn refused(device: &Device) -> String {
+        held_of(device, |_| None).expect_err("refused").to_string()
+    }
 
     #[test]
     fn devices_that_cannot_be_held() {
@@ -224,11 +322,85 @@ mod tests {
             table: vec![line("drr", "253:9"), line("linear", "8:1 0")],
             ..Device::default()
         };
-        let error = held_of(&device).expect_err("refused").to_string();
+        let error = refused(&device);
         assert!(error.starts_with("c1: has several targets"), "{error}");
         device.table.pop();
         device.suspended = true;
-        let error = held_of(&device).expect_err("refused").to_string();
+        let error = refused(&device);
         assert!(error.contains("dmsetup resume c1"), "{error}");
+        device.suspended = false;
+        for odd in [
+            "",
+            "253:9 paranoid",
+            "253:9 2 paranoid",
+            "253:9 1 paranoid x",
+            "253:9 0 x",
+        ] {
+            device.table = vec![line("drr", odd)];
+            let error = refused(&device);
+            assert!(
+                error.contains(&format!("isn't understood: drr {odd}:")),
+                "{error}"
+            );
+        }
+        assert!(drr_table("c1", "253:9 0").is_ok() && drr_table("c1", "253:9 1 x").is_ok());
+    }
+
+    #[test]
+    fn tables_in_use_count_more_than_the_journal() {
+        let held = |sequence, arguments: &str| Held {
+            sequence,
+            name: "c1".into(),
+            how: How::Attached,
+            arguments: arguments.into(),
+        };
+        let journal = vec![held(1, "253:4"), held(2, "253:5")];
+        let found = vec![held(1, "253:9 1 paranoid"), held(3, "253:6")];
+        let all = vec![
+            held(2, "253:5"),
+            held(1, "253:9 1 paranoid"),
+            held(3, "253:6"),
+        ];
+        assert_eq!(with_earlier(found, journal.clone()), all);
+        assert_eq!(with_earlier(Vec::new(), journal.clone()), journal);
+    }
+
+    #[test]
+    fn only_the_linear_table_of_the_upgrade_is_replaced() {
+        let thin = Thin {
+            sequence: 7,
+            pool: 3,
+            id: 1,
+        };
+        let table = drr_table("top", "253:4 1 paranoid").expect("a table");
+        let is_replaced = |lines: &[Line], there| {
+            let device = Device {
+                table: lines.to_vec(),
+                ..Device::default()
+            };
+            linear_of(&device, &table, thin, there).is_some()
+        };
+        let own = [line("linear", "253:4 0")];
+        assert!(is_replaced(&own, Some(thin)));
+        for other in ["253:5 0", "253:4 8", "8:1 0"] {
+            assert!(
+                !is_replaced(&[line("linear", other)], Some(thin)),
+                "{other}"
+            );
+        }
+        assert!(!is_replaced(&[line("crypt", "253:4 0")], Some(thin)));
+        assert!(!is_replaced(&[&own[..], &own].concat(), Some(thin)));
+        // The number is another device's, or the thin device has another table.
+        assert!(!is_replaced(&own, None));
+        for other in [
+            Thin {
+                sequence: 8,
+                ..thin
+            },
+            Thin { pool: 4, ..thin },
+            Thin { id: 2, ..thin },
+        ] {
+            assert!(!is_replaced(&own, Some(other)), "{other:?}");
+        }
     }
 }

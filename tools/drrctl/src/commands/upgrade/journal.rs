@@ -6,7 +6,8 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use crate::commands::upgrade::devices::{Held, How};
+use crate::answers::table;
+use crate::commands::upgrade::devices::{Held, How, Thin};
 use crate::error::{Code, Error, Result};
 
 /// Path of the journal. It is there only while devices may be without drr.
@@ -30,12 +31,15 @@ pub fn read() -> Result<Vec<Held>> {
     }
 }
 
-/// Writes the journal as a whole.
+/// Writes the journal as a whole, or leaves it as it is.
 pub fn write(held: &[Held]) -> Result<()> {
     let new = format!("{PATH}.new");
     fs::write(&new, text(held))
         .and_then(|()| fs::rename(&new, PATH))
-        .map_err(|error| failed(error.to_string()))
+        .map_err(|error| {
+            let _ = fs::remove_file(&new);
+            failed(error.to_string())
+        })
 }
 
 pub fn remove() {
@@ -43,7 +47,8 @@ pub fn remove() {
 }
 
 /// Returns a line for each device: the sequence number, how it is held, the name, and the arguments
-/// of its table. They are separated by tabs, which names don't contain.
+/// of its table. They are separated by tabs, which names don't contain. How a device on top is held
+/// tells its thin device: "on-top SEQUENCE POOL ID".
 fn text(held: &[Held]) -> String {
     let mut text = String::new();
     for device in held {
@@ -54,12 +59,25 @@ fn text(held: &[Held]) -> String {
             arguments,
         } = device;
         let how = match how {
-            How::Attached => "attached",
-            How::OnTop => "on-top",
+            How::Attached => "attached".to_string(),
+            How::OnTop(Thin { sequence, pool, id }) => format!("on-top {sequence} {pool} {id}"),
         };
         text.push_str(&format!("{sequence}\t{how}\t{name}\t{arguments}\n"));
     }
     text
+}
+
+/// Parses how a device is held; `None` if it is wrong.
+fn how(text: &str) -> Option<How> {
+    if text == "attached" {
+        return Some(How::Attached);
+    }
+    let numbers = text.strip_prefix("on-top ")?.split(' ');
+    let numbers: Vec<u64> = numbers.map(|it| it.parse().ok()).collect::<Option<_>>()?;
+    match numbers[..] {
+        [sequence, pool, id] => Some(How::OnTop(Thin { sequence, pool, id })),
+        _ => None,
+    }
 }
 
 /// Parses a journal; `None` if it is wrong.
@@ -69,13 +87,12 @@ pub fn parse(text: &str) -> Option<Vec<Held>> {
             let mut words = line.splitn(4, '\t');
             Some(Held {
                 sequence: words.next()?.parse().ok()?,
-                how: match words.next()? {
-                    "attached" => How::Attached,
-                    "on-top" => How::OnTop,
-                    _ => return None,
-                },
+                how: how(words.next()?)?,
                 name: words.next()?.to_string(),
-                arguments: words.next()?.to_string(),
+                arguments: words
+                    .next()
+                    .filter(|arguments| table::drr(arguments).is_some())?
+                    .to_string(),
             })
         })
         .collect()
@@ -97,7 +114,11 @@ mod tests {
             Held {
                 sequence: u64::MAX,
                 name: "c".into(),
-                how: How::OnTop,
+                how: How::OnTop(Thin {
+                    sequence: 9,
+                    pool: 1,
+                    id: 7,
+                }),
                 arguments: "253:4".into(),
             },
         ];
@@ -106,8 +127,12 @@ mod tests {
         for odd in [
             "x",
             "7\tother\tc\t253:4",
-            "7\ton-top\tc",
-            "x\ton-top\tc\t253:4",
+            "7\ton-top 9 1 7\tc",
+            "x\ton-top 9 1 7\tc\t253:4",
+            "7\ton-top\tc\t253:4",
+            "7\ton-top 9 1\tc\t253:4",
+            "7\ton-top 9 1 7 2\tc\t253:4",
+            "7\tattached\tc\t253:4 paranoid",
         ] {
             assert_eq!(parse(odd), None, "{odd}");
         }
