@@ -143,9 +143,9 @@ impl Change {
             let Err(error) = unload(host, module.name) else {
                 continue;
             };
-            // An old dm-thin-hooks may do for a new dm-drr.
             let is_old = self.load_old(host, &self.outdated[..count]);
-            let is_new = !is_old && run(host, "dm-drr", "load", "modprobe", "dm-drr").is_ok();
+            // An old dm-thin-hooks may do for a new dm-drr.
+            let is_new = !is_old && load(host, "modprobe", "dm-drr", "dm-drr").is_ok();
             return Err(Failed {
                 error,
                 drr_is_loaded: is_old || is_new,
@@ -162,7 +162,7 @@ impl Change {
         let Err(error) = self.load(host) else {
             return Ok(());
         };
-        let is_back = self.load_old(host, &self.outdated) && loaded(host, "dm-drr").is_some();
+        let is_back = self.load_old(host, &self.outdated);
         Err(Failed {
             error,
             drr_is_loaded: is_back,
@@ -177,12 +177,11 @@ impl Change {
     fn load(&self, host: &Host) -> Result<()> {
         let hooks = self.with_hooks.then_some("dm-thin-hooks");
         for name in hooks.into_iter().chain(["dm-drr"]) {
-            run(host, name, "load", "modprobe", name)?;
-            let module = Module::look(host, name);
-            if module.loaded.is_none() || module.is_outdated() {
+            load(host, "modprobe", name, name)?;
+            if Module::look(host, name).is_outdated() {
                 return Err(refused(
                     name,
-                    "modprobe has loaded no module, or another one".to_string(),
+                    "modprobe has loaded another build than that on disk".to_string(),
                     "see what dmesg says".to_string(),
                 ));
             }
@@ -190,7 +189,7 @@ impl Change {
         Ok(())
     }
 
-    /// Loads the old builds of modules that were unloaded. Returns whether they are loaded.
+    /// Loads the old builds of modules that were unloaded. Returns whether dm-drr is loaded then.
     fn load_old(&self, host: &Host, unloaded: &[Outdated]) -> bool {
         // All or none: an old dm-drr may not fit a new dm-thin-hooks.
         let files: Option<Vec<_>> = unloaded.iter().map(|it| it.old.as_ref()).collect();
@@ -202,10 +201,12 @@ impl Change {
                 return false;
             }
         }
-        files.iter().zip(unloaded).rev().all(|(file, module)| {
+        let all = files.iter().zip(unloaded).rev().all(|(file, module)| {
             let file = file.to_string_lossy();
-            run(host, module.name, "load", "insmod", &file).is_ok()
-        })
+            load(host, "insmod", module.name, &file).is_ok()
+        });
+        // Without a module to load, it says nothing that all were.
+        all && loaded(host, "dm-drr").is_some()
     }
 }
 
@@ -248,8 +249,26 @@ fn run(host: &Host, name: &str, doing: &str, program: &str, argument: &str) -> R
     ))
 }
 
+/// Loads a module, and looks whether it is.
+fn load(host: &Host, program: &str, name: &str, argument: &str) -> Result<()> {
+    run(host, name, "load", program, argument)?;
+    loaded(host, name).map(|_| ()).ok_or_else(|| {
+        refused(
+            name,
+            format!("{program} has loaded no module"),
+            "see what dmesg says".to_string(),
+        )
+    })
+}
+
+/// Unloads a module. It is no error if somebody else has done so.
 fn unload(host: &Host, name: &str) -> Result<()> {
-    run(host, name, "unload", "rmmod", &name.replace('-', "_"))
+    run(host, name, "unload", "rmmod", &name.replace('-', "_")).or_else(|error| {
+        match loaded(host, name) {
+            Some(_) => Err(error),
+            None => Ok(()),
+        }
+    })
 }
 
 #[cfg(test)]
@@ -327,5 +346,48 @@ mod tests {
             "x",
         );
         assert_eq!(copies(&host), 1);
+    }
+
+    #[test]
+    fn nothing_is_as_before_without_dm_drr() {
+        let mut host = Fake::loaded();
+        host.load("dm_drr", 9);
+        let plan = |host: &Fake| host.with(|host| Change::new(host, &Modules::look(host)));
+        let change = plan(&host).expect("a change");
+        // It can't be unloaded.
+        let failed = host
+            .with(|host| change.carry_out(host))
+            .expect_err("failed");
+        assert!(failed.drr_is_loaded);
+        assert_eq!(failed.outcome, "all is as before");
+        // Somebody else has unloaded it, and it can't be loaded.
+        host.remove("/sys/module/dm_drr");
+        let failed = host
+            .with(|host| change.carry_out(host))
+            .expect_err("failed");
+        assert!(!failed.drr_is_loaded);
+        assert_eq!(failed.outcome, "the old modules can't be loaded again");
+        // What modprobe says isn't enough.
+        host.program("modprobe dm-thin-hooks", true, "");
+        host.program("modprobe dm-drr", true, "");
+        let failed = host
+            .with(|host| change.carry_out(host))
+            .expect_err("failed");
+        assert!(!failed.drr_is_loaded);
+        let error = failed.error.to_string();
+        assert!(
+            error.contains("dm-drr: modprobe has loaded no module"),
+            "{error}"
+        );
+        // Of two modules, the second can't be unloaded, and the first can't be loaded again.
+        host.load("dm_drr", 9);
+        host.load("dm_thin_hooks", 9);
+        let change = plan(&host).expect("a change");
+        host.remove("/sys/module/dm_drr");
+        let failed = host
+            .with(|host| change.carry_out(host))
+            .expect_err("failed");
+        assert!(!failed.drr_is_loaded);
+        assert_eq!(failed.outcome, "dm-drr couldn't be loaded again");
     }
 }
