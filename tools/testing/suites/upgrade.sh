@@ -349,6 +349,19 @@ attach_fails() {
 	writers_end
 }
 
+# Somebody renames a device while the modules are changed.
+renamed() {
+	two_in_use
+	new_builds
+	upgrade_until modules-loaded
+	dmsetup rename t-two t-zwei
+	go_on 0
+	dmsetup rename t-zwei t-two
+	builds_are "$BUILDS"
+	attached_as_before
+	writers_end
+}
+
 # Wherever it is killed, the devices go on, and the next upgrade ends what it began.
 killed() {
 	local step
@@ -465,6 +478,7 @@ run_case "loading fails" load_fails
 run_case "loading fails for good" load_fails_for_good
 run_case "detaching fails" detach_fails
 run_case "attaching fails" attach_fails
+run_case "renamed" renamed
 run_case "killed" killed
 run_case "the journal is older than the tables" journal_is_old
 run_case "interrupted, and then changed" interrupted_and_changed

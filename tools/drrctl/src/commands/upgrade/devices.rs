@@ -2,7 +2,7 @@
 
 //! The devices: takes drr out of their tables, and puts it back.
 
-use drr_dm::{Device, Line};
+use drr_dm::{Device, Line, Number};
 
 use crate::answers::table::{self, DrrTable};
 use crate::commands::attach::device::{number_of, only, ready, second_of};
@@ -160,21 +160,62 @@ pub fn with_earlier(found: Vec<Held>, journal: Vec<Held>) -> Vec<Held> {
     held
 }
 
-/// Returns the device as it is now; `None` if it has gone.
+/// Returns the device as it is now, under whatever name; `None` if it has gone.
 fn now(control: &Control, held: &Held) -> Result<Option<Device>> {
     match control.device(&held.name) {
-        Ok(device) if runtime::sequence(device.number) == Some(held.sequence) => Ok(Some(device)),
-        Ok(_) => Ok(None),
-        Err(error) if error.code == Code::NotThere => Ok(None),
-        Err(error) => Err(error),
+        Ok(device) if runtime::sequence(device.number) == Some(held.sequence) => {
+            return Ok(Some(device))
+        }
+        Err(error) if error.code != Code::NotThere => return Err(error),
+        _ => {}
+    }
+    named(held.sequence, control.devices()?, runtime::sequence)
+        .map(|name| control.device(&name))
+        .transpose()
+}
+
+/// Returns the name of the disk with a sequence number. `sequence_of` returns that of a device.
+fn named(
+    sequence: u64,
+    devices: Vec<(String, Number)>,
+    sequence_of: impl Fn(Number) -> Option<u64>,
+) -> Option<String> {
+    let mut devices = devices.into_iter();
+    devices
+        .find(|(_, number)| sequence_of(*number) == Some(sequence))
+        .map(|(name, _)| name)
+}
+
+/// How often a device is looked for that is renamed all the time.
+const TRIES: u32 = 3;
+
+/// Does something to a device as it is now. Does it again if the device was renamed meanwhile.
+/// Returns `None` if the device has gone.
+fn to_it<T>(
+    now: impl Fn() -> Result<Option<Device>>,
+    act: impl Fn(&Device) -> Result<T>,
+) -> Result<Option<T>> {
+    let mut tries = 0;
+    loop {
+        let acted = now().and_then(|device| device.as_ref().map(&act).transpose());
+        tries += 1;
+        match acted {
+            Err(error) if error.code == Code::NotThere && tries < TRIES => {}
+            acted => return acted,
+        }
     }
 }
 
 /// Gives a device a table without drr. Does nothing if it has one, or has gone.
 pub fn take_out(control: &Control, lock: &Lock, held: &Held) -> Result<()> {
-    let Some(device) = now(control, held)? else {
-        return Ok(());
-    };
+    let taken = to_it(
+        || now(control, held),
+        |device| take_out_of(control, lock, held, device),
+    );
+    taken.map(|_| ())
+}
+
+fn take_out_of(control: &Control, lock: &Lock, held: &Held, device: &Device) -> Result<()> {
     let Some(drr) = only(&device.table, "drr") else {
         return Ok(());
     };
@@ -187,7 +228,7 @@ pub fn take_out(control: &Control, lock: &Lock, held: &Held) -> Result<()> {
         ));
     }
     let line = match held.how {
-        How::Attached => thin_table(control, &device)?,
+        How::Attached => thin_table(control, device)?,
         How::OnTop(_) => Line {
             target: "linear".to_string(),
             arguments: in_between(&drr_table(&device.name, &drr.arguments)?),
@@ -195,7 +236,7 @@ pub fn take_out(control: &Control, lock: &Lock, held: &Held) -> Result<()> {
         },
     };
     let change = Change::begin(lock)?;
-    swap(control, &device, &line, ["staged", "swapped"])?;
+    swap(control, device, &line, ["staged", "swapped"])?;
     change.done();
     if held.how == How::Attached {
         // A second device that somebody has open goes later: it keeps no module.
@@ -234,7 +275,7 @@ pub struct Left {
 
 /// What has become of a device that was to have its drr table back.
 enum Put {
-    /// It has a drr table, is gone, or was detached by a user.
+    /// It has a drr table, or was detached by a user.
     Done,
     /// Somebody has given it another table since, which it keeps.
     Changed,
@@ -245,12 +286,16 @@ enum Put {
 pub fn put_back(control: &Control, lock: &Lock, held: &[Held]) -> Option<Left> {
     let (mut left, mut first) = (Vec::new(), None);
     for (count, device) in held.iter().enumerate() {
-        match put_one_back(control, lock, device) {
-            Err(error) if error.code != Code::NotThere => {
+        let put = to_it(
+            || now(control, device),
+            |it| put_one_back(control, lock, device, it),
+        );
+        match put {
+            Err(error) => {
                 left.push(device.clone());
                 first.get_or_insert(error);
             }
-            Ok(Put::Changed) => {
+            Ok(Some(Put::Changed)) => {
                 let name = &device.name;
                 let text = format!("device  {name}  has another table by now, and keeps it\n");
                 let _ = print(text.as_bytes());
@@ -270,10 +315,7 @@ pub fn put_back(control: &Control, lock: &Lock, held: &[Held]) -> Option<Left> {
     }
 }
 
-fn put_one_back(control: &Control, lock: &Lock, held: &Held) -> Result<Put> {
-    let Some(device) = now(control, held)? else {
-        return Ok(Put::Done);
-    };
+fn put_one_back(control: &Control, lock: &Lock, held: &Held, device: &Device) -> Result<Put> {
     // A user may have detached it since an upgrade that was interrupted.
     let has_it = device.table.iter().any(|line| line.target == "drr");
     if has_it || Mark::Detached.is_on(held.sequence) {
@@ -284,21 +326,21 @@ fn put_one_back(control: &Control, lock: &Lock, held: &Held) -> Result<Put> {
         How::Attached if only(&device.table, "thin").is_none() => return Ok(Put::Changed),
         How::Attached => {
             let features: Vec<_> = table.features.iter().map(String::as_str).collect();
-            attach_to(control, lock, &device, &features)?;
+            attach_to(control, lock, device, &features)?;
         }
         How::OnTop(thin) => {
             let there = Thin::at(control, &table.thin);
-            let Some(linear) = linear_of(&device, &table, thin, there) else {
+            let Some(linear) = linear_of(device, &table, thin, there) else {
                 return Ok(Put::Changed);
             };
-            ready(&device)?;
+            ready(device)?;
             let line = Line {
                 target: "drr".to_string(),
                 arguments: held.arguments.clone(),
                 ..linear.clone()
             };
             let change = Change::begin(lock)?;
-            swap(control, &device, &line, ["staged", "swapped"])?;
+            swap(control, device, &line, ["staged", "swapped"])?;
             change.done();
         }
     }
@@ -307,6 +349,8 @@ fn put_one_back(control: &Control, lock: &Lock, held: &Held) -> Result<Put> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::commands::attach::device::tests::line;
 
@@ -402,5 +446,47 @@ mod tests {
         ] {
             assert!(!is_replaced(&own, Some(other)), "{other:?}");
         }
+    }
+
+    #[test]
+    fn devices_are_found_under_other_names() {
+        let devices = || vec![("a".to_string(), (253, 1)), ("b".to_string(), (253, 2))];
+        let sequence_of = |number: Number| Some(u64::from(number.1) + 10);
+        assert_eq!(named(12, devices(), sequence_of).as_deref(), Some("b"));
+        assert_eq!(named(13, devices(), sequence_of), None);
+        assert_eq!(named(12, devices(), |_| None), None);
+    }
+
+    #[test]
+    fn devices_that_are_renamed_are_not_gone() {
+        let not_there = || Error::new(Code::NotThere, "c1", "", "");
+        let count = Cell::new(0);
+        // It is renamed after each of the first looks.
+        let renamed = |times| {
+            count.set(0);
+            let now = || {
+                count.set(count.get() + 1);
+                Ok(Some(Device::default()))
+            };
+            to_it(now, |_| match count.get() > times {
+                true => Ok(count.get()),
+                false => Err(not_there()),
+            })
+        };
+        assert_eq!(renamed(0).expect("done"), Some(1));
+        assert_eq!(renamed(2).expect("done"), Some(3));
+        assert_eq!(renamed(3).expect_err("too often").code, Code::NotThere);
+        // Between the list and the look.
+        let now = || match count.replace(count.get() + 1) {
+            4.. => Ok(Some(Device::default())),
+            _ => Err(not_there()),
+        };
+        count.set(3);
+        assert_eq!(to_it(now, |_| Ok(())).expect("done"), Some(()));
+        assert_eq!(to_it(|| Ok(None), |_| Ok(())).expect("done"), None);
+        let busy = |_: &Device| -> Result<()> { Err(Error::new(Code::InUse, "c1", "", "")) };
+        count.set(4);
+        assert_eq!(to_it(now, busy).expect_err("busy").code, Code::InUse);
+        assert_eq!(count.get(), 5);
     }
 }
