@@ -298,6 +298,44 @@ load_fails_for_good() {
 	writers_end
 }
 
+# The new dm-drr is loaded, and doesn't take a table that the old one has taken: the old one is loaded
+# again for all. Without a copy of it, the others have the new one.
+new_one_refuses() {
+	local before file
+	file=$(file_of dm-drr)
+	two_in_use
+	before=$(builds)
+	new_builds
+	cp "$file" "$WORK/good.ko"
+	on_exit "cp $WORK/good.ko $file"
+	LC_ALL=C sed -i s/paranoid/parano1d/g "$file"
+	rm -rf "$FAILING"
+	upgrade_fails "t-two: the new dm-drr can't be attached: dm-drr refuses: " \
+		"the old modules were loaded again, and all is as before"
+	builds_were "$before"
+	attached_as_before
+	rm -rf $KEPT
+	upgrade_fails "t-two: the modules are new, but drr couldn't be attached again: dm-drr refuses: "
+	builds_are "$BUILDS"
+	[ "$(target_of t-one) $(target_of t-two)" = "drr thin" ] || flunk "$(dmsetup table)"
+	cp "$WORK/good.ko" "$file"
+	new_builds
+	cp "$file" "$WORK/good.ko"
+	shows_upgrade "an earlier upgrade was interrupted"
+	builds_are "$BUILDS"
+	attached_as_before
+	writers_end
+}
+
+# create keeps the modules, too.
+create_keeps() {
+	thin_snap top base-ext4
+	rm -rf $KEPT
+	"$CTL" create top t-top
+	on_exit "dm_remove top; dm_remove t-top"
+	expect "copies" "$(find $KEPT -type f | wc -l)" "${#OURS[@]}"
+}
+
 # upgrade_until STEP ARGUMENTS...: in the background, stopped there.
 upgrade_until() {
 	DRRCTL_STOP_AT=$1 "$CTL" upgrade "${@:2}" >"$WORK/out" 2>"$WORK/err" &
@@ -476,6 +514,8 @@ run_case "unloading fails" unload_fails
 run_case "unloading the second module fails" second_unload_fails
 run_case "loading fails" load_fails
 run_case "loading fails for good" load_fails_for_good
+run_case "the new module refuses a table" new_one_refuses
+run_case "create keeps the modules" create_keeps
 run_case "detaching fails" detach_fails
 run_case "attaching fails" attach_fails
 run_case "renamed" renamed

@@ -8,8 +8,10 @@ use std::fs;
 use drr_dm::Line;
 
 use crate::answers::table;
+use crate::commands::upgrade::kept;
 use crate::device_mapper::control::Control;
 use crate::device_mapper::inventory::Inventory;
+use crate::device_mapper::runtime;
 use crate::error::{Code, Error, Result};
 
 /// Creates a drr device on the thin device `thin`.
@@ -22,6 +24,8 @@ pub fn create(control: &Control, name: &str, thin: &str, features: &[&str]) -> R
             "give the name only, as it will be in /dev/mapper",
         ));
     }
+    // `upgrade` unloads the module under this lock.
+    let lock = runtime::lock()?;
     // Not `Inventory::new`, which wants the module: loading a table loads the module, too.
     let inventory = Inventory::all(control)?;
     let (node, sectors) = inventory.find_thin(thin)?;
@@ -33,7 +37,9 @@ pub fn create(control: &Control, name: &str, thin: &str, features: &[&str]) -> R
             target: "drr".to_string(),
             arguments: table::drr_arguments(&node.number, features),
         },
-    )
+    )?;
+    kept::keep(&lock);
+    Ok(())
 }
 
 /// Removes a drr device.

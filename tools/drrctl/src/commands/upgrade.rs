@@ -25,7 +25,7 @@ use crate::commands::attach::step::step;
 use crate::commands::doctor::host::{programs, Host};
 use crate::commands::doctor::modules::Modules;
 use crate::commands::upgrade::devices::{put_back, take_out, Held, Left};
-use crate::commands::upgrade::modules::Change;
+use crate::commands::upgrade::modules::{Change, Failed};
 use crate::device_mapper::control::Control;
 use crate::device_mapper::runtime::{self, Lock};
 use crate::error::{Code, Error, Result};
@@ -81,6 +81,10 @@ pub fn run(control: &Control, dry_run: bool, force: bool) -> Result<()> {
     let lock = runtime::lock()?;
     clean_up_if_need_be(control, &lock)?;
     let host = Host::new("/", None, &programs);
+    if !dry_run {
+        // What is loaded may still be on disk, and may not have been loaded by drrctl.
+        kept::keep(&lock);
+    }
     let plan = Plan::new(control, &host, force)?;
     print(plan.describe().as_bytes())?;
     if dry_run || !(plan.change.is_needed() || plan.interrupted) {
@@ -108,25 +112,22 @@ fn carry_out(control: &Control, lock: &Lock, host: &Host, plan: &Plan) -> Result
     if plan.change.is_needed() {
         for device in &plan.held {
             if let Err(error) = take_out(control, lock, device) {
-                return Err(undone(control, lock, plan, &error, "nothing has changed"));
+                let outcome = "nothing has changed";
+                return Err(undone(control, lock, &plan.held, &error, outcome));
             }
             step("taken-out");
         }
     }
-    let failed = match plan.change.carry_out(host) {
-        Ok(()) => None,
-        Err(failed) if failed.drr_is_loaded => {
-            return Err(undone(control, lock, plan, &failed.error, &failed.outcome));
-        }
-        Err(failed) => Some(failed),
-    };
-    if let Some(failed) = failed {
-        return Err(failed.without_drr(&devices::names(&plan.held)));
+    if let Err(failed) = plan.change.carry_out(host) {
+        return Err(ended(control, lock, &plan.held, &failed));
     }
     step("modules-loaded");
     match put_back(control, lock, &plan.held) {
         None => Ok(()),
-        Some(Left { held, error }) => Err(Error::new(
+        Some(left) if left.is_refused && plan.change.has_copies() => {
+            Err(go_back(control, lock, host, &plan.change, left))
+        }
+        Some(Left { held, error, .. }) => Err(Error::new(
             Code::Failed,
             devices::names(&held),
             format!(
@@ -138,9 +139,52 @@ fn carry_out(control: &Control, lock: &Lock, host: &Host, plan: &Plan) -> Result
     }
 }
 
+/// Loads the old modules again, as the new dm-drr refuses tables that the old one took. Returns the
+/// error with what came of it.
+fn go_back(control: &Control, lock: &Lock, host: &Host, change: &Change, left: Left) -> Error {
+    let error = Error::new(
+        Code::Failed,
+        devices::names(&left.held),
+        format!("the new dm-drr can't be attached: {}", left.error.why()),
+        "see what dmesg says, and install another version of dm-drr-dkms",
+    );
+    // The new dm-drr may have been attached to others.
+    let held = devices::with_drr(control, true).and_then(|found| {
+        let held = devices::with_earlier(found, left.held);
+        journal::write(&held).map(|()| held)
+    });
+    let stay = |why: &Error| {
+        format!(
+            "the new modules stay, as {} keeps them: {}",
+            why.what(),
+            why.why()
+        )
+    };
+    let held = match held {
+        Ok(held) => held,
+        Err(why) => return error.but(&format!("; {}", stay(&why))),
+    };
+    for device in &held {
+        if let Err(why) = take_out(control, lock, device) {
+            return undone(control, lock, &held, &error, &stay(&why));
+        }
+    }
+    step("going-back");
+    ended(control, lock, &held, &change.go_back(host, error))
+}
+
+/// Puts the devices back after a failed change of modules, if there is a dm-drr for them. Returns
+/// the error with what came of it.
+fn ended(control: &Control, lock: &Lock, held: &[Held], failed: &Failed) -> Error {
+    match failed.drr_is_loaded {
+        true => undone(control, lock, held, &failed.error, &failed.outcome),
+        false => failed.without_drr(&devices::names(held)),
+    }
+}
+
 /// Puts the devices back after an error, and returns the error with what came of it.
-fn undone(control: &Control, lock: &Lock, plan: &Plan, error: &Error, outcome: &str) -> Error {
-    match put_back(control, lock, &plan.held) {
+fn undone(control: &Control, lock: &Lock, held: &[Held], error: &Error, outcome: &str) -> Error {
+    match put_back(control, lock, held) {
         None => error.but(&format!("; {outcome}")),
         Some(left) => error.but(&format!(
             "; {outcome}, but these are without drr now, and work so: {} ({})",

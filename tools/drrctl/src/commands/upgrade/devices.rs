@@ -269,8 +269,24 @@ fn linear_of<'a>(
 /// Devices that couldn't be given their drr tables back.
 pub struct Left {
     pub held: Vec<Held>,
-    /// The error of the first of them.
+    /// The error of the first of them; of the first that dm-drr refuses, if it refuses any.
     pub error: Error,
+    /// Whether dm-drr refuses one of them, rather than another program being at work on each.
+    pub is_refused: bool,
+}
+
+impl Left {
+    /// Returns the devices that were left, and why.
+    fn new(left: Vec<(Held, Error)>) -> Option<Self> {
+        let (held, mut errors): (Vec<_>, Vec<_>) = left.into_iter().unzip();
+        let refuses = |error: &Error| matches!(error.code, Code::Failed | Code::NotLoaded);
+        let refused = errors.iter().position(refuses);
+        (!errors.is_empty()).then(|| Self {
+            held,
+            error: errors.swap_remove(refused.unwrap_or(0)),
+            is_refused: refused.is_some(),
+        })
+    }
 }
 
 /// What has become of a device that was to have its drr table back.
@@ -284,17 +300,14 @@ enum Put {
 /// Gives all devices their drr tables back: those that don't have them, and are still there. The
 /// journal keeps those that couldn't be given theirs, which are returned; `None` if there are none.
 pub fn put_back(control: &Control, lock: &Lock, held: &[Held]) -> Option<Left> {
-    let (mut left, mut first) = (Vec::new(), None);
+    let mut left = Vec::new();
     for (count, device) in held.iter().enumerate() {
         let put = to_it(
             || now(control, device),
             |it| put_one_back(control, lock, device, it),
         );
         match put {
-            Err(error) => {
-                left.push(device.clone());
-                first.get_or_insert(error);
-            }
+            Err(error) => left.push((device.clone(), error)),
             Ok(Some(Put::Changed)) => {
                 let name = &device.name;
                 let text = format!("device  {name}  has another table by now, and keeps it\n");
@@ -303,16 +316,15 @@ pub fn put_back(control: &Control, lock: &Lock, held: &[Held]) -> Option<Left> {
             _ => {}
         }
         // If this fails, the journal names devices that have drr, which does no harm.
-        let _ = journal::write(&[&left, &held[count + 1..]].concat());
+        let without = left.iter().map(|(device, _)| device);
+        let without: Vec<_> = without.chain(&held[count + 1..]).cloned().collect();
+        let _ = journal::write(&without);
         step("put-back");
     }
-    match first {
-        None => {
-            journal::remove();
-            None
-        }
-        Some(error) => Some(Left { held: left, error }),
+    if left.is_empty() {
+        journal::remove();
     }
+    Left::new(left)
 }
 
 fn put_one_back(control: &Control, lock: &Lock, held: &Held, device: &Device) -> Result<Put> {
@@ -488,5 +500,25 @@ mod tests {
         count.set(4);
         assert_eq!(to_it(now, busy).expect_err("busy").code, Code::InUse);
         assert_eq!(count.get(), 5);
+    }
+
+    #[test]
+    fn what_dm_drr_refuses_is_told_from_devices_in_use() {
+        let left = |codes: &[Code]| {
+            let held = Held {
+                sequence: 1,
+                name: "c1".into(),
+                how: How::Attached,
+                arguments: "253:4".into(),
+            };
+            let error = |code: &Code| Error::new(*code, "c1", format!("{code:?}"), "");
+            Left::new(codes.iter().map(|it| (held.clone(), error(it))).collect())
+        };
+        assert!(left(&[]).is_none());
+        let busy = left(&[Code::InUse, Code::WrongKind]).expect("left");
+        assert!(!busy.is_refused && busy.error.code == Code::InUse);
+        let refused = left(&[Code::InUse, Code::Failed]).expect("left");
+        assert!(refused.is_refused && refused.error.code == Code::Failed);
+        assert_eq!(refused.held.len(), 2);
     }
 }

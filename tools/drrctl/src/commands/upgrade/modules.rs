@@ -162,15 +162,29 @@ impl Change {
         let Err(error) = self.load(host) else {
             return Ok(());
         };
-        let is_back = self.load_old(host, &self.outdated);
+        let drr_is_loaded = self.load_old(host, &self.outdated);
         Err(Failed {
             error,
-            drr_is_loaded: is_back,
-            outcome: match is_back {
-                true => "the old modules were loaded again, and all is as before".to_string(),
-                false => "the old modules can't be loaded again".to_string(),
-            },
+            drr_is_loaded,
+            outcome: outcome_of(drr_is_loaded),
         })
+    }
+
+    /// Returns whether there are copies of all that was loaded.
+    pub fn has_copies(&self) -> bool {
+        self.is_needed() && self.outdated.iter().all(|it| it.old.is_some())
+    }
+
+    /// Loads the old modules again after [`Self::carry_out`], for the reason `error`; the new ones
+    /// if that fails.
+    pub fn go_back(&self, host: &Host, error: Error) -> Failed {
+        let is_back = self.load_old(host, &self.outdated);
+        let drr_is_loaded = is_back || loaded(host, "dm-drr").is_some() || self.load(host).is_ok();
+        Failed {
+            error,
+            drr_is_loaded,
+            outcome: outcome_of(is_back),
+        }
     }
 
     /// Loads the modules on disk, and looks whether they are.
@@ -207,6 +221,14 @@ impl Change {
         });
         // Without a module to load, it says nothing that all were.
         all && loaded(host, "dm-drr").is_some()
+    }
+}
+
+/// Returns what came of loading the old modules again.
+fn outcome_of(is_back: bool) -> String {
+    match is_back {
+        true => "the old modules were loaded again, and all is as before".to_string(),
+        false => "the old modules can't be loaded again".to_string(),
     }
 }
 
@@ -389,5 +411,36 @@ mod tests {
             .expect_err("failed");
         assert!(!failed.drr_is_loaded);
         assert_eq!(failed.outcome, "dm-drr couldn't be loaded again");
+    }
+
+    #[test]
+    fn old_builds_are_loaded_again() {
+        let mut host = Fake::loaded();
+        host.load("dm_drr", 9);
+        let plan = |host: &Fake| host.with(|host| Change::new(host, &Modules::look(host)));
+        assert!(!plan(&host).expect("a change").has_copies());
+        let copy = format!("/run/drrctl/modules/{}/dm-drr.ko", "09".repeat(20));
+        host.put(&copy, "x");
+        let change = plan(&host).expect("a change");
+        assert!(change.has_copies());
+        let go_back = |host: &Fake| {
+            let error = refused("c1", "x".to_string(), "y".to_string());
+            let failed = host.with(|host| change.go_back(host, error));
+            (failed.drr_is_loaded, failed.outcome)
+        };
+        // The new one can't be unloaded, and stays.
+        host.load("dm_drr", DRR);
+        let fails = "the old modules can't be loaded again".to_string();
+        assert_eq!(go_back(&host), (true, fails.clone()));
+        host.program("rmmod dm_drr", true, "");
+        host.program(&format!("insmod {copy}"), true, "");
+        let (is_loaded, outcome) = go_back(&host);
+        assert!(
+            is_loaded && outcome.ends_with("all is as before"),
+            "{outcome}"
+        );
+        // Neither the old one can be loaded nor the new one.
+        host.remove("/sys/module/dm_drr");
+        assert_eq!(go_back(&host), (false, fails));
     }
 }
