@@ -9,6 +9,8 @@ use crate::device_mapper::inventory::natural;
 
 /// What brings the modules.
 const INSTALL: &str = "install the package dm-drr-dkms (Documentation/admin-guide/install.rst)";
+/// The package's program that has DKMS build and install the modules.
+const INSTALL_MODULES: &str = "/usr/libexec/dm-drr/install-modules";
 /// Where DKMS keeps a folder for each version of the package.
 const DKMS: &str = "/var/lib/dkms/dm-drr";
 
@@ -23,12 +25,24 @@ fn sources(host: &Host) -> Vec<String> {
     versions
 }
 
-/// Returns the remedy for modules that have to be built again.
+/// Returns the command that builds the modules for the kernel, if that hasn't been done, and
+/// installs them.
+fn build(host: &Host, version: &str) -> String {
+    let release = &host.release;
+    match host.exists(INSTALL_MODULES) {
+        true => format!("{INSTALL_MODULES} {release}"),
+        false => format!("dkms install dm-drr/{version} -k {release}"),
+    }
+}
+
+/// Returns the remedy for modules that have to be built again. DKMS would install what it has built
+/// before.
 pub fn rebuild(host: &Host) -> String {
     match sources(host).last() {
         Some(version) => format!(
-            "build it again: dkms install --force dm-drr/{version} -k {}",
-            host.release
+            "build it again: dkms unbuild dm-drr/{version} -k {} && {}",
+            host.release,
+            build(host, version)
         ),
         None => INSTALL.to_string(),
     }
@@ -102,10 +116,7 @@ pub fn why_missing(host: &Host) -> (String, String) {
         .filter(|ran| !ran.ok);
     says.and_then(|ran| ran.err.lines().rev().find_map(parts))
         .or_else(|| failed_build(host, version))
-        .unwrap_or_else(|| {
-            let remedy = format!("dkms install dm-drr/{version} -k {}", host.release);
-            ("they haven't been built".to_string(), remedy)
-        })
+        .unwrap_or_else(|| ("they haven't been built".to_string(), build(host, version)))
 }
 
 /// Returns the version of an installed package.
@@ -157,11 +168,7 @@ pub fn dkms(host: &Host, modules: &Modules) -> Option<Finding> {
         Some(line) if installed.is_some() => Finding::ok(CHECK, *line),
         // DKMS warns behind the state if another file is in the place of the one that it has built.
         Some(line) if line.contains("WARNING") => Finding::warn(CHECK, *line, rebuild(host)),
-        Some(line) => Finding::warn(
-            CHECK,
-            *line,
-            format!("dkms install dm-drr/{newest} -k {}", host.release),
-        ),
+        Some(line) => Finding::warn(CHECK, *line, build(host, &newest)),
         None => {
             let found = format!("nothing is built for {}", host.release);
             match modules.drr.is_there() {

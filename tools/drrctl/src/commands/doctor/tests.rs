@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
 use crate::commands::doctor::module_file::tests::{interface, module};
+use crate::commands::doctor::package::rebuild;
 use crate::commands::doctor::provider::Provider;
 use crate::commands::doctor::report::State;
 use crate::device_mapper::runtime;
@@ -251,6 +252,26 @@ fn builds_that_are_missing() {
 }
 
 #[test]
+fn how_modules_are_built() {
+    let mut host = Fake::bare();
+    host.source();
+    let script = "/usr/libexec/dm-drr/install-modules";
+    let unbuild = format!("build it again: dkms unbuild dm-drr/0.1.0 -k {RELEASE} && ");
+    host.dkms(&format!("dm-drr/0.1.0, {RELEASE}, x86_64: built"));
+    // Without the package's program, and with it.
+    for build in [
+        format!("dkms install dm-drr/0.1.0 -k {RELEASE}"),
+        format!("{script} {RELEASE}"),
+    ] {
+        host.has("module", State::Fail, "haven't been built", &build);
+        host.has("dkms", State::Warn, "x86_64: built", &build);
+        let again = host.with(rebuild);
+        assert_eq!(again, format!("{unbuild}{build}"));
+        host.put(script, "");
+    }
+}
+
+#[test]
 fn what_dkms_says_of_several_versions() {
     let mut host = Fake::loaded();
     let line = |version, state| format!("dm-drr/{version}, {RELEASE}, x86_64: {state}\n");
@@ -262,7 +283,7 @@ fn what_dkms_says_of_several_versions() {
         "dkms",
         State::Warn,
         "Diff between",
-        "dkms install --force dm-drr/0.1.0",
+        "dkms unbuild dm-drr/0.1.0",
     );
 }
 
@@ -289,14 +310,14 @@ fn files_that_do_not_fit() {
         "module",
         State::Fail,
         "was built for kernel 7.3.3",
-        "dkms install --force dm-drr/0.1.0",
+        "dkms unbuild dm-drr/0.1.0",
     );
     host.load("dm_drr", DRR);
     host.has(
         "module",
         State::Warn,
         "it is loaded, though",
-        "dkms install --force",
+        "dkms unbuild",
     );
     let host = Fake::installed();
     host.put(
@@ -375,7 +396,7 @@ fn other_builds_are_loaded() {
 fn providers() {
     let host = Fake::installed();
     host.module("dm-thin-hooks", hooks(9));
-    let build = "dkms install --force dm-drr/0.1.0";
+    let build = "dkms unbuild dm-drr/0.1.0";
     host.has(
         "provider",
         State::Fail,
