@@ -252,6 +252,39 @@ fn builds_that_are_missing() {
 }
 
 #[test]
+fn releases_of_debian() {
+    let mut host = Fake::installed();
+    for (release, state, found) in [
+        ("7.3.4+deb13+1-cloud-amd64", State::Ok, "supported"),
+        ("7.3.4+deb13+12-cloud-amd64", State::Ok, "supported"),
+        ("7.3.4.1+deb14-cloud-amd64", State::Ok, "supported"),
+        ("7.3.4+deb13+-cloud-amd64", State::Fail, "isn't supported"),
+        ("7.3.4+deb13+1-amd64", State::Fail, "isn't supported"),
+        (
+            "7.3.4+deb13+1-cloud-amd64-x",
+            State::Fail,
+            "isn't supported",
+        ),
+    ] {
+        let remedy = match state {
+            State::Ok => "-",
+            _ => "install Debian kernel 7.3",
+        };
+        host.release = Some(release);
+        host.has("kernel", state, &format!(": {found}"), remedy);
+        // As the kernel that runs.
+        host.release = None;
+        host.put("/proc/sys/kernel/osrelease", format!("{release}\n"));
+        host.has(
+            "kernel",
+            state,
+            &format!("{release}, x86_64: {found}"),
+            remedy,
+        );
+    }
+}
+
+#[test]
 fn how_modules_are_built() {
     let mut host = Fake::bare();
     host.source();

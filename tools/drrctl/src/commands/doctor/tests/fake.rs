@@ -136,7 +136,7 @@ impl Fake {
         self.put(
             "/usr/src/dm-drr-0.1.0/supported",
             "KERNELS='Debian kernel 7.3 (cloud-amd64)'\n\
-             SUPPORTED='^(7\\.3)\\.[0-9.]+\\+deb[0-9]+-(cloud-amd64)$'\n",
+             SUPPORTED='^(7\\.3)\\.[0-9.]+\\+deb[0-9]+(\\+[0-9]+)?-(cloud-amd64)$'\n",
         );
     }
 
