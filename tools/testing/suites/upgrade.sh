@@ -450,6 +450,43 @@ reload() {
 
 number_of() { dmsetup info -c --noheadings --separator : -o major,minor "$1" | tr -d ' '; }
 
+# The terminal's signals, and those of a service manager, while a module is unloaded: neither upgrade
+# nor rmmod ends or stops.
+signals_wait() {
+	local rc=0 rmmod upgrade
+	two_in_use
+	new_builds
+	rmmod=$(command -v rmmod)
+	rm -rf "$FAILING"
+	mkdir -p "$FAILING"
+	cat >"$FAILING/rmmod" <<-END
+	#!/bin/bash
+	group=\$(cut -d' ' -f5 /proc/\$PPID/stat)
+	for signal in HUP INT QUIT TERM TSTP TTIN TTOU USR1; do
+		kill -s \$signal -- -\$group
+	done
+	sleep 0.2
+	echo >>$FAILING/unloaded
+	exec $rmmod "\$@"
+	END
+	chmod +x "$FAILING/rmmod"
+	# Job control gives it a process group of its own, in which TSTP, TTIN and TTOU stop a program.
+	set -m
+	PATH=$FAILING:$PATH "$CTL" upgrade >"$WORK/out" 2>"$WORK/err" &
+	upgrade=$!
+	set +m
+	on_exit "kill -KILL $upgrade"
+	wait_for 60 has_ended $upgrade
+	wait $upgrade || rc=$?
+	expect "exit code: $(<"$WORK/err")" "$rc" 0
+	expect "modules unloaded" "$(wc -l <"$FAILING/unloaded")" "${#OURS[@]}"
+	builds_are "$BUILDS"
+	attached_as_before
+	writers_end
+}
+
+has_ended() { [ ! -e "/proc/$1" ] || grep -q '^State:	Z' "/proc/$1/status"; }
+
 # What is in use after an upgrade that was interrupted counts more than its journal.
 journal_is_old() {
 	local sectors other
@@ -520,6 +557,7 @@ run_case "detaching fails" detach_fails
 run_case "attaching fails" attach_fails
 run_case "renamed" renamed
 run_case "killed" killed
+run_case "signals" signals_wait
 run_case "the journal is older than the tables" journal_is_old
 run_case "interrupted, and then changed" interrupted_and_changed
 run_case "not loaded" not_loaded

@@ -22,7 +22,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::commands::attach::clean_up::clean_up_if_need_be;
 use crate::commands::attach::step::step;
-use crate::commands::doctor::host::{programs, Host};
+use crate::commands::doctor::host::{programs_apart, Host};
 use crate::commands::doctor::modules::Modules;
 use crate::commands::upgrade::devices::{put_back, take_out, Held, Left};
 use crate::commands::upgrade::modules::{Change, Failed};
@@ -80,7 +80,7 @@ impl Plan {
 pub fn run(control: &Control, dry_run: bool, force: bool) -> Result<()> {
     let lock = runtime::lock()?;
     clean_up_if_need_be(control, &lock)?;
-    let host = Host::new("/", None, &programs);
+    let host = Host::new("/", None, &programs_apart);
     if !dry_run {
         // What is loaded may still be on disk, and may not have been loaded by drrctl.
         kept::keep(&lock);
@@ -97,13 +97,11 @@ pub fn run(control: &Control, dry_run: bool, force: bool) -> Result<()> {
     print(b"done\n")
 }
 
-/// Puts off the signals that end programs until this one has ended: half of an upgrade helps
-/// nobody.
+/// Puts off the signals that end programs or stop them, until this one has ended: half of an
+/// upgrade helps nobody. SIGALRM stays, as it ends requests to the kernel that take too long.
 fn put_off_signals() {
-    let mut set = SigSet::empty();
-    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
-        set.add(signal);
-    }
+    let mut set = SigSet::all();
+    set.remove(Signal::SIGALRM);
     let _ = set.thread_block();
 }
 
@@ -191,5 +189,24 @@ fn undone(control: &Control, lock: &Lock, held: &[Held], error: &Error, outcome:
             devices::names(&left.held),
             left.error.why()
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_wait() {
+        // In a thread of its own, as the others go on.
+        let blocked = std::thread::spawn(|| {
+            put_off_signals();
+            SigSet::thread_get_mask()
+        });
+        let blocked = blocked.join().expect("joined").expect("a mask");
+        for signal in Signal::iterator() {
+            let is_free = matches!(signal, Signal::SIGALRM | Signal::SIGKILL | Signal::SIGSTOP);
+            assert_eq!(blocked.contains(signal), !is_free, "{signal}");
+        }
     }
 }

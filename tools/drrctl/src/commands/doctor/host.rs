@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -18,16 +19,30 @@ pub struct Ran {
 /// Runs a program with arguments and a text as its input; `None` if it can't be run.
 pub type Programs<'a> = &'a dyn Fn(&str, &[&str], &str) -> Option<Ran>;
 
-/// Runs a program of the host. The paths of users other than root lack /usr/sbin.
+/// Runs a program of the host.
 pub fn programs(name: &str, arguments: &[&str], input: &str) -> Option<Ran> {
+    run(name, arguments, input, |_| ())
+}
+
+/// Runs a program in a process group of its own, which the terminal's signals don't reach.
+pub fn programs_apart(name: &str, arguments: &[&str], input: &str) -> Option<Ran> {
+    run(name, arguments, input, |command| {
+        command.process_group(0);
+    })
+}
+
+/// Runs a program, after `prepare`. The paths of users other than root lack /usr/sbin.
+fn run(name: &str, arguments: &[&str], input: &str, prepare: impl Fn(&mut Command)) -> Option<Ran> {
     let start = |path: &str| {
-        Command::new(path)
+        let mut command = Command::new(path);
+        command
             .args(arguments)
             .env("LC_ALL", "C")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
+            .stderr(Stdio::piped());
+        prepare(&mut command);
+        command.spawn()
     };
     let started = start(name).or_else(|error| match name.contains('/') {
         true => Err(error),
@@ -125,6 +140,19 @@ mod tests {
     fn programs_are_run() {
         let ran = programs("cat", &[], "text").expect("run");
         assert_eq!((ran.ok, &ran.out[..]), (true, &b"text"[..]));
+        // Fields 1 and 5 are the process and its group.
+        let fields = |stat: &str| {
+            let mut fields = stat.split(' ').map(str::to_string);
+            fields.next().zip(fields.nth(3)).expect("fields")
+        };
+        let group = |run: Programs| {
+            let ran = run("cat", &["/proc/self/stat"], "").expect("run");
+            fields(&String::from_utf8_lossy(&ran.out))
+        };
+        let (_, own) = fields(&fs::read_to_string("/proc/self/stat").expect("read"));
+        assert_eq!(group(&programs).1, own);
+        let (process, apart) = group(&programs_apart);
+        assert!(apart == process && apart != own, "{process} {apart} {own}");
         assert!(programs("/nowhere/program", &[], "").is_none());
         let host = Host::new("/nowhere", None, &programs);
         assert!(host.matches("7.3.4+deb13-a", r"^7\.3\.[0-9]+\+deb[0-9]+-(a|b)$"));
