@@ -336,6 +336,21 @@ create_keeps() {
 	expect "copies" "$(find $KEPT -type f | wc -l)" "${#OURS[@]}"
 }
 
+# Where a copy would fill /run, there is none, nor a part of one.
+run_is_full() {
+	thin_snap top base-ext4
+	on_exit "dm_remove t-top; umount $KEPT"
+	rm -rf $KEPT
+	mkdir -p $KEPT
+	mount -t tmpfs -o size=64k tmpfs $KEPT
+	ctl attach t-top
+	expect "files" "$(find $KEPT -mindepth 1 | wc -l)" 0
+	ctl detach t-top
+	umount $KEPT
+	ctl attach t-top
+	expect "copies" "$(find $KEPT -type f | wc -l)" "${#OURS[@]}"
+}
+
 # upgrade_until STEP ARGUMENTS...: in the background, stopped there.
 upgrade_until() {
 	DRRCTL_STOP_AT=$1 "$CTL" upgrade "${@:2}" >"$WORK/out" 2>"$WORK/err" &
@@ -553,6 +568,7 @@ run_case "loading fails" load_fails
 run_case "loading fails for good" load_fails_for_good
 run_case "the new module refuses a table" new_one_refuses
 run_case "create keeps the modules" create_keeps
+run_case "/run is full" run_is_full
 run_case "detaching fails" detach_fails
 run_case "attaching fails" attach_fails
 run_case "renamed" renamed
