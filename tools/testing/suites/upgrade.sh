@@ -551,6 +551,17 @@ journal_is_old() {
 	writers_end
 }
 
+# Without devices, nothing is left to be ended by the next upgrade.
+no_devices() {
+	rm -rf $KEPT
+	new_builds
+	failing modprobe "${#OURS[@]}"
+	upgrade_fails "dm-drr: can't load it: modprobe: ERROR" "the old modules can't be loaded again"
+	[ ! -e /run/drrctl/upgrade ] || flunk "left behind: $(</run/drrctl/upgrade)"
+	modprobe dm-drr
+	builds_are "$BUILDS"
+}
+
 not_loaded() {
 	ctl detach t-base-ext4 2>/dev/null || true
 	rmmod dm_drr
@@ -576,5 +587,6 @@ run_case "killed" killed
 run_case "signals" signals_wait
 run_case "the journal is older than the tables" journal_is_old
 run_case "interrupted, and then changed" interrupted_and_changed
+run_case "no devices" no_devices
 run_case "not loaded" not_loaded
 finish

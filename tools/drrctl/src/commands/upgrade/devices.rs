@@ -321,9 +321,6 @@ pub fn put_back(control: &Control, lock: &Lock, held: &[Held]) -> Option<Left> {
         let _ = journal::write(&without);
         step("put-back");
     }
-    if left.is_empty() {
-        journal::remove();
-    }
     Left::new(left)
 }
 

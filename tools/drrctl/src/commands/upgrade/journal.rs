@@ -31,8 +31,12 @@ pub fn read() -> Result<Vec<Held>> {
     }
 }
 
-/// Writes the journal as a whole, or leaves it as it is.
+/// Writes the journal as a whole, or leaves it as it is. Without devices, there is none.
 pub fn write(held: &[Held]) -> Result<()> {
+    if held.is_empty() {
+        let _ = fs::remove_file(PATH);
+        return Ok(());
+    }
     let new = format!("{PATH}.new");
     fs::write(&new, text(held))
         .and_then(|()| fs::rename(&new, PATH))
@@ -40,10 +44,6 @@ pub fn write(held: &[Held]) -> Result<()> {
             let _ = fs::remove_file(&new);
             failed(error.to_string())
         })
-}
-
-pub fn remove() {
-    let _ = fs::remove_file(PATH);
 }
 
 /// Returns a line for each device: the sequence number, how it is held, the name, and the arguments
