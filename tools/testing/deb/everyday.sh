@@ -16,7 +16,7 @@ CONFIG=/etc/drrctl/drrctl.toml
 # type_in FILE PATTERN: the command of a document that matches, once, and runs it.
 type_in() {
 	local commands
-	commands=$(awk -f "$COMMANDS" "$DOCUMENTS/$1" | cut -f2- | grep -E "$2")
+	commands=$(awk -f "$COMMANDS" "$DOCUMENTS/$1" | cut -f2- | grep -E "$2" | sort -u)
 	expect "commands in $1 like $2" "$(wc -l <<<"$commands")" 1
 	say "running: $commands"
 	eval "$commands"
