@@ -171,6 +171,8 @@ built() {
 	status=$(on_machine dkms status -m dm-drr)
 	[[ $status = "dm-drr/$1, $release, x86_64: installed"* && $status != *$'\n'* ]] ||
 		flunk "dkms: $status"
+	[[ -e $modules/updates/dkms/dm-drr.ko.xz && -e $modules/updates/dkms/dm-thin-hooks.ko.xz ]] ||
+		flunk "installed: $(ls "$modules/updates/dkms")"
 }
 
 installs() {
