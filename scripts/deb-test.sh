@@ -313,6 +313,7 @@ secure_boot() {
 # The same machine with what others have besides: the packages' tests are made without these.
 everyday() {
 	local before=$machine machine=$build/everyday
+	remove_tree "$machine"
 	cp -a --reflink=auto "$before" "$machine"
 	apt_get install systemd-sysv udev dmsetup e2fsprogs bpftrace linux-perf lvm2 mdadm \
 		multipath-tools
