@@ -48,9 +48,7 @@ debug | kcsan)
 	modules=("${modules_x86[@]}" dm-dust)
 	;;
 *)
-	is_flavour "$kind" ||
-		die "guest-image.sh: unknown kernel '$kind' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug, kcsan," \
-			"arm64 or arm64-16k"
+	need_known_kernel guest-image.sh "$kind"
 	image=$("$scripts/kernel.sh" "image-$kind")
 	as_shipped=1
 	modules=("${modules_x86[@]}" ext4)

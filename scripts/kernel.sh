@@ -210,9 +210,7 @@ source | image | debian | uml | debug | kcsan) ;;
 arm64 | arm64-16k | image-arm64 | image-arm64-16k) ;;
 *)
 	flavour=${kind#image-}
-	is_flavour "$flavour" ||
-		die "kernel.sh: unknown kernel '$kind' : use source, image, debian, ${KERNEL_FLAVOURS[*]:1}," \
-			"uml, debug, kcsan, arm64 or arm64-16k"
+	need_known_kernel kernel.sh "$flavour"
 	;;
 esac
 

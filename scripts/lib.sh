@@ -162,6 +162,13 @@ is_flavour() {
 	[[ " ${KERNEL_FLAVOURS[*]:1} " = *" $1 "* ]]
 }
 
+# Ends with the kernels that there are, if $2 is none of them; $1: the script. For those that a script
+# doesn't know by itself.
+need_known_kernel() {
+	is_flavour "$2" ||
+		die "$1: unknown kernel '$2' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug, kcsan, arm64 or arm64-16k"
+}
+
 # A series that DRR_TRY names is being tried by new-series.sh.
 need_series() {
 	[[ " ${KERNEL_SERIES[*]} ${DRR_TRY:-} " = *" $DRR_KERNEL "* ]] ||

@@ -42,9 +42,7 @@ uml) words=(ARCH=um) ;;
 debug) words=(ARCH=x86_64 LLVM=1) ;;	# what its kernel is built with
 kcsan) words=(ARCH=x86_64 LLVM=1 KRUSTFLAGS="$(kcsan_rustflags)") ;;
 *)
-	is_flavour "$kind" ||
-		die "modules.sh: unknown kernel '$kind' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug, kcsan," \
-			"arm64 or arm64-16k"
+	need_known_kernel modules.sh "$kind"
 	words=(ARCH=x86_64)
 	image+=-$kind
 	;;

@@ -10,6 +10,9 @@
 #   MODULES	its modules: /lib/modules/RELEASE
 #   EXTRACT	scripts/extract-vmlinux of the kernel's source
 #
+#        thin-layout.sh --build-id MODULES
+#		prints only the build id of their dm-thin-pool
+#
 # A structure becomes a union of its fields, each behind a filler. The header asserts that each field is
 # where, and as long as, the module's own type information says.
 
@@ -17,8 +20,11 @@ set -euo pipefail
 
 die() { echo "dm-drr: $*" >&2; exit 1; }
 
-(($# == 4)) || die "thin-layout.sh: $# arguments : see the head of the script"
-layout=$1 image=$2 folder=$3 extract=$4
+case $#:${1:-} in
+2:--build-id) folder=$2 ;;
+4:*) layout=$1 image=$2 folder=$3 extract=$4 ;;
+*) die "thin-layout.sh: $# arguments : see the head of the script" ;;
+esac
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 btf=$work/vmlinux.btf
@@ -55,12 +61,10 @@ types() {
 	objcopy -O binary --only-section=.BTF "$work/vmlinux" "$btf"
 }
 
-# Unpacks the image and both modules.
+# unpack MODULE...
 unpack() {
 	local name file
-	types
-	[[ -s $btf ]] || die "$image has no types (BTF) : CONFIG_DEBUG_INFO_BTF is needed"
-	for name in dm-thin-pool dm-mod; do
+	for name; do
 		file=$(compgen -G "$folder/kernel/drivers/md/$name.ko*") || die "no $name.ko below $folder/kernel"
 		modules[$name]=$work/$name.ko
 		case $file in
@@ -131,7 +135,14 @@ structure() {
 	printf '\t};\n};\n%s\n' "$asserts"
 }
 
-unpack
+if [[ $1 = --build-id ]]; then
+	unpack dm-thin-pool
+	build_id dm-thin-pool
+	exit
+fi
+types
+[[ -s $btf ]] || die "$image has no types (BTF) : CONFIG_DEBUG_INFO_BTF is needed"
+unpack dm-thin-pool dm-mod
 echo "/* SPDX-License-Identifier: GPL-2.0 */"
 echo "/* Made by thin-layout.sh from ${modules[dm-thin-pool]##*/} and ${modules[dm-mod]##*/}. */"
 echo

@@ -66,11 +66,7 @@ case $kernel in
 debian | uml) ;;
 debug) mem=${mem:-3G} timeout=${timeout:-2400} ;;
 kcsan | arm64 | arm64-16k) timeout=${timeout:-2400} ;;
-*)
-	is_flavour "$kernel" ||
-		die "vm.sh: unknown kernel '$kernel' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug, kcsan," \
-			"arm64 or arm64-16k"
-	;;
+*) need_known_kernel vm.sh "$kernel" ;;
 esac
 mem=${mem:-2G} timeout=${timeout:-600}
 [[ ${kill_after:-0} =~ ^[0-9]+(\.[0-9]+)?$ ]] ||

@@ -193,7 +193,7 @@ pub enum Command {
         /// drr device, by name or path (default: all)
         name: Option<String>,
     },
-    /// Put the installed modules in the place of the loaded ones, under devices in use
+    /// Replace the loaded modules with the installed ones, while devices are in use
     Upgrade {
         /// Only say what would be done
         #[arg(long)]

@@ -40,7 +40,7 @@ comes_and_goes() {
 	wait_for 60 seconds_are 0
 }
 
-# Somebody takes nearly all memory, and touches it all the time; files' pages don't stay.
+# A program takes nearly all memory and goes on touching it, so that files' pages don't stay.
 when_memory_is_short() {
 	local free hog
 	free=$(awk '/^MemAvailable:/ { print int($2 / 1024) }' /proc/meminfo)

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `upgrade`: puts the modules that are installed in the place of those that are loaded, under
-//! devices that are in use.
+//! `upgrade`: replaces the loaded modules with the installed ones, while devices are in use.
 //!
 //! Each device with a drr table gets a table without drr, the modules are unloaded and loaded, and
 //! each device gets its drr table back. In between, the devices work as they do without DRR. All
