@@ -292,6 +292,11 @@ impl<'a> Neighbour<'a> {
                 thread::sleep(pause());
                 dm::remove("p2-filler")?;
                 dm::message("pool2", "delete 3")?;
+                // The deletion's commit has dm-thin send all writes on again that wait for space. Its worker may
+                // add one to their list right afterwards, having seen the pool full before. Only a resumption of
+                // the pool looks at that list again.
+                dm::suspend("pool2", false)?;
+                dm::resume("pool2")?;
             }
         }
         Ok(())
