@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0
 # Makes the guest's initramfs: programs, stock modules, our modules, the tests.
 #
-# usage: guest-image.sh [--stock] KIND	prints the image's path
-#   KIND: debian, amd64, uml, debug, kcsan, arm64 or arm64-16k; see kernel.sh
+# usage: guest-image.sh [--stock] [--programs WORDS] KIND	prints the image's path
+#   KIND: debian, amd64, uml, demo, debug, kcsan, arm64 or arm64-16k; see kernel.sh
 #   --stock	without our modules: the kernel as Debian ships it
+#   --programs WORDS	of the programs in Rust only these: drrctl, torture, or none of them
 #   PROVIDER, MUTANTS in the environment: see modules.sh
 #
 # The image is two archives, one after the other. The first holds what rarely changes
@@ -14,15 +15,19 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 scripts=$DRR_TOP/scripts
-stock=
-if [[ ${1:-} = --stock ]]; then
-	stock=1
+stock='' programs_wanted='drrctl torture'
+while (($#)); do
+	case $1 in
+	--stock) stock=1 ;;
+	--programs) programs_wanted=$2; shift ;;
+	*) break ;;
+	esac
 	shift
-fi
+done
 kind=${1:-}
 
 make_words=(LLVM=1)
-[[ $kind != uml ]] || make_words=(ARCH=um)
+! is_uml "$kind" || make_words=(ARCH=um)
 modules_common=(xfs overlay dm-thin-pool dm-delay dm-flakey dm-zero null_blk brd loop)
 modules_x86=("${modules_common[@]}" virtio_blk configfs erofs dm-snapshot dm-crypt dm-log-writes dm-clone dm-verity
 	zram scsi_debug cts)
@@ -42,6 +47,10 @@ debian)
 uml)
 	image=$("$scripts/kernel.sh" uml)
 	modules=("${modules_common[@]}" btrfs f2fs erofs dm-dust)
+	;;
+demo)
+	image=$("$scripts/kernel.sh" demo)
+	modules=(overlay dm-thin-pool null_blk)
 	;;
 debug | kcsan)
 	image=$("$scripts/kernel.sh" "$kind")
@@ -157,7 +166,7 @@ fi
 build=$DRR_TOP/build/guest-$variant${stock:+-stock}
 lock_build "guest-$variant"
 documents=("$DRR_TOP"/{README.md,CONTRIBUTING.md,Documentation})
-key=$(cache_key "$base" "$(tree_key "$scripts/guest-image.sh" "$DRR_TOP/tools" "${documents[@]}" \
+key=$(cache_key "$base" "$programs_wanted" "$(tree_key "$scripts/guest-image.sh" "$DRR_TOP/tools" "${documents[@]}" \
 	"${ours[@]}")")
 initrd=$build/initrd-$key
 
@@ -218,8 +227,8 @@ make_top() {
 	mkdir "$top/drr/documents"
 	cp -r "${documents[@]}" "$top/drr/documents/"
 	build_helpers "$top/drr/bin"
-	build_rust drr-torture "$top/drr/bin"
-	build_drrctl "$top"
+	[[ " $programs_wanted " != *" torture "* ]] || build_rust drr-torture "$top/drr/bin"
+	[[ " $programs_wanted " != *" drrctl "* ]] || build_drrctl "$top"
 	cp "$DRR_TOP/tools/testing/guest/init" "$top/init"
 	chmod +x "$top/init"
 	pack "$top" "$build/top.cpio"

@@ -8,6 +8,7 @@
 #   debian	build folder (KDIR) that fits Debian's own kernel
 #   amd64	the same for another flavour of Debian's kernel; "image-amd64" is that kernel
 #   uml		User-mode Linux: built kernel (./linux) and build folder (KDIR)
+#   demo		the same with what the demo needs and no more, in less time
 #   debug	x86-64 kernel with the run-time checkers: arch/x86/boot/bzImage and KDIR
 #   kcsan	the same with the data race detector in place of the others
 #   arm64, arm64-16k	build folder (KDIR) that fits Debian's own kernel for arm64, with pages of
@@ -151,11 +152,13 @@ prepare_debian() {
 	toolbox "$scripts/prepare-kernel.sh" "$base/source" "$1" "$(<"$2/release")" "$2/config" "$2/Module.symvers"
 }
 
+# $1: build folder, rest: parts of the configuration
 build_uml() {
 	local dir=$1
-	kernel_make "$dir" ARCH=um KCONFIG_ALLCONFIG="$scripts/configs/uml.config" allnoconfig
+	cat "${@:2}" >"$dir/fragment"
+	kernel_make "$dir" ARCH=um KCONFIG_ALLCONFIG="$dir/fragment" allnoconfig
 	need_rust "$dir"
-	check_config "$dir/.config" "$scripts/configs/uml.config"
+	check_config "$dir/.config" "$dir/fragment"
 	kernel_make "$dir" ARCH=um
 }
 
@@ -206,7 +209,7 @@ build_folder() {
 
 kind=${1:-}
 case $kind in
-source | image | debian | uml | debug | kcsan) ;;
+source | image | debian | uml | demo | debug | kcsan) ;;
 arm64 | arm64-16k | image-arm64 | image-arm64-16k) ;;
 *)
 	flavour=${kind#image-}
@@ -227,8 +230,12 @@ debian)
 	build_folder debian "kernel $DRR_KERNEL: build folder for Debian's kernel" "prepare_debian $base/image"
 	;;
 uml)
-	build_folder uml "kernel $DRR_KERNEL: User-mode Linux" build_uml \
-		"@$scripts/configs/uml.config"
+	parts=("$scripts/configs/uml-demo.config" "$scripts/configs/uml.config")
+	build_folder uml "kernel $DRR_KERNEL: User-mode Linux" "build_uml ${parts[*]}" "${parts[@]/#/@}"
+	;;
+demo)
+	parts=("$scripts/configs/uml-demo.config")
+	build_folder demo "kernel $DRR_KERNEL: User-mode Linux, for the demo" "build_uml ${parts[*]}" "${parts[@]/#/@}"
 	;;
 debug | kcsan)
 	build_folder "$kind" "kernel $DRR_KERNEL: kernel with checkers ($kind, 20 min)" \

@@ -162,6 +162,11 @@ is_flavour() {
 	[[ " ${KERNEL_FLAVOURS[*]:1} " = *" $1 "* ]]
 }
 
+# Whether $1 is a kernel that runs as a program.
+is_uml() {
+	[[ $1 = uml || $1 = demo ]]
+}
+
 # Ends with the kernels that there are, if $2 is none of them; $1: the script. For those that a script
 # doesn't know by itself.
 need_known_kernel() {

@@ -3,7 +3,7 @@
 # Builds the modules for one kernel, in the toolbox.
 #
 # usage: modules.sh KIND [MODULE]...	prints the folder with the modules: build/KIND
-#   KIND: debian, amd64, uml, debug, kcsan, arm64 or arm64-16k; see kernel.sh
+#   KIND: debian, amd64, uml, demo, debug, kcsan, arm64 or arm64-16k; see kernel.sh
 #   MODULE	builds only this one, e.g. dm-drr.ko
 #   MUTANTS=1 in the environment: a test build whose guards can be switched off,
 #   in build/KIND-mutants
@@ -38,7 +38,7 @@ arm64 | arm64-16k)
 	toolbox=cross.sh
 	image+=-$kind
 	;;
-uml) words=(ARCH=um) ;;
+uml | demo) words=(ARCH=um) ;;
 debug) words=(ARCH=x86_64 LLVM=1) ;;	# what its kernel is built with
 kcsan) words=(ARCH=x86_64 LLVM=1 KRUSTFLAGS="$(kcsan_rustflags)") ;;
 *)
@@ -54,8 +54,8 @@ mutants=${MUTANTS:-}
 variant=$kind$DRR_SUFFIX${mutants:+-mutants}
 provider=${PROVIDER:-stock}
 case $provider:$kind in
-stock:uml | stock:debug | stock:kcsan) provider=patched ;;
-stock:* | patched:uml | patched:debug | patched:kcsan) ;;
+stock:uml | stock:demo | stock:debug | stock:kcsan) provider=patched ;;
+stock:* | patched:uml | patched:demo | patched:debug | patched:kcsan) ;;
 patched:*) variant+=-patched ;;
 *) die "modules.sh: unknown PROVIDER '$provider' : use stock or patched" ;;
 esac

@@ -4,7 +4,7 @@
 #
 # usage: vm.sh [OPTION]... -- COMMAND [ARGUMENT]...
 #   --kernel KIND	debian: Debian's own kernel in QEMU (default); amd64: another flavour of it;
-#			uml: User-mode Linux; debug, kcsan: kernels with run-time checkers in QEMU;
+#			uml: User-mode Linux; demo: a smaller one; debug, kcsan: kernels with run-time checkers in QEMU;
 #			arm64, arm64-16k: Debian's own for arm64, with pages of 4 and of 16 KiB
 #   --mem SIZE		memory (2G; 3G for debug, whose checkers take a third)
 #   --disk SIZE[,bps=N][,iops=N]	an empty disk, throttled by QEMU; may be repeated
@@ -16,6 +16,7 @@
 #   --allow REGEX	console lines that match are no failure
 #   --archive FILE	more files for the guest, a cpio archive
 #   --stock		without our modules
+#   --programs WORDS	see guest-image.sh
 #   --uefi FILE		boot by UEFI with these variables, made by uefi.sh; not uml
 #   --counted		one emulated CPU whose clock counts instructions, a nanosecond each; not uml
 #   --no-leak-scan	don't look for leaked memory at the end, where the kernel can
@@ -35,8 +36,8 @@ set -euo pipefail
 
 scripts=$DRR_TOP/scripts
 call=("$@")
-kernel=debian mem='' timeout='' kill_after='' name='' append='' allow='' stock='' verbose=''
-archive='' counted='' uefi=''
+kernel=debian mem='' timeout='' kill_after='' name='' append='' allow='' verbose=''
+archive='' counted='' uefi='' image_options=()
 leak_scan=1
 disks=()
 while (($#)); do
@@ -51,7 +52,8 @@ while (($#)); do
 	--append) append=$2; shift ;;
 	--allow) allow=$2; shift ;;
 	--archive) archive=$2; shift ;;
-	--stock) stock=--stock ;;
+	--stock) image_options+=(--stock) ;;
+	--programs) image_options+=(--programs "$2"); shift ;;
 	--uefi) uefi=$2; shift ;;
 	--counted) counted=1 ;;
 	--no-leak-scan) leak_scan='' ;;
@@ -63,7 +65,7 @@ while (($#)); do
 done
 (($#)) || die "vm.sh: no command : give one after --"
 case $kernel in
-debian | uml) ;;
+debian | uml | demo) ;;
 debug) mem=${mem:-3G} timeout=${timeout:-2400} ;;
 kcsan | arm64 | arm64-16k) timeout=${timeout:-2400} ;;
 *) need_known_kernel vm.sh "$kernel" ;;
@@ -73,15 +75,15 @@ mem=${mem:-2G} timeout=${timeout:-600}
 	die "vm.sh: bad time '$kill_after' : --kill-after takes seconds"
 name=${name:-$(basename "$1" .sh)}
 
-[[ ! $uefi || $kernel != uml ]] ||
+[[ ! $uefi ]] || ! is_uml "$kernel" ||
 	die "vm.sh: User-mode Linux has no firmware : use another kernel with --uefi"
 [[ ! $uefi || $kernel != arm64* ]] ||
 	die "vm.sh: no firmware for arm64 : use another kernel with --uefi"
-[[ ! $counted || $kernel != uml ]] ||
+[[ ! $counted ]] || ! is_uml "$kernel" ||
 	die "vm.sh: User-mode Linux runs on the host's CPUs, which don't count : use another kernel"
 
 need_root
-initrd=$("$scripts/guest-image.sh" ${stock:+"$stock"} "$kernel")
+initrd=$("$scripts/guest-image.sh" "${image_options[@]}" "$kernel")
 
 # --- what the guest gets ---
 
@@ -138,7 +140,7 @@ done
 # Prints the name in the guest of disk number $1.
 disk_name() {
 	local letters=abcdefghijklmnopqrstuvwxyz
-	[[ $kernel = uml ]] && echo "ubd${letters:$1:1}" || echo "vd${letters:$1:1}"
+	is_uml "$kernel" && echo "ubd${letters:$1:1}" || echo "vd${letters:$1:1}"
 }
 
 count=${#disks[@]}
@@ -153,25 +155,6 @@ cmdline="$append drr.run=$1 drr.args=$args drr.disks=$names drr.out=$(disk_name 
 ((${#cmdline} < 1700)) || die "vm.sh: the command is too long : pass less, or put it in a script"
 
 # --- the two machines ---
-
-# KVM is there and works, and doesn't just hang? Tried once per boot of the host.
-kvm_works() {
-	local known said
-	[[ -w /dev/kvm ]] || return 1
-	known=$DRR_CACHE/kvm-$(</proc/sys/kernel/random/boot_id)
-	if [[ ! -e $known ]]; then
-		rm -f "$DRR_CACHE"/kvm-*
-		# a kernel without a root file system: says hello, panics, ends QEMU
-		said=$(timeout -k 1 20 "$scripts/toolbox.sh" qemu-system-x86_64 -accel kvm \
-			-cpu host -smp 2 -m 512M -nodefaults -display none -no-reboot \
-			-serial stdio -kernel "$image" -append "console=ttyS0 panic=-1" \
-			</dev/null 2>/dev/null | tr -d '\0') || true
-		[[ $said = *"Kernel panic"* ]] && said=yes || said=no
-		echo "$said" >"$known.$$"
-		mv "$known.$$" "$known"
-	fi
-	[[ $(<"$known") = yes ]]
-}
 
 add_disks() {
 	local i
@@ -198,7 +181,7 @@ qemu() {
 	if [[ $counted ]]; then
 		# With erms a copy of any length would be few instructions.
 		cpus=1 accel=(-accel 'tcg,thread=single' -icount 'shift=0,sleep=off' -cpu 'max,-erms,-fsrm')
-	elif [[ ${DRR_ACCEL:-} != tcg ]] && kvm_works; then
+	elif "$scripts/kvm.sh"; then
 		accel=(-accel kvm -cpu host)
 	fi
 	machine=(qemu-system-x86_64 "${accel[@]}" -smp "$cpus" -m "$mem" -nodefaults
@@ -232,7 +215,7 @@ qemu_arm64() {
 
 uml() {
 	local i kdir
-	kdir=$("$scripts/kernel.sh" uml)
+	kdir=$("$scripts/kernel.sh" "$kernel")
 	[[ ${disk_options[*]} != *throttling* ]] ||
 		die "vm.sh: no throttled disks in User-mode Linux : use --kernel debian"
 	# its own messages and the kernel's console on fd 1, the command's output on fd 3
@@ -249,7 +232,7 @@ uml() {
 
 root=toolbox.sh
 case $kernel in
-uml) uml ;;
+uml | demo) uml ;;
 arm64*) qemu_arm64; root=cross.sh ;;
 *) qemu ;;
 esac
@@ -275,7 +258,7 @@ wait
 
 # QEMU without KVM may have one CPU execute what another is patching, which is an int3 then. At
 # boot much is patched; nothing of ours has run by then.
-if [[ $kernel != uml && ! ${DRR_AGAIN:-} && ! -s $out/output.log ]] &&
+if ! is_uml "$kernel" && [[ ! ${DRR_AGAIN:-} && ! -s $out/output.log ]] &&
 	grep -aq 'Oops: int3' "$out/console.log"; then
 	clean_up
 	trap - EXIT
