@@ -19,9 +19,10 @@ install:
 	@echo "dm-drr: install needs a kernel tree : run make KDIR=... install" >&2; exit 1
 endif
 
-# PARTS="read storm" takes only these; KERNEL=debian ROUNDS=5
+# PARTS="read storm" takes only these; KERNEL=debian ROUNDS=5. PARTS=tensorflow is taken only if named, and alone;
+# TENSORFLOWS=8 containers
 bench:
-	@KERNEL=$(KERNEL) ROUNDS=$(ROUNDS) scripts/bench.sh $(PARTS)
+	@KERNEL=$(KERNEL) ROUNDS=$(ROUNDS) TENSORFLOWS=$(TENSORFLOWS) scripts/bench.sh $(PARTS)
 
 # KIND=short: only reads, and no profiles
 counted:
@@ -143,7 +144,8 @@ make arithmetic  every sum, shift and cast that could overflow, with its reason
 make torture   load siblings and check every byte they read; TIME=600 SEED=1
                KERNEL=debian, uml, debug or arm64
 make bench     measure DRR against dm-thin and the limits of both, under User-mode Linux;
-               KERNEL=debian ROUNDS=5 PARTS="read storm"
+               KERNEL=debian ROUNDS=5 PARTS="read storm"; PARTS=tensorflow launches containers
+               with TensorFlow
 make counted   count the instructions that reads and writes take, with DRR and without
 make compare   time hits and misses against another commit's module, in turn; WITH=COMMIT
 make powercut  cut the power of a guest under load, N=5 times, and look what is lost

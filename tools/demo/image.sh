@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # An image of three layers, each a snapshot of the one before: Debian, Python, a service with its
-# model; and how a container of it is launched. Sourced in the guest by the demo and the benchmark,
-# which have pool.sh and a pool.
+# model; and how a container of it is launched. The same layers as directories, for overlayfs. Sourced in the
+# guest by the demo and the benchmark, which have pool.sh and a pool.
 
 LAYERS=(debian python app)
 # unused in one of the two
@@ -50,12 +50,42 @@ image_of_layers() {
 	done
 }
 
-# launch NAME [DEVICE]: what a container's launch comes to, from the mount to the service's answer,
-# which it prints. In a subshell: it becomes the service.
-launch() {
-	fs_mount $IMAGE_KIND "$@"
-	serve "/mnt/$1"
-}
+# How a container is entered: what its root and the service are the arguments of.
+ENTER=(exec chroot)
 
 # serve ROOT: becomes the service of a container whose file system is there.
-serve() { exec chroot "$1" /usr/bin/python3 -B /srv/app/app.py "$MODEL"; }
+serve() { "${ENTER[@]}" "$1" /usr/bin/python3 -B /srv/app/app.py "$MODEL"; }
+
+# layers_make: an ext4 with a directory for each layer, on the device `layers`. Leaves it unmounted.
+layers_make() {
+	local archives at
+	read -r -a archives <<<"$DRR_DISKS"
+	image_make /dev/mapper/layers
+	fs_mount ext4 layers
+	for at in "${!LAYERS[@]}"; do
+		mkdir "/mnt/layers/${LAYERS[at]}"
+		tar -x -f "${archives[at]}" -C "/mnt/layers/${LAYERS[at]}" --numeric-owner
+	done
+	umount /mnt/layers
+}
+
+# overlay_mount NAME BEFORE: a container's root on overlayfs, at /mnt/NAME. Its lower directories are BEFORE, each
+# followed by a layer's name; the file system at /mnt/layers takes what it writes.
+overlay_mount() {
+	local own=/mnt/layers/containers/$1 lower='' layer
+	mkdir -p "$own"/{upper,work} "/mnt/$1"
+	for layer in "${LAYERS[@]}"; do
+		lower=$2$layer${lower:+:$lower}
+	done
+	mount -t overlay -o "lowerdir=$lower,upperdir=$own/upper,workdir=$own/work" overlay "/mnt/$1"
+}
+
+# overlay_end NAME...: unmounts these containers, removes what they wrote, and unmounts the layers.
+overlay_end() {
+	local container
+	for container; do
+		umount "/mnt/$container"
+	done
+	rm -r /mnt/layers/containers
+	umount /mnt/layers
+}

@@ -1,12 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The demo's second part. Ten containers of an image in three layers (tools/demo/image.sh) are
-# launched, one after the other, as one would by hand: mount, chroot, run the service. Without DRR,
-# and then with it. Says what it does on stdout; the figures are for tools/demo/launch_report.py:
+# The demo's launches. Ten containers of an image in three layers (tools/demo/image.sh) are launched, one after
+# the other, as one would by hand: mount, chroot, run the service. On dm-thin alone, on dm-thin with DRR, and on
+# overlayfs, which has the layers as directories. Says what it does on stdout; the figures are for
+# tools/demo/launch_report.py:
 #
 #   fact	NAME VALUE
-#   launch	CONTAINER WITH_DRR NANOSECONDS DISK_BYTES DRR_BYTES ANSWER_OK FILES_OK
+#   launch	CONTAINER VARIANT NANOSECONDS DISK_BYTES DRR_BYTES ANSWER_OK FILES_OK
+#   cached	VARIANT BYTES		that all ten have in page caches
 #
 # and what drrctl has to show of each run is in /out: heatmap-with.svg, .png, .txt and .csv, the
 # same of heatmap-without, and layers.txt.
@@ -16,6 +18,7 @@
 set -eEuo pipefail
 
 DISK_MIB=640
+LAYERS_DISK=nullb2
 ANSWER=$1
 
 # shellcheck source=tools/demo/stage.sh
@@ -27,19 +30,42 @@ drrctl() { /drr/bin/drrctl "$@"; }
 
 # --- the play --------------------------------------------------------------------------
 
-# launch_measured NAME WITH_DRR: and a line for the report, in $ROWS.
+# launch_measured VARIANT DISK NAME: and a line for the report, in $ROWS.
 launch_measured() {
-	local start disk ns answer ok=1
-	dmsetup message "$1" 0 reset_stats
-	disk=$(disk_bytes)
+	local variant=$1 disk=$2 name=$3 start bytes served=0 ns answer ok=1
+	bytes=$(disk_bytes "$disk")
 	start=$(date +%s%N)
-	answer=$(join_containers && launch "$1")
+	answer=$(launch "$variant" "$name")
 	ns=$(($(date +%s%N) - start))
-	disk=$(($(disk_bytes) - disk))
+	bytes=$(($(disk_bytes "$disk") - bytes))
+	[ "$variant" != drr ] || served=$(($(drr_status "$name" hit_sectors) * 512))
 	[ "$answer" = "$ANSWER" ] || ok=0
-	printf '    %-4s %7s s %7.1f MiB from the disk\n' "$1" "$(seconds "$ns")" \
-		"$(awk -v b="$disk" 'BEGIN { print b / 1048576 }')"
-	ROWS+=("$1 $2 $ns $disk $(($(drr_status "$1" hit_sectors) * 512)) $ok")
+	printf '    %-4s %7s s %7.1f MiB from the disk\n' "$name" "$(seconds "$ns")" \
+		"$(awk -v b="$bytes" 'BEGIN { print b / 1048576 }')"
+	ROWS+=("$name $variant $ns $bytes $served $ok")
+}
+
+# launch VARIANT NAME: what a container's launch comes to, from the mount to the service's answer, which it prints. In
+# a subshell: it becomes the service.
+launch() {
+	if [ "$1" = overlay ]; then
+		overlay_mount "$2" /mnt/layers/
+	else
+		fs_mount ext4 "$2"
+	fi
+	serve "/mnt/$2"
+}
+
+# launch_each VARIANT DISK: all of them.
+launch_each() {
+	local container cached
+	ROWS=()
+	forget_files
+	cached=$(cached_bytes)
+	for container in "${LAUNCHED[@]}"; do
+		launch_measured "$1" "$2" "$container"
+	done
+	note cached "$1" $(($(cached_bytes) - cached))
 }
 
 # show NAME: drrctl's pictures and tables of the run.
@@ -51,6 +77,17 @@ show() {
 	drrctl heatmap pool >"/out/heatmap-$1.txt"
 	drrctl layers pool >/out/layers.txt
 	drrctl status >"/out/status-$1.txt"
+}
+
+# check_all: what the containers of $ROWS have read.
+check_all() {
+	local row
+	mount -t ext4 -o ro,noload /dev/mapper/app /mnt/app
+	for row in "${ROWS[@]}"; do
+		# shellcheck disable=SC2086 # words of a row
+		check $row
+	done
+	umount /mnt/app
 }
 
 # check ROW: whether what a launch reads of the Python layer, and the model, are the image's, in
@@ -65,36 +102,41 @@ check() {
 	note launch "$@" "$ok"
 }
 
-# run WITH_DRR NAME [FEATURE...]: the containers, with drr devices that have these features.
-run() {
-	local with=$1 name=$2 container row
+# on_thin VARIANT NAME [FEATURE...]: with drr devices that have these features; pictures of this NAME.
+on_thin() {
+	local variant=$1 name=$2 container
 	shift 2
-	ROWS=()
 	for container in "${LAUNCHED[@]}"; do
 		drr_new "$container" "$@"
 	done
-	forget_files
-	for container in "${LAUNCHED[@]}"; do
-		launch_measured "$container" "$with"
-	done
+	slow
+	launch_each "$variant" "$DATA_DISK"
+	fast
 	show "$name"
-	mount -t ext4 -o ro,noload /dev/mapper/app /mnt/app
-	for row in "${ROWS[@]}"; do
-		# shellcheck disable=SC2086 # words of a row
-		check $row
-	done
-	umount /mnt/app
+	check_all
 	for container in "${LAUNCHED[@]}"; do
 		umount "/mnt/$container"
 		dm_remove "$container"
 	done
 }
 
+on_overlayfs() {
+	ram_disk $LAYERS_DISK "$DISK_MIB"
+	dmsetup create layers --table "$(disk_table ram /dev/$LAYERS_DISK)"
+	layers_make
+	fs_mount ext4 layers
+	table_swap layers "$(disk_table hdd /dev/$LAYERS_DISK "$TIMES")"
+	launch_each overlay $LAYERS_DISK
+	table_swap layers "$(disk_table ram /dev/$LAYERS_DISK)"
+	check_all
+	overlay_end "${LAUNCHED[@]}"
+	dm_remove layers
+}
+
 main() {
 	local container
-	note_machine
-	modprobe dm-drr
-	pool_up "$DISK_MIB"
+	stage_up "$DISK_MIB"
+	modprobe overlay
 	echo "  writing the image: ext4, in three layers"
 	image_of_layers $((DISK_MIB - 40))
 	fs_mount ext4 app /dev/mapper/app
@@ -105,10 +147,12 @@ main() {
 		thin_snap "$container" app
 	done
 	# There, the drr devices only count.
-	echo "  ${#LAUNCHED[@]} containers, launched one after the other without DRR:"
-	run 0 without no_donate no_receive
-	echo "  and with:"
-	run 1 with
+	echo "  ${#LAUNCHED[@]} containers, launched one after the other, on dm-thin alone:"
+	on_thin thin without no_donate no_receive
+	echo "  on dm-thin with DRR:"
+	on_thin drr with
+	echo "  and on overlayfs, with the layers as directories:"
+	on_overlayfs
 }
 
 main

@@ -1,18 +1,20 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The demo's first part. Four containers of one image read a big file, one after the other: with
+# The demo's reads. Four containers of one image read a big file, one after the other: with
 # DRR, and then without. Says what it does on stdout; the figures are for tools/demo/report.py:
 #
 #   fact	NAME VALUE
 #   row	CONTAINER WITH_DRR NANOSECONDS DISK_BYTES DRR_BYTES DONORS CHECKSUM_OK SETUP_BYTES
 #   status	CONTAINER STATUS_LINE
+#
+# usage: reads.sh MIB	the size of the file
 
 set -eEuo pipefail
 
-DISK_MIB=400
 FILE=model.bin
-FILE_BYTES=$((200 * 1024 * 1024))
+FILE_BYTES=$(($1 << 20))
+DISK_MIB=$((2 * $1))
 CONTAINERS=(C1 C2 C3 C4)
 UNCHECKED=()
 
@@ -38,7 +40,7 @@ donors_of() {
 
 # image_with_file: the thin device "base", with the file; its checksum is in $CHECKSUM.
 image_with_file() {
-	thin_new base $((DISK_MIB - 50))
+	thin_new base $((DISK_MIB * 7 / 8))
 	fs_make ext4 /dev/mapper/t-base
 	fs_mount ext4 base /dev/mapper/t-base
 	CHECKSUM=$("$NOISE" "$FILE_BYTES" | tee "/mnt/base/$FILE" | md5sum | cut -d' ' -f1)
@@ -53,20 +55,20 @@ stage_container() {
 	local device=/dev/mapper/$1
 	[ "$2" = 1 ] || device=/dev/mapper/t-$1
 	fs_mount ext4 "$1" "$device"
-	in_container xfs_io -r -c fiemap "/mnt/$1/$FILE" >/dev/null
+	xfs_io -r -c fiemap "/mnt/$1/$FILE" >/dev/null
 	sync -f "/mnt/$1"
 }
 
 # container_reads NAME WITH_DRR: reads the file.
 container_reads() {
 	local name=$1 with_drr=$2 file=/mnt/$1/$FILE setup start ns disk drr=0 donors=-
-	setup=$(disk_bytes)
+	setup=$(disk_bytes "$DATA_DISK")
 	stage_container "$name" "$with_drr"
 	[ "$with_drr" = 0 ] || dmsetup message "$name" 0 reset_stats
 
-	start=$(disk_bytes)
-	ns=$(nanoseconds_of in_container dd if="$file" of=/dev/null bs=1M)
-	disk=$(($(disk_bytes) - start))
+	start=$(disk_bytes "$DATA_DISK")
+	ns=$(nanoseconds_of dd if="$file" of=/dev/null bs=1M)
+	disk=$(($(disk_bytes "$DATA_DISK") - start))
 	if [ "$with_drr" = 1 ]; then
 		drr=$(($(drr_status "$name" hit_sectors) * 512))
 		donors=$(donors_of "$name")
@@ -75,13 +77,14 @@ container_reads() {
 	UNCHECKED+=("$name $with_drr $ns $disk $drr $donors $((start - setup))")
 }
 
-# check_in_background: the containers that have read and weren't checked yet.
-check_in_background() {
+# check_all: what the containers have got.
+check_all() {
 	local row
 	for row in "${UNCHECKED[@]}"; do
 		# shellcheck disable=SC2086 # words of a row
 		check $row &
 	done
+	wait
 	UNCHECKED=()
 }
 
@@ -89,7 +92,7 @@ check_in_background() {
 # container has got, and notes the row.
 check() {
 	local ok=1
-	[ "$(in_container md5sum "/mnt/$1/$FILE" | cut -d' ' -f1)" = "$CHECKSUM" ] || ok=0
+	[ "$(md5sum "/mnt/$1/$FILE" | cut -d' ' -f1)" = "$CHECKSUM" ] || ok=0
 	note row "$1" "$2" "$3" "$4" "$5" "$6" "$ok" "$7"
 }
 
@@ -104,11 +107,12 @@ with_drr() {
 			flunk "read-ahead of $name differs with DRR and without"
 	done
 	forget_files
+	slow
 	for name in "${CONTAINERS[@]}"; do
 		container_reads "$name" 1
 	done
-	check_in_background
-	wait
+	fast
+	check_all
 	for name in "${CONTAINERS[@]}"; do
 		note status "$name" "$(dmsetup status "$name")"
 	done
@@ -121,12 +125,12 @@ with_drr() {
 without_drr() {
 	local name
 	forget_files
+	slow
 	for name in "${CONTAINERS[@]}"; do
 		container_reads "$name" 0
-		# The next one's read leaves the CPUs idle; with DRR it wouldn't.
-		check_in_background
 	done
-	wait
+	fast
+	check_all
 	for name in "${CONTAINERS[@]}"; do
 		umount "/mnt/$name"
 	done
@@ -134,10 +138,8 @@ without_drr() {
 
 main() {
 	local name
-	note_machine
 	note fact file_bytes "$FILE_BYTES"
-	modprobe dm-drr
-	pool_up "$DISK_MIB"
+	stage_up "$DISK_MIB"
 	echo "  writing the image: ext4 on a thin device, with a file of $((FILE_BYTES >> 20)) MiB"
 	image_with_file
 	measure_machine "/mnt/base/$FILE"

@@ -1,17 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""The demo's table and result.json, from the figures of tools/demo/reads.sh.
+"""The table of the reads, from the figures of tools/demo/reads.sh, also as an entry of result.json.
 
-usage: report.py ascii|utf8 FACTS RESULT
+usage: report.py ascii|utf8 FACTS RESULT ENTRY
 """
 
 import functools
-import json
 import statistics
 import sys
 import textwrap
 
-from reporting import BAR_WIDTH, MIB, Figures, Style, show, size
+from reporting import BAR_WIDTH, MIB, Figures, Style, add_entry, read_figures, show, size
 
 
 class Row:
@@ -72,6 +71,7 @@ class Run(Figures):
 
     def as_json(self):
         return {
+            "machine": self.facts["machine"],
             "containers": [row.as_json() for row in self.rows],
             "file_bytes": self.file_bytes,
             "pagecache_mib_per_s": float(self.facts["pagecache_mib_per_s"]),
@@ -137,21 +137,16 @@ def status(run, style):
 
 
 def main():
-    charset, facts, result = sys.argv[1:]
-    try:
-        run = Run(facts)
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        sys.exit(f"dm-drr: the demo's figures can't be used ({error}) : see {facts}")
-    with open(result, "w", encoding="ascii") as out:
-        json.dump(run.as_json(), out, indent=2)
-        out.write("\n")
+    charset, facts, result, entry = sys.argv[1:]
+    run = read_figures(Run, facts)
+    add_entry(result, entry, run.as_json())
     show((functools.partial(part, run) for part in (headline, table, closing, status)),
          Style(charset))
     wrong = [f"{row.name} {'with' if row.with_drr else 'without'} DRR"
              for row in run.rows if not row.checksum_ok]
     if wrong:
         sys.exit(f"dm-drr: wrong data was read in {', '.join(wrong)} : "
-                 "this is a bug, please report it with build/out/demo")
+                 f"this is a bug, please report it with {facts}")
 
 
 if __name__ == "__main__":

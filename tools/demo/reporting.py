@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What the demo's reports share: figures from the guest, and how they look."""
 
+import json
 import sys
 
 MIB = 1 << 20
@@ -39,7 +40,8 @@ def size(number):
         return "0"
     if number < MIB:
         return f"{number / 1024:.0f} KiB"
-    return f"{number / MIB:.0f} MiB" if number % MIB == 0 else f"{number / MIB:.1f} MiB"
+    return f"{number / MIB:.0f} MiB" if number % MIB == 0 or number >= 1000 * MIB \
+        else f"{number / MIB:.1f} MiB"
 
 
 class Figures:
@@ -62,13 +64,17 @@ class Figures:
         """What this ran on."""
         pagecache, disk = (float(self.facts[name]) for name in
                            ("pagecache_mib_per_s", "disk_mib_per_s"))
-        share = f"{disk / pagecache * 100:.1f} %"
-        emulated = self.facts["emulated"] != "0"
-        yield f"  kernel       {self.facts['kernel']}, Debian's own"
+        emulated = self.facts["machine"] == "tcg"
+        kernel = {
+            "uml": "User-mode Linux: at this machine's own speed",
+            "cpu": "Debian's own, at this machine's own speed",
+            "tcg": "Debian's own, on an emulated CPU",
+        }[self.facts["machine"]]
+        yield f"  kernel       {self.facts['kernel']}, {kernel}"
         yield f"  page cache   {pagecache:7.1f} MiB/s" + \
-            ("   (the CPU is emulated: a real one is many times as fast)" if emulated else "")
-        yield f"  disk         {disk:7.1f} MiB/s   ({share} of that: " \
-            "throttled to a hard disk's share)"
+            ("   (a real CPU is many times as fast)" if emulated else "")
+        yield f"  disk         {disk:7.1f} MiB/s   (like a hard disk, with seeks" + \
+            (f", as much slower as the CPU: {self.facts['slower']} times)" if emulated else ")")
 
 
 def show(parts, style):
@@ -79,3 +85,24 @@ def show(parts, style):
         for line in part(style):
             print(line)
     sys.stdout.flush()
+
+
+def read_figures(kind, path):
+    """The figures of one act, as that kind of Figures."""
+    try:
+        return kind(path)
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        sys.exit(f"dm-drr: the demo's figures can't be used ({error}) : see {path}")
+
+
+def add_entry(path, name, entry):
+    """Adds an entry to result.json, or replaces it."""
+    try:
+        with open(path, encoding="ascii") as file:
+            whole = json.load(file)
+    except FileNotFoundError:
+        whole = {}
+    whole[name] = entry
+    with open(path, "w", encoding="ascii") as out:
+        json.dump(whole, out, indent=2)
+        out.write("\n")

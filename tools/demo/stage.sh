@@ -1,24 +1,27 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# What the demo's scripts share, to be sourced by them in the guest: figures for the report, and
-# a disk that is slow for the containers alone. The figures go to /out/facts.tsv, as lines of
+# What the demo's scripts share, to be sourced by them in the guest: figures for the reports, and
+# a disk that is as slow as a hard disk. The figures go to /out/facts.tsv, as lines of
 # tab-separated words.
 #
-# The disk is RAM, throttled by the block layer for the containers' control group alone,
-# so that making the image takes no longer than it must.
+# The disk is RAM, and is slow while containers are measured. Where the CPU is emulated, memory is
+# slower than a real machine's; there, the disk is slowed as much.
 
-# A hard disk's share of a cached read: 120 MB/s of 2.5 GB/s.
-DISK_PER_MILLE=48
+# A real machine's page cache, in bytes a second; what is less is taken for emulation.
+MACHINE_RATE=2500000000
 DRR=drr
 FACTS=/out/facts.tsv
-GROUP=/sys/fs/cgroup/containers
 
 # shellcheck source=tools/testing/pool.sh
 . /drr/pool.sh
+# shellcheck source=tools/testing/slow-disk.sh
+. /drr/slow-disk.sh
+# shellcheck source=tools/testing/bench/measure.sh
+. /drr/bench/measure.sh
 
 flunk() {
-	echo "dm-drr: demo: $* : see build/out/demo" >&2
+	echo "dm-drr: demo: $* : see build/out/demo-${0##*/}" >&2
 	exit 1
 }
 
@@ -41,10 +44,10 @@ nanoseconds_of() {
 	"$@" 2>&1 >/dev/null | awk '/copied,/ { sub(/.*copied, /, ""); printf "%.0f", $1 * 1e9 }'
 }
 
-# disk_bytes: read from the pool's data disk since it was made.
+# disk_bytes DISK: read from it since it was made.
 disk_bytes() {
 	local fields
-	read -r -a fields <"/sys/block/$DATA_DISK/stat"
+	read -r -a fields <"/sys/block/$1/stat"
 	echo $((fields[2] * 512))
 }
 
@@ -52,6 +55,10 @@ disk_bytes() {
 drr_status() { dmsetup status "$1" | grep -o " $2=[^ ]*" | cut -d= -f2; }
 
 # --- the disk --------------------------------------------------------------------------
+
+# slow: the pool's data is on a hard disk from now on; fast: it is in RAM again.
+slow() { data_table "$(disk_table hdd "/dev/$DATA_DISK" "$TIMES")"; }
+fast() { data_healthy; }
 
 # cached_rate_ns FILE: nanoseconds for reading a file from the page cache, at best.
 cached_rate_ns() {
@@ -65,44 +72,50 @@ cached_rate_ns() {
 	echo "$best"
 }
 
-# throttle BYTES_PER_SECOND: what the containers, together, may read from the disk.
-throttle() {
-	mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
-	echo +io >/sys/fs/cgroup/cgroup.subtree_control
-	mkdir "$GROUP"
-	echo "$(<"/sys/block/$DATA_DISK/dev") rbps=$1" >"$GROUP/io.max"
-}
-
-# Moves this subshell into the containers' control group.
-join_containers() { echo "$BASHPID" >"$GROUP/cgroup.procs"; }
-
-# in_container COMMAND...: in the containers' control group.
-in_container() { (join_containers && exec "$@"); }
-
 # Files only: the pool's metadata stays in memory, as on any machine that is in use.
 forget_files() {
 	sync
 	echo 1 >/proc/sys/vm/drop_caches
 }
 
-# note_machine: what this runs on.
-note_machine() {
-	note fact kernel "$(uname -r)"
-	note fact emulated "$(grep -c 'model name.*TCG' /proc/cpuinfo || true)"
+# machine: what this runs on: uml, an emulated CPU (tcg), or a real one (cpu).
+machine() {
+	if grep -q '^vendor_id.*User Mode Linux' /proc/cpuinfo; then
+		echo uml
+	elif grep -q 'model name.*TCG' /proc/cpuinfo; then
+		echo tcg
+	else
+		echo cpu
+	fi
 }
 
-# measure_machine FILE: how fast the page cache is, and from that how fast the disk may be.
+# stage_up MIB: a pool on a disk of that size, and all that is measured with.
+stage_up() {
+	[ "$(machine)" != uml ] || touch_memory
+	modprobe dm-drr
+	modprobe drr-disk
+	pool_up "$1"
+}
+
+# measure_machine FILE: how fast the page cache is, and how many TIMES as slow as a real one the disk is to be;
+# then how fast that is.
 measure_machine() {
-	local bytes ns wanted count
+	local bytes ns count
 	bytes=$(stat -c %s "$1")
 	ns=$(cached_rate_ns "$1")
+	note fact kernel "$(uname -r)"
+	note fact machine "$(machine)"
 	note fact pagecache_mib_per_s "$(rate "$bytes" "$ns")"
 	echo "  page cache $(rate "$bytes" "$ns") MiB/s, the best of 4 reads of that file"
-	wanted=$(awk -v b="$bytes" -v ns="$ns" -v share=$DISK_PER_MILLE \
-		'BEGIN { printf "%.0f", b / (ns / 1e9) * share / 1000 }')
-	throttle "$wanted"
-	count=$((wanted * 3 / 1048576))
-	ns=$(nanoseconds_of in_container dd if="/dev/$DATA_DISK" of=/dev/null bs=1M count=$count)
-	note fact disk_mib_per_s "$(rate $((count * 1048576)) "$ns")"
-	echo "  disk $(rate $((count * 1048576)) "$ns") MiB/s, throttled"
+	TIMES=1
+	[ "$(machine)" != tcg ] || TIMES=$(awk -v b="$bytes" -v ns="$ns" -v real=$MACHINE_RATE '
+		BEGIN { times = real / (b / (ns / 1e9)); printf "%.1f", times < 1 ? 1 : times }')
+	note fact slower "$TIMES"
+	slow
+	count=$(awk -v times="$TIMES" 'BEGIN { printf "%d", 120 / times + 1 }')
+	ns=$(nanoseconds_of dd if=/dev/mapper/data of=/dev/null bs=1M count="$count" iflag=direct)
+	fast
+	note fact disk_mib_per_s "$(rate $((count << 20)) "$ns")"
+	echo "  disk $(rate $((count << 20)) "$ns") MiB/s, and a seek takes $(awk -v times="$TIMES" \
+		'BEGIN { printf "%d", 8 * times }') ms: a hard disk's"
 }

@@ -77,12 +77,15 @@ pool_up() {
 	pool_create /dev/$META_DISK
 }
 
-# data_table TABLE: puts another table, which may be long, under the pool's data device.
-data_table() {
-	dmsetup suspend --nolockfs data
-	dmsetup load data <<<"$1"
-	dmsetup resume data
+# table_swap NAME TABLE: gives a device another table, which may be long.
+table_swap() {
+	dmsetup suspend --nolockfs "$1"
+	dmsetup load "$1" <<<"$2"
+	dmsetup resume "$1"
 }
+
+# data_table TABLE: puts another table under the pool's data device.
+data_table() { table_swap data "$1"; }
 
 # data_healthy: the ordinary table again.
 data_healthy() {

@@ -3,7 +3,9 @@
 #
 # The benchmark, in the guest: DRR, dm-thin alone and their limits in turn, a number of rounds.
 #
-# usage: bench.sh ROUNDS ANSWER PART...	the answer of the launched containers' service
+# usage: bench.sh ROUNDS ANSWER PART...	the answer of the launched containers' service, or nothing if no part
+#						launches any
+#        bench.sh ROUNDS ANSWER tensorflow COUNT	that part, with this number of containers
 
 set -eEuo pipefail
 
@@ -15,6 +17,10 @@ set -eEuo pipefail
 . /drr/bench/memory.sh
 # shellcheck source=tools/testing/bench/launch.sh
 . /drr/bench/launch.sh
+# shellcheck source=tools/testing/bench/density.sh
+. /drr/bench/density.sh
+# shellcheck source=tools/testing/bench/tensorflow.sh
+. /drr/bench/tensorflow.sh
 # shellcheck source=tools/testing/bench/neighbours.sh
 . /drr/bench/neighbours.sh
 
@@ -150,6 +156,16 @@ note_memory() {
 	note fact tracked_pages "$(grep -o 'tracked_pages=[0-9]*' <<<"$status" | cut -d= -f2)"
 }
 
+# tensorflow ROUNDS ANSWER COUNT: that part, which has a pool and the memory for itself.
+tensorflow() {
+	tensorflow_set_up "$2" "$3"
+	for ((ROUND = 1; ROUND <= $1; ROUND++)); do
+		echo "round $ROUND of $1"
+		part_tensorflow
+	done
+	tensorflow_take_down
+}
+
 main() {
 	local rounds=$1 answer=$2 part
 	shift 2
@@ -157,8 +173,12 @@ main() {
 	note fact cpus "$(nproc)"
 	note fact rounds "$rounds"
 	note fact file_bytes $FILE_BYTES
+	if [ "$1" = tensorflow ]; then
+		tensorflow "$rounds" "$answer" "$2"
+		return
+	fi
 	set_up 8
-	[[ " $* " != *" launch"* ]] || launch_set_up "$answer"
+	[ -z "$answer" ] || launch_set_up "$answer"
 	for ((ROUND = 1; ROUND <= rounds; ROUND++)); do
 		echo "round $ROUND of $rounds"
 		for part; do
@@ -169,7 +189,7 @@ main() {
 		done
 	done
 	note_memory
-	[[ " $* " != *" launch"* ]] || launch_take_down
+	[ -z "$answer" ] || launch_take_down
 	take_down
 	[[ " $* " != *" bystander "* ]] || for ((ROUND = 1; ROUND <= rounds; ROUND++)); do
 		part_bystander

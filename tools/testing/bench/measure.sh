@@ -18,3 +18,16 @@ evict() {
 		xfs_io -r -c "fadvise -d 0 0" "$file"
 	done
 }
+
+# cached_bytes: that all page caches take.
+cached_bytes() { awk '/^(Buffers|Cached):/ { sum += $2 } END { print sum * 1024 }' /proc/meminfo; }
+
+# touch_memory: all that is free, once: where the guest's memory is the host's, the first access to a
+# page costs more than anything that is measured here.
+touch_memory() {
+	local kib
+	kib=$(awk '/^MemFree:/ { print $2 }' /proc/meminfo)
+	mount -t tmpfs -o size=100% none /mnt
+	head -c $(((kib - 300000) * 1024)) /dev/zero >/mnt/touched
+	umount /mnt
+}

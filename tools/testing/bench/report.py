@@ -14,6 +14,8 @@ import bars
 
 PROFILES = ("ram", "ssd", "hdd")
 RANDOM = ("buffered1", "buffered4", "direct1", "direct4")
+# Of launches, and what their keys call them.
+VARIANTS = {"thin": "thin", "drr": "drr", "overlay": "overlayfs", "erofs": "erofs"}
 MISSES = [f"{profile}.{order}" for profile in PROFILES for order in ("seq", "random")]
 UNSHARED = ("read", "randread", "write", "randwrite")
 
@@ -46,7 +48,7 @@ class Samples:
                 kind, *words = line.rstrip("\n").split("\t")
                 if kind == "fact":
                     self.facts[words[0]] = words[1]
-                else:
+                elif kind == "sample":
                     what, variant, turn, value = words
                     self.rounds.setdefault((what, variant), {})[turn] = float(value)
 
@@ -65,6 +67,13 @@ class Samples:
 
     def ratio(self, what, above, below):
         return self.each(what, (above, below), lambda a, b: a / b)
+
+    def across(self, above, below):
+        """A ratio of figures of the same turn, each of its own what and variant."""
+        rounds = [self.rounds.get(above), self.rounds.get(below)]
+        if not all(rounds):
+            return None
+        return Measured(rounds[0][turn] / rounds[1][turn] for turn in sorted(set(rounds[0]) & set(rounds[1])))
 
     def overhead(self, what, without="thin", with_it="drr"):
         """Of a rate: how much longer it takes: with DRR, unless told otherwise."""
@@ -196,7 +205,7 @@ def results(samples):
     unique = float(samples.facts.get("mixed_bytes", 1))
     mixed = "two thirds of the same and files of their own, memory for 1.5 of it: read / unique"
     yield Result("pressure.mixed.disk_amplification", mixed,
-                 samples.each("mixed.bytes", ("drr",), lambda read: read / unique))
+                 samples.each("mixed.bytes", ("drr",), lambda read: read / unique), 1.2, most=True)
     yield Result("pressure.mixed.thin.disk_amplification", "the same on dm-thin",
                  samples.each("mixed.bytes", ("thin",), lambda read: read / unique))
     yield Result("pressure.mixed.vs_thin", "their time against dm-thin",
@@ -206,19 +215,21 @@ def results(samples):
                  samples.ratio("launch.hdd", "drr", "thin"), 0.53, most=True)
     yield Result("launch.hdd.vs_overlayfs", "the same against overlayfs",
                  samples.ratio("launch.hdd", "drr", "overlay"), 1.1, most=True)
-    yield Result("launch.disk_bytes", "what that reads from the disk",
-                 samples.of("launch.hdd.bytes", "drr"), number=mebibytes)
-    yield Result("launch.thin.disk_bytes", "the same on dm-thin",
-                 samples.of("launch.hdd.bytes", "thin"), number=mebibytes)
-    yield Result("launch.overlayfs.disk_bytes", "the same on overlayfs",
-                 samples.of("launch.hdd.bytes", "overlay"), number=mebibytes)
-    for what, text in (("relatime", "ten at once, mounted with relatime"),
+    yield Result("launch.hdd.vs_erofs", "the same against overlayfs on EROFS",
+                 samples.ratio("launch.hdd", "drr", "erofs"))
+    for key, of, text in (("disk_bytes", "bytes", "what that reads from the disk"),
+                          ("cache_bytes", "cached", "what it leaves in page caches")):
+        for variant, name in VARIANTS.items():
+            yield Result(f"launch.{key}.{name}", text, samples.of(f"launch.hdd.{of}", variant),
+                         number=mebibytes)
+    for what, text in (("ssd", "ten at once, ssd"),
+                       ("relatime", "ten at once, mounted with relatime"),
                        ("serial", "ten, one after the other, relatime"),
                        ("xfs", "ten at once, xfs, relatime"),
                        ("xfsserial", "ten, one after the other, xfs, relatime")):
-        for below, name in (("thin", "thin"), ("overlay", "overlayfs")):
+        for below, name in VARIANTS.items():
             ratio = samples.ratio(f"launch.{what}", "drr", below)
-            if ratio or below == "thin":
+            if below != "drr" and (ratio or below == "thin"):
                 yield Result(f"launch.{what}.vs_{name}", text, ratio)
     for what, text in (("serial", ""), ("xfsserial", ", xfs")):
         yield Result(f"launch.{what}.first_reads", f"reads from the disk by the first of ten{text}",
@@ -226,6 +237,12 @@ def results(samples):
         yield Result(f"launch.{what}.later_reads", f"by each of the others, on the average{text}",
                      samples.of(f"launch.{what}.later", "drr"), 10 if not text else None, most=True,
                      number="{:.1f}".format)
+
+    yield Result("density.vs_thin", "containers that fit into 2 GiB, against dm-thin",
+                 samples.ratio("density", "drr", "thin"), 3)
+    for variant in ("thin", "drr", "overlay"):
+        yield Result(f"density.{VARIANTS[variant]}", "containers that fit",
+                     samples.of("density", variant), number="{:.0f}".format)
 
     yield Result("neighbours.write.vs_linear", "writes beside a throttled neighbour: rate against dm-linear's",
                  samples.ratio("neighbours.write", "drr", "linear"), 0.9)
@@ -248,6 +265,98 @@ def results(samples):
             ("hitrate.runs", "runs", "reads of 2 to 32 pages", None)):
         yield Result(f"{key}.vs_oracle", text, samples.ratio(f"hitrate.{of}", "hit", "possible"), goal,
                      number="{:.4f}".format)
+
+    if ("tensorflow.hdd", "drr") in samples.rounds:
+        yield from tensorflow(samples)
+
+
+def tensorflow(samples):
+    """The part with the paper's workload. Goals are what the paper's prototype reached."""
+    seconds = "{:.1f} s".format
+    names = (("thin", "thin"), ("drr", "drr"), ("overlay", "overlayfs"))
+    every = samples.facts["launched"]
+    for what, floor, text, goal in (
+            ("hdd", "floor", f"{every} TensorFlows launched at once, hdd", 0.53),
+            ("ssd", "floor", f"{every} at once, ssd", None),
+            ("serial", "serialfloor", f"{every}, one after the other, hdd", None)):
+        key = f"tensorflow.{what}"
+        yield Result(f"{key}.vs_thin", f"{text}: time", samples.ratio(key, "drr", "thin"), goal, most=True)
+        yield Result(f"{key}.vs_overlayfs", "the same against overlayfs", samples.ratio(key, "drr", "overlay"))
+        for variant, name in names:
+            yield Result(f"{key}.{name}", f"{text}: {name}", samples.of(key, variant), number=seconds)
+        for variant, name in names:
+            yield Result(f"{key}.{name}.floor", "the same, all in the containers' own page caches",
+                         samples.of(f"tensorflow.{floor}", variant), number=seconds)
+        yield Result(f"{key}.disk.vs_thin", f"{text}: bytes from the disk",
+                     samples.ratio(f"{key}.bytes", "drr", "thin"), 1 / 3, most=True)
+        for variant, name in names:
+            yield Result(f"{key}.{name}.disk_bytes", f"{text}: from the disk, {name}",
+                         samples.of(f"{key}.bytes", variant), number=mebibytes)
+        yield Result(f"{key}.requests.vs_thin", "requests to the disk",
+                     samples.ratio(f"{key}.reads", "drr", "thin"))
+        yield Result(f"{key}.cpu.vs_thin", f"{text}: the guest's CPU time",
+                     samples.ratio(f"{key}.cpu", "drr", "thin"))
+    for variant, name in names:
+        yield Result(f"tensorflow.{name}.floor_disk_bytes", "read from the disk while a floor is measured",
+                     samples.of("tensorflow.floor.bytes", variant), number=mebibytes)
+        yield Result(f"tensorflow.serial.{name}.later_reads", "requests by each but the first, on the average",
+                     samples.of("tensorflow.serial.later", variant), number="{:.1f}".format)
+
+    for profile, read, miss in (("hdd", 10, 0.975), ("ssd", 2.38, 0.933)):
+        key = f"tensorflow.read.{profile}"
+        yield Result(f"{key}.vs_thin", f"first read of the model, which a sibling has, {profile}",
+                     samples.ratio(key, "drr", "thin"), read)
+        yield Result(f"{key}.vs_pagecache", "the same against the reader's own page cache",
+                     samples.ratio(key, "drr", "pagecache"), 0.48 if profile == "hdd" else 0.51)
+        yield Result(f"{key}.cpu.vs_thin", "the same: the guest's CPU time",
+                     samples.ratio(f"{key}.cpu", "drr", "thin"))
+        key = f"tensorflow.md5.{profile}"
+        yield Result(f"{key}.vs_thin", f"md5sum of it, speed, {profile}", samples.ratio(key, "thin", "drr"),
+                     2.7 if profile == "hdd" else None)
+        yield Result(f"{key}.limit", "md5sum of it in the reader's own page cache, against dm-thin",
+                     samples.ratio(key, "thin", "pagecache"))
+        key = f"tensorflow.miss.{profile}"
+        yield Result(f"{key}.vs_thin", f"read of the model, which nobody has, {profile}",
+                     samples.ratio(key, "drr", "thin"), miss, number="{:.3f}".format)
+        yield Result(f"{key}.vs_linear", "the same against dm-linear in its place",
+                     samples.ratio(key, "drr", "linear"), number="{:.3f}".format)
+        yield Result(f"{key}.cpu.vs_thin", "the same: the guest's CPU time",
+                     samples.ratio(f"{key}.cpu", "drr", "thin"))
+
+
+def beside_the_paper(samples):
+    """Rows of what the paper measured: its figure, ours, and the best that anything could have here: everything
+    in the containers' own page caches, or each byte read once."""
+    every = int(samples.facts["launched"])
+    rows = []
+    for what, floor, text, paper in (
+            ("hdd", "floor", f"{every} launched at once, hdd: time / dm-thin's", "0.53 at best"),
+            ("ssd", "floor", f"{every} launched at once, ssd: time / dm-thin's", ""),
+            ("serial", "serialfloor", f"{every} launched in a row, hdd: time / dm-thin's", "")):
+        key = f"tensorflow.{what}"
+        rows += [(text, paper, samples.ratio(key, "drr", "thin"),
+                  samples.across((f"tensorflow.{floor}", "drr"), (key, "thin"))),
+                 ("its bytes from the disk / dm-thin's", "0.33", samples.ratio(f"{key}.bytes", "drr", "thin"),
+                  Measured([1 / every])),
+                 ("its time / overlayfs's", "", samples.ratio(key, "drr", "overlay"), None),
+                 ("its CPU time / dm-thin's", "", samples.ratio(f"{key}.cpu", "drr", "thin"), None)]
+    for profile, paper in (("hdd", ("10", "0.48", "2.7", "0.975")), ("ssd", ("2.38", "0.51", "", "0.933"))):
+        key = f"tensorflow.read.{profile}"
+        rows += [(f"reading the model that a sibling has, {profile}: rate / dm-thin's", paper[0],
+                  samples.ratio(key, "drr", "thin"), samples.ratio(key, "pagecache", "thin")),
+                 ("the same / a page cache's of its own", paper[1], samples.ratio(key, "drr", "pagecache"), None),
+                 ("its CPU time / dm-thin's", "", samples.ratio(f"{key}.cpu", "drr", "thin"), None)]
+        key = f"tensorflow.md5.{profile}"
+        rows.append((f"md5sum of it, {profile}: rate / dm-thin's", paper[2], samples.ratio(key, "thin", "drr"),
+                     samples.ratio(key, "thin", "pagecache")))
+        key = f"tensorflow.miss.{profile}"
+        rows += [(f"reading it if nobody has it, {profile}: rate / dm-thin's", paper[3],
+                  samples.ratio(key, "drr", "thin"), samples.ratio(key, "linear", "thin")),
+                 ("its CPU time / dm-thin's", "", samples.ratio(f"{key}.cpu", "drr", "thin"), None)]
+    for text, paper, ours, best in rows:
+        if ours is not None:
+            yield f"| {text} | {paper} | {ours.median():.2f} | " \
+                f"{' to '.join(f'{end:.2f}' for end in ours.spread())} | {f'{best.median():.2f}' if best else ''} |"
 
 
 def lost_hits(samples):
@@ -274,6 +383,15 @@ def draw(samples, folder):
                                            ("hdd", "drr", "DRR, hdd"))]),
         ("launch", "Ten containers launched at once, hdd, seconds", [
             (text, samples.of("launch.hdd", variant))
+            for variant, text in (("thin", "dm-thin"), ("drr", "DRR"), ("overlay", "overlayfs"),
+                                  ("erofs", "overlayfs on EROFS"))]),
+        ("density", "Containers that fit into 2 GiB", [
+            (text, samples.of("density", variant))
+            for variant, text in (("thin", "dm-thin"), ("drr", "DRR"), ("overlay", "overlayfs"))]),
+        ("tensorflow", "TensorFlows launched, seconds", [
+            (f"{what}: {text}", samples.of(f"tensorflow.{key}", variant))
+            for key, what in (("hdd", "hdd"), ("ssd", "ssd"), ("floor", "cached"), ("serial", "in order"),
+                              ("serialfloor", "in order, cached"))
             for variant, text in (("thin", "dm-thin"), ("drr", "DRR"), ("overlay", "overlayfs"))]),
         ("pressure", "Four re-read with little memory, MiB from the disk", [
             (f"{what}: {text}", samples.each(f"{key}.bytes", (variant,), lambda read: read / (1 << 20)))
@@ -309,6 +427,9 @@ def main():
     lines = ["# DRR against dm-thin", "", f"{machine}. Medians of the rounds' ratios.", "",
              "| key | what | median | spread | goal | met |", "| --- | --- | --- | --- | --- | --- |",
              *(result.row() for result in every), ""]
+    if ("tensorflow.hdd", "drr") in samples.rounds:
+        lines += ["## Beside the paper", "", "| what | paper | here | spread | best |",
+                  "| --- | --- | --- | --- | --- |", *beside_the_paper(samples), ""]
     if lost:
         lines += ["Pages that could have been hits and weren't, of "
                   f"{sum(samples.of('hitrate.all', 'possible').values):.0f}: " +

@@ -17,6 +17,8 @@ ONLY_BYTES=$((25 << 20))
 
 # shellcheck source=tools/testing/pool.sh
 . /drr/pool.sh
+# shellcheck source=tools/testing/slow-disk.sh
+. /drr/slow-disk.sh
 # shellcheck source=tools/testing/bench/measure.sh
 . /drr/bench/measure.sh
 
@@ -181,37 +183,12 @@ warm() {
 
 # disk PROFILE: what the pool's data is on from now on: ram, unthrottled; ssd or hdd.
 disk() {
-	data_table "$(disk_table "$1" $DATA_DISK)"
-	dmsetup suspend loopdisk
-	dmsetup load loopdisk <<<"$(disk_table "$1" $LOOP_DISK)"
-	dmsetup resume loopdisk
+	data_table "$(disk_table "$1" /dev/$DATA_DISK)"
+	[ ! -e /dev/mapper/loopdisk ] || table_swap loopdisk "$(disk_table "$1" /dev/$LOOP_DISK)"
 }
 
-# disk_table PROFILE RAM_DISK: of a device as fast as that.
-disk_table() {
-	local total
-	total=$(sectors "/dev/$2")
-	case $1 in
-	ram) echo "0 $total linear /dev/$2 0" ;;
-	ssd) echo "0 $total drr-disk /dev/$2 840000000 80 0" ;;
-	hdd) echo "0 $total drr-disk /dev/$2 120000000 100 8000" ;;
-	esac
-}
-
-# touch_memory: all that is free, once: where the guest's memory is the host's, the first access to a
-# page costs more than anything that is measured here.
-touch_memory() {
-	local kib
-	kib=$(awk '/^MemFree:/ { print $2 }' /proc/meminfo)
-	mount -t tmpfs -o size=100% none /mnt
-	head -c $(((kib - 300000) * 1024)) /dev/zero >/mnt/touched
-	umount /mnt
-}
-
-# set_up CONTAINERS: pool, image and so many containers of each kind.
-set_up() {
-	local i
-	CONTAINERS=$1
+# set_up_pool: an empty one.
+set_up_pool() {
 	touch_memory
 	modprobe brd rd_nr=6 rd_size=$((RAM_DISK_MIB << 10))
 	modprobe dm-thin-pool
@@ -222,6 +199,13 @@ set_up() {
 	echo 0 >"$THINS/next"
 	dmsetup create data --table "0 $(sectors /dev/$DATA_DISK) linear /dev/$DATA_DISK 0"
 	pool_create /dev/$META_DISK
+}
+
+# set_up CONTAINERS: pool, image and so many containers of each kind.
+set_up() {
+	local i
+	CONTAINERS=$1
+	set_up_pool
 	fs_make ext4 /dev/$PLAIN_DISK
 	fs_mount ext4 plain /dev/$PLAIN_DISK
 	head -c $FILE_BYTES /dev/urandom >/mnt/plain/big
@@ -245,7 +229,7 @@ set_up() {
 # loop_set_up: the same image, in a pool on a loop device that goes through the page cache.
 loop_set_up() {
 	local i size=$((640 * 2048)) loop
-	dmsetup create loopdisk --table "$(disk_table ram $LOOP_DISK)"
+	dmsetup create loopdisk --table "$(disk_table ram /dev/$LOOP_DISK)"
 	fs_make ext4 /dev/mapper/loopdisk
 	fs_mount ext4 loopdisk /dev/mapper/loopdisk
 	truncate -s 700M /mnt/loopdisk/pool
@@ -322,6 +306,10 @@ take_down() {
 		container_end "d$i"
 	done
 	thin_delete base
+	take_down_pool
+}
+
+take_down_pool() {
 	dm_remove pool
 	dm_remove data
 }
