@@ -171,7 +171,7 @@ is_uml() {
 # doesn't know by itself.
 need_known_kernel() {
 	is_flavour "$2" ||
-		die "$1: unknown kernel '$2' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, debug, kcsan, arm64 or arm64-16k"
+		die "$1: unknown kernel '$2' : use debian, ${KERNEL_FLAVOURS[*]:1}, uml, demo, debug, kcsan, arm64 or arm64-16k"
 }
 
 # A series that DRR_TRY names is being tried by new-series.sh.

@@ -8,7 +8,7 @@
 # The disk is RAM, and is slow while containers are measured. Where the CPU is emulated, memory is
 # slower than a real machine's; there, the disk is slowed as much.
 
-# A real machine's page cache, in bytes a second; what is less is taken for emulation.
+# A real machine's page cache, in bytes a second: what an emulated one is compared with.
 MACHINE_RATE=2500000000
 DRR=drr
 FACTS=/out/facts.tsv
@@ -21,7 +21,7 @@ FACTS=/out/facts.tsv
 . /drr/bench/measure.sh
 
 flunk() {
-	echo "dm-drr: demo: $* : see build/out/demo-${0##*/}" >&2
+	echo "dm-drr: demo: $*" >&2
 	exit 1
 }
 

@@ -52,7 +52,7 @@ def reads(result):
 
 
 def closing(result, style):
-    """The reads, and whether all was right."""
+    """The reads, and where to read on."""
     for text in reads(result):
         yield from textwrap.wrap(text, 96, initial_indent="  ", subsequent_indent="  ")
     if "launch" in result:

@@ -24,16 +24,16 @@ densities() {
 
 # density VARIANT
 density() {
-	local variant=$1 count=0 more fits=0 alone bytes seconds name
-	DENSE=() DENSE_IN=() DENSE_OUT=()
+	local variant=$1 count=0 more fits=0 alone bytes number
+	DENSE=() DENSE_IN=() DENSE_OUT=() DENSE_PID=()
 	mkdir "$DENSE_DIR"
 	sync
 	echo 3 >/proc/sys/vm/drop_caches
 	group_new dense $DENSE_BYTES
 	image_up "$variant" hdd
 	dense_start "$variant" D1
-	dense_turn 0 >/dev/null
-	alone=$(dense_turn 0)
+	{ dense_round && dense_round; } || flunk "one container doesn't fit"
+	alone=$SECONDS_EACH
 	say_dense "$variant" 1 "$alone" 0
 	while ((count < DENSE_MOST)); do
 		# one in eight more, so that the number is known that well
@@ -43,18 +43,18 @@ density() {
 		done
 		count=${#DENSE[@]}
 		# those that are new have their first turn, which is a launch's, here
-		dense_round >/dev/null || break
+		dense_round || break
 		bytes=$(disk_reads "$variant" 2)
-		seconds=$(dense_round) || break
+		dense_round || break
 		bytes=$((($(disk_reads "$variant" 2) - bytes) * 512))
-		say_dense "$variant" "$count" "$seconds" "$bytes"
-		awk -v turn="$seconds" -v alone="$alone" 'BEGIN { exit turn > 2 * alone }' || break
+		say_dense "$variant" "$count" "$SECONDS_EACH" "$bytes"
+		awk -v turn="$SECONDS_EACH" -v alone="$alone" 'BEGIN { exit turn > 2 * alone }' || break
 		fits=$count
 	done
 	sample density "$variant" "$fits"
 	sample density.alone "$variant" "$alone"
-	for name in "${!DENSE[@]}"; do
-		dense_end "$name"
+	for number in "${!DENSE[@]}"; do
+		dense_end "$number"
 	done
 	image_down "$variant" "${DENSE[@]}"
 	group_end dense
@@ -78,34 +78,32 @@ dense_start() {
 		in_group dense exec_dense "$2"
 	) <"$pipe.in" >"$pipe.out" 2>"$pipe.err" {to}>&- {from}>&- &
 	DENSE+=("$2")
-	DENSE_IN+=("$to") DENSE_OUT+=("$from")
-	DENSE_PID[${#DENSE[@]} - 1]=$!
+	DENSE_IN+=("$to") DENSE_OUT+=("$from") DENSE_PID+=($!)
 }
 
 exec_dense() {
 	exec chroot "/mnt/$1" /usr/bin/python3 -B -c "$(</drr/bench/dense.py)" "$MODEL"
 }
 
-# dense_turn NUMBER: of that container; prints how many seconds it took. Fails if the program has ended, for want of
-# memory.
+# dense_turn NUMBER: of that container; leaves in $TURN how many seconds it took. Fails if the program has ended, for want
+# of memory. Not in a subshell: wrong bytes end the benchmark.
 dense_turn() {
-	local seconds checksum
+	local checksum
 	echo >&"${DENSE_IN[$1]}"
-	until read -r -t 5 seconds checksum <&"${DENSE_OUT[$1]}"; do
+	until read -r -t 5 TURN checksum <&"${DENSE_OUT[$1]}"; do
 		kill -0 "${DENSE_PID[$1]}" 2>/dev/null || return 1
 	done
 	[ "$checksum" = "$CHECKSUM" ] || flunk "${DENSE[$1]} has read something else: $checksum"
-	echo "$seconds"
 }
 
-# dense_round: a turn of each; prints how many seconds they took on the average.
+# dense_round: a turn of each; leaves in $SECONDS_EACH how many seconds they took on the average.
 dense_round() {
-	local number seconds all=()
+	local number all=()
 	for number in "${!DENSE[@]}"; do
-		seconds=$(dense_turn "$number") || return
-		all+=("$seconds")
+		dense_turn "$number" || return
+		all+=("$TURN")
 	done
-	printf '%s\n' "${all[@]}" | awk '{ sum += $1 } END { printf "%.6f\n", sum / NR }'
+	SECONDS_EACH=$(printf '%s\n' "${all[@]}" | awk '{ sum += $1 } END { printf "%.6f", sum / NR }')
 }
 
 # dense_end NUMBER: ends the program.

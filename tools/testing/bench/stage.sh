@@ -201,7 +201,7 @@ set_up_pool() {
 	pool_create /dev/$META_DISK
 }
 
-# set_up CONTAINERS: pool, image and so many containers of each kind.
+# set_up CONTAINERS: a pool, an image, and that number of containers of each kind.
 set_up() {
 	local i
 	CONTAINERS=$1
