@@ -14,6 +14,8 @@
 #   PROVIDER=patched in the environment: Debian's guests run a patched dm-thin-pool, not its own with
 #   dm-thin-hooks (thin/)
 #   DRR_KERNEL=7.2 in the environment: another series of kernels; their output ends in -7.2
+#   SHARE=1/2 in the environment: of the list, the core and one of two parts of the rest
+#   DEADLINE in the environment, in seconds since 1970: a suite that hasn't begun by then is left out, and named
 #
 # A suite is a script in tools/testing/suites that prints TAP. A line of it that starts
 # with "# VM: " has options for vm.sh; with "# BUILD: mutants" it takes the build that can
@@ -34,6 +36,9 @@ campaigns=(
 	bad-input	# 100,000 tables and messages; errors has one of each kind, make host-test parses more
 	documents	# commands of the documents; of use when a document or a command changes
 )
+
+# What every SHARE of a list has, and begins with: between them these go through every rule of the design.
+core=(kunit reads snapshots writes guards births names fault-pool watch drrctl security)
 
 scripts=$DRR_TOP/scripts
 kernel=${KERNEL:-debian}
@@ -111,6 +116,29 @@ for name in "${@:-short}"; do
 	esac
 done
 
+# Keeps the core, and the share that SHARE names of the other suites.
+take_share() {
+	local suite others=() first=() of=${SHARE#*/} number=${SHARE%/*}
+	if [[ ! $SHARE =~ ^[1-9][0-9]?/[1-9][0-9]?$ ]] || ((number > of)); then
+		die "SHARE=$SHARE : the first of two parts is SHARE=1/2, the second SHARE=2/2"
+	fi
+	for suite in "${suites[@]}"; do
+		if [[ " ${core[*]} " = *" ${suite%@*} "* ]]; then
+			first+=("$suite")
+		else
+			others+=("$suite")
+		fi
+	done
+	suites=("${first[@]}")
+	for suite in "${!others[@]}"; do
+		((suite % of != number - 1)) || suites+=("${others[suite]}")
+	done
+}
+
+[[ ! ${SHARE:-} ]] || take_share
+[[ ! ${DEADLINE:-} || $DEADLINE =~ ^[1-9][0-9]*$ ]] ||
+	die "DEADLINE=$DEADLINE : give it in seconds since 1970, e.g. as of date -d 'now + 1 hour' +%s"
+
 # Set-up comes first: what fails there is no test result.
 need_root
 declare -A images=()	# "KERNEL BUILD"
@@ -131,7 +159,12 @@ done
 took "set-up of the guests" $SECONDS
 mkdir -p "$DRR_TOP/build/out"
 
+late=()
 for suite in "${suites[@]}"; do
+	if [[ ${DEADLINE:-} ]] && ((EPOCHSECONDS >= DEADLINE)); then
+		late+=("$suite")
+		continue
+	fi
 	echo "# $suite"
 	start=$SECONDS
 	case $suite in
@@ -143,4 +176,5 @@ for suite in "${suites[@]}"; do
 done
 show_times
 printf '%s\n' "${times[@]}" >"$DRR_TOP/build/out/times"
+((!${#late[@]})) || echo "# not run, as the deadline came first : make test SUITES=\"${late[*]}\""
 sum_up
