@@ -12,15 +12,10 @@ took() {
 	times+=("$2 $1")
 }
 
-# The tests, the slowest first.
-slowest() {
-	printf '%s\n' "${times[@]}" | sed '/^[0-9]* set-up/d' | sort -rn
-}
-
 # A table of the tests, the slowest first, and below it the set-up.
 show_times() {
 	{
-		slowest
+		printf '%s\n' "${times[@]}" | sed '/^[0-9]* set-up/d' | sort -rn
 		printf '%s\n' "${times[@]}" | sed -n '/^[0-9]* set-up/p'
 	} | awk '
 		BEGIN { format = "# %7s  %s\n"; printf format, "seconds", "part" }
